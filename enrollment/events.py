@@ -1,0 +1,100 @@
+"""Result events: one per command, a CloudEvents 1.0 JSON object, and a pure function of the command's record."""
+
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
+
+from enrollment.commands import Kind, format_time
+from enrollment.errors import Rejection
+from enrollment.fold import Record
+
+SOURCE: Final = "/enrollment-worker"
+
+Time = Annotated[
+    datetime,
+    PlainSerializer(format_time, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
+]
+
+
+def _ids(description: str) -> Any:
+    return Field(description=f"{description} Course ids, ascending.")
+
+
+def _subject_is_optional(schema: dict[str, Any]) -> None:
+    schema["required"].remove("subject")
+
+
+class EventData(BaseModel):
+    """What was asked, and what came of it. What an invalid command did not say is null."""
+
+    # A reader does not stumble over a field of a later version.
+    model_config = ConfigDict(frozen=True, extra="ignore", json_schema_serialization_defaults_required=True)
+
+    command_id: Annotated[UUID, Field(description="With `issued_at`, the command's stamp.")]
+    command: Annotated[Kind | None, Field(description="What was asked for.")]
+    student_id: Annotated[int | None, Field(description="The student.")]
+    course_ids: Annotated[tuple[int, ...] | None, Field(description="The courses that the command named.")]
+    issued_at: Annotated[
+        Time | None, Field(description="When the producer decided; where it did not say, when the worker first saw it.")
+    ]
+    source: Annotated[str | None, Field(description="Who sent the command.")]
+    enrolled: Annotated[tuple[int, ...], _ids("What the student was enrolled in.")] = ()
+    unenrolled: Annotated[tuple[int, ...], _ids("What was taken from the student.")] = ()
+    unchanged: Annotated[tuple[int, ...], _ids("What already was as the command wants it.")] = ()
+    superseded: Annotated[tuple[int, ...], _ids("What belongs to a command with a higher stamp.")] = ()
+    errors: Annotated[tuple[Rejection, ...], Field(description="Why it was rejected; empty where it was applied.")] = ()
+
+
+class Event(BaseModel):
+    """A result event (CloudEvents 1.0, JSON format): `id` is the command's id."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        json_schema_serialization_defaults_required=True,
+        json_schema_extra=_subject_is_optional,
+    )
+
+    specversion: Annotated[Literal["1.0"], Field(description="The version of CloudEvents.")] = "1.0"
+    id: Annotated[UUID, Field(description="The command's id: one event for each.")]
+    source: Annotated[str, Field(description="Who publishes the event.")] = SOURCE
+    type: Annotated[
+        Literal["enrollment.applied.v1", "enrollment.rejected.v1"], Field(description="The outcome of the command.")
+    ]
+    subject: Annotated[str | None, Field(description="`students/<id>`; left out where no student was named.")] = None
+    time: Annotated[Time, Field(description="When the command was committed.")]
+    datacontenttype: Annotated[Literal["application/json"], Field(description="What `data` is.")] = "application/json"
+    data: EventData
+
+    def to_json(self) -> str:
+        """Return the event as it stands on the stream."""
+        return self.model_dump_json(exclude={"subject"} if self.subject is None else None)
+
+
+def event_of(record: Record) -> Event:
+    """Return the event that tells the world what came of a command."""
+    return Event(
+        id=record.command_id,
+        type="enrollment.applied.v1" if record.outcome == "applied" else "enrollment.rejected.v1",
+        subject=None if record.student_id is None else f"students/{record.student_id}",
+        time=record.processed_at,
+        data=EventData(
+            command_id=record.command_id,
+            command=record.command,
+            student_id=record.student_id,
+            course_ids=record.course_ids,
+            issued_at=record.issued_at,
+            source=record.source,
+            **record.effects._asdict(),
+            errors=record.errors,
+        ),
+    )

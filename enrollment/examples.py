@@ -1,0 +1,80 @@
+"""One example of each message, as the documents show it: commands, what stands on the queue, and what comes of them."""
+
+import json
+from base64 import b64encode
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from enrollment import names
+from enrollment.commands import Command, Enroll, Replace, Unenroll, as_fields
+from enrollment.events import Event, event_of
+from enrollment.fold import BEFORE_ALL, Pair, Record, State, Student, fold
+from enrollment.parsing import Request, parse_single
+
+ISSUED_AT: Final = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+PROCESSED_AT: Final = ISSUED_AT + timedelta(microseconds=48_213)
+STUDENT: Final = 42
+COURSES: Final = frozenset({101, 102, 103})
+
+
+def _id(number: int) -> UUID:
+    return UUID(f"019c1363-49c0-7000-8000-{number:012}")
+
+
+ENROLL: Final = Enroll(
+    command_id=_id(1), student_id=STUDENT, course_ids=(101, 102), issued_at=ISSUED_AT, source="portal"
+)
+UNENROLL: Final = Unenroll(
+    command_id=_id(2), student_id=STUDENT, course_ids=(102,), issued_at=ISSUED_AT, source="portal"
+)
+REPLACE: Final = Replace(
+    command_id=_id(3), student_id=STUDENT, course_ids=(101, 103), issued_at=ISSUED_AT, source="sis:nightly"
+)
+UNKNOWN_COURSE: Final = Enroll(
+    command_id=_id(4), student_id=STUDENT, course_ids=(101, 999), issued_at=ISSUED_AT, source="portal"
+)
+MISSPELT: Final = parse_single(ENROLL.kind, _id(5), [], {"student_id": STUDENT, "course_id": 101})
+APPLY_ID: Final = _id(9)  # of the message; the commands in it have ids of their own
+
+COMMANDS: Final[Mapping[str, Command]] = {names.ENROLL: ENROLL, names.UNENROLL: UNENROLL, names.REPLACE: REPLACE}
+DELIVERY_TAG: Final = "4b1f7a52-5c1f-4d0b-8f3e-0a6f2f1f7c11"
+
+
+def arguments(command: Command) -> dict[str, Any]:
+    """Return the keyword arguments of a single command's message."""
+    return {name: value for name, value in as_fields(command).items() if name not in ("command_id", "command")}
+
+
+def entry(command: Command) -> str:
+    """Return a command as it stands in the list of its queue, in the least that every Celery worker takes."""
+    task_id = str(command.command_id)
+    body = _compact([[], arguments(command), {}])
+    return _compact(
+        {
+            "body": b64encode(body.encode()).decode(),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": {"task": names.TASKS[command.kind], "id": task_id},
+            "properties": {
+                "body_encoding": "base64",
+                "correlation_id": task_id,
+                "delivery_info": {"exchange": "", "routing_key": names.QUEUE},
+                "delivery_mode": 2,
+                "delivery_tag": DELIVERY_TAG,
+            },
+        }
+    )
+
+
+def event(request: Request) -> Event:
+    """Return what comes of a command for a student who is in course 102 alone, as the worker decides it."""
+    student = Student({102: Pair(enrolled=True, stamp=BEFORE_ALL)})
+    [verdict] = fold(State({STUDENT: student}, set(COURSES)), [request], PROCESSED_AT).verdicts
+    assert isinstance(verdict, Record)  # noqa: S101 (a command that was never seen is decided)
+    return event_of(verdict)
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,250 @@
+"""The rules: what a list of commands does to the courses of their students. Pure: no I/O, no clock.
+
+Each pair (student, course) belongs to the command with the highest stamp, and a replace decides every pair of its
+student up to its own stamp. So the end is the same for every order, every repetition and every split into batches.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal, NamedTuple
+from uuid import UUID
+
+from enrollment import errors
+from enrollment.commands import Command, Kind, Replace, Unenroll, format_time
+from enrollment.errors import Rejection
+from enrollment.parsing import Invalid, Request, content_hash
+
+MAX_AHEAD: Final = timedelta(minutes=5)  # how far a producer's clock may be ahead of the worker's
+_STEP: Final = timedelta(microseconds=1)  # between commands without a stamp: the resolution of PostgreSQL's times
+
+
+class Stamp(NamedTuple):
+    """What orders commands: the time, and the id where times are equal."""
+
+    issued_at: datetime
+    command_id: UUID
+
+
+BEFORE_ALL: Final = Stamp(datetime.min.replace(tzinfo=UTC), UUID(int=0))
+
+
+class Pair(NamedTuple):
+    """What is recorded of one course of one student: a row of `student_courses`, or a tombstone."""
+
+    enrolled: bool
+    stamp: Stamp
+
+
+@dataclass(slots=True)
+class Student:
+    """What is recorded of one student: the pairs by course id, and the stamp of the latest replace."""
+
+    pairs: dict[int, Pair] = field(default_factory=dict)
+    replaced: Stamp = BEFORE_ALL
+
+    def decided(self, course_id: int) -> Stamp:
+        """Return the stamp of the command to which this pair belongs."""
+        pair = self.pairs.get(course_id)
+        return self.replaced if pair is None or pair.stamp < self.replaced else pair.stamp
+
+    def enrolled_in(self, course_id: int) -> bool:
+        """Tell whether the student is enrolled in this course."""
+        pair = self.pairs.get(course_id)
+        return pair is not None and pair.enrolled
+
+
+@dataclass(slots=True)
+class State:
+    """What the fold must know: the students and courses named that exist, and the command ids already processed."""
+
+    students: dict[int, Student] = field(default_factory=dict)
+    courses: set[int] = field(default_factory=set)
+    processed: dict[UUID, bytes] = field(default_factory=dict)  # command id: content hash
+
+
+class Effects(NamedTuple):
+    """Course ids by what the command did, each ascending. Together they are the command's, and what a replace took."""
+
+    enrolled: tuple[int, ...] = ()
+    unenrolled: tuple[int, ...] = ()
+    unchanged: tuple[int, ...] = ()
+    superseded: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One processed command, as `commands` keeps it: what was asked, and what came of it."""
+
+    command_id: UUID
+    command: Kind | None
+    student_id: int | None
+    course_ids: tuple[int, ...] | None
+    issued_at: datetime | None
+    source: str | None
+    outcome: Literal["applied", "rejected"]
+    effects: Effects
+    errors: tuple[Rejection, ...]
+    processed_at: datetime
+    content_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A command that was processed before: nothing is to be done, and nothing to be told."""
+
+    command_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """Another command under an id that is taken: the first stands."""
+
+    request: Request
+
+
+Verdict = Record | Repeat | Reused
+
+
+@dataclass(slots=True)
+class Changes:
+    """The rows to write: for each pair touched, what it is in the end, never the way there."""
+
+    enrolled: list[tuple[int, int, Stamp]] = field(default_factory=list)  # student_courses: insert or update
+    unenrolled: list[tuple[int, int]] = field(default_factory=list)  # student_courses: delete
+    buried: list[tuple[int, int, Stamp]] = field(default_factory=list)  # tombstones: insert or update
+    raised: list[tuple[int, int]] = field(default_factory=list)  # tombstones: delete
+    replaced: list[tuple[int, Stamp]] = field(default_factory=list)  # replace_marks: insert or update
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What the fold returns: a verdict for each request, in order, and the rows that follow from them."""
+
+    verdicts: list[Verdict]
+    changes: Changes
+    students: dict[int, Student]  # the students touched, as they are afterwards
+
+
+def fold(state: State, requests: Sequence[Request], now: datetime, *, first_seen: datetime | None = None) -> Folded:
+    """Decide `requests`, in order of arrival, over `state`, which stays as it is.
+
+    `now` is the worker's clock, the limit for stamps that lie ahead. Commands without a stamp get `first_seen`
+    (default: `now`) and, one after the other, strictly rising times: among themselves the order of arrival decides.
+    """
+    students: dict[int, Student] = {}
+    processed: dict[UUID, bytes] = {}
+    verdicts: list[Verdict] = []
+    unstamped = first_seen or now
+    for request in requests:
+        content = content_hash(request)
+        seen = processed.get(request.command_id) or state.processed.get(request.command_id)
+        if seen is not None:
+            verdicts.append(Repeat(request.command_id) if seen == content else Reused(request))
+            continue
+        processed[request.command_id] = content
+        stamp = Stamp(request.issued_at or unstamped, request.command_id)
+        unstamped += _STEP
+        rejections = _rejections(state, request, stamp, now)
+        effects = Effects()
+        if not rejections and not isinstance(request, Invalid):
+            student = students.get(request.student_id)
+            if student is None:
+                before = state.students[request.student_id]
+                student = students[request.student_id] = Student(dict(before.pairs), before.replaced)
+            effects = _apply(student, request, stamp)
+        verdicts.append(_record(request, stamp, effects, rejections, now=now, content=content))
+    return Folded(verdicts, _changes(state.students, students), students)
+
+
+def _rejections(state: State, request: Request, stamp: Stamp, now: datetime) -> tuple[Rejection, ...]:
+    if isinstance(request, Invalid):
+        return (request.rejection,)
+    found: list[Rejection] = []
+    if stamp.issued_at > now + MAX_AHEAD and request.issued_at is not None:
+        found.append(errors.issued_in_future(format_time(stamp.issued_at), MAX_AHEAD // timedelta(minutes=1)))
+    if request.student_id not in state.students:
+        found.append(errors.unknown_student(request.student_id))
+    if not state.courses.issuperset(request.course_ids):
+        found.append(errors.unknown_courses(set(request.course_ids) - state.courses))
+    return tuple(found)
+
+
+def _apply(student: Student, command: Command, stamp: Stamp) -> Effects:
+    enroll = not isinstance(command, Unenroll)
+    changed: list[int] = []
+    unchanged: list[int] = []
+    superseded: list[int] = []
+    for course_id in sorted(command.course_ids):
+        if student.decided(course_id) > stamp:
+            superseded.append(course_id)
+            continue
+        (unchanged if student.enrolled_in(course_id) is enroll else changed).append(course_id)
+        student.pairs[course_id] = Pair(enroll, stamp)
+    if isinstance(command, Replace):
+        removed = _replace(student, set(command.course_ids), stamp)
+        return Effects(tuple(changed), removed, tuple(unchanged), tuple(superseded))
+    if enroll:
+        return Effects(tuple(changed), (), tuple(unchanged), tuple(superseded))
+    return Effects((), tuple(changed), tuple(unchanged), tuple(superseded))
+
+
+def _replace(student: Student, wanted: set[int], stamp: Stamp) -> tuple[int, ...]:
+    """Take away what the replace does not name; return the courses that were lost.
+
+    The mark says all there is to say of these pairs, so their rows and tombstones go.
+    """
+    if stamp < student.replaced:
+        return ()
+    student.replaced = stamp
+    older = {course_id: pair for course_id, pair in student.pairs.items() if pair.stamp < stamp}
+    for course_id in older.keys() - wanted:
+        del student.pairs[course_id]
+    return tuple(sorted(course_id for course_id, pair in older.items() if pair.enrolled and course_id not in wanted))
+
+
+def _record(
+    request: Request,
+    stamp: Stamp,
+    effects: Effects,
+    errors: tuple[Rejection, ...],
+    *,
+    now: datetime,
+    content: bytes,
+) -> Record:
+    valid = not isinstance(request, Invalid)
+    return Record(
+        command_id=request.command_id,
+        command=request.kind if not isinstance(request, Invalid) else request.command,
+        student_id=request.student_id,
+        course_ids=request.course_ids,
+        issued_at=stamp.issued_at if valid else request.issued_at,
+        source=request.source,
+        outcome="rejected" if errors else "applied",
+        effects=effects,
+        errors=errors,
+        processed_at=now,
+        content_hash=content,
+    )
+
+
+def _changes(before: Mapping[int, Student], after: Mapping[int, Student]) -> Changes:
+    changes = Changes()
+    for student_id, student in after.items():
+        old = before[student_id]
+        for course_id, pair in student.pairs.items():
+            was = old.pairs.get(course_id)
+            if pair is was:
+                continue
+            if pair.enrolled:
+                changes.enrolled.append((student_id, course_id, pair.stamp))
+            else:
+                changes.buried.append((student_id, course_id, pair.stamp))
+            if was is not None and was.enrolled is not pair.enrolled:
+                (changes.unenrolled if was.enrolled else changes.raised).append((student_id, course_id))
+        for course_id, was in old.pairs.items():
+            if course_id not in student.pairs:
+                (changes.unenrolled if was.enrolled else changes.raised).append((student_id, course_id))
+        if student.replaced is not old.replaced:
+            changes.replaced.append((student_id, student.replaced))
+    return changes
