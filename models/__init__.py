@@ -1,0 +1,1 @@
+"""The tables, the query module, and every SQL statement of the project."""

@@ -1,0 +1,191 @@
+"""Dead letters: one row per message that is not a valid command, or that could not be processed."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, TextClause, text
+
+from enrollment.commands import MAX_ID
+from enrollment.errors import DeadLetterCode, UnknownDeadLetter
+from models.arrays import plain, quoted
+
+# A message delivered again is the same dead letter: the first row stands. And a command whose acknowledgement was lost
+# may come again after it was processed; that it then expired, say, makes it no dead letter. But one that was replayed,
+# and could not be processed this time either, is open again.
+_PUT: Final = text("""
+    INSERT INTO dead_letters (message_key, code, message, command_id, task, payload, headers)
+    SELECT key, code, message, command_id, task, payload, headers
+      FROM unnest(CAST(:keys AS text[]), CAST(:codes AS text[]), CAST(:messages AS text[]),
+                         CAST(:commands AS uuid[]), CAST(:tasks AS text[]), CAST(:payloads AS text[]),
+                         CAST(:headers AS text[]), CAST(:contents AS text[]))
+        AS t(key, code, message, command_id, task, payload, headers, content)
+     WHERE NOT (code = ANY(CAST(:not_when_processed AS text[]))
+                AND EXISTS (SELECT FROM commands WHERE commands.command_id = t.command_id
+                               AND commands.content_hash = decode(t.content, 'hex')))
+    ON CONFLICT (message_key) DO UPDATE
+       SET message = EXCLUDED.message, received_at = EXCLUDED.received_at,
+           replayed_at = NULL, replayed_as = NULL, discarded_at = NULL
+     WHERE EXCLUDED.code = :again AND (dead_letters.replayed_at IS NOT NULL OR dead_letters.discarded_at IS NOT NULL)
+""")
+_NOT_WHEN_PROCESSED: Final = plain(
+    [
+        DeadLetterCode.EXPIRED,
+        DeadLetterCode.REVOKED,
+        DeadLetterCode.TOO_MANY_DELIVERIES,
+        DeadLetterCode.PROCESSING_FAILED,
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NewDeadLetter:
+    """A dead letter to be kept. `key` is what makes a redelivery the same message."""
+
+    key: str
+    code: DeadLetterCode
+    message: str
+    payload: str
+    command_id: UUID | None = None
+    task: str | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    content: bytes | None = None  # the hash of the command's content, where it is one
+
+
+def put(connection: Connection, letters: Sequence[NewDeadLetter]) -> None:
+    """Keep these dead letters, each once per key."""
+    if not letters:
+        return
+    connection.execute(
+        _PUT,
+        {
+            "again": DeadLetterCode.PROCESSING_FAILED,
+            "not_when_processed": _NOT_WHEN_PROCESSED,
+            "keys": quoted(storable(letter.key) for letter in letters),
+            "codes": plain(letter.code for letter in letters),
+            "messages": quoted(storable(letter.message) for letter in letters),
+            "commands": plain(letter.command_id for letter in letters),
+            "tasks": quoted(None if letter.task is None else storable(letter.task) for letter in letters),
+            "payloads": quoted(storable(letter.payload) for letter in letters),
+            "contents": plain(None if letter.content is None else letter.content.hex() for letter in letters),
+            "headers": quoted(json.dumps(dict(letter.headers), default=repr) for letter in letters),
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A dead letter as it is kept. `payload` and `headers` are JSON where the message was."""
+
+    id: int
+    code: str
+    message: str
+    command_id: UUID | None
+    task: str | None
+    payload: str
+    headers: str
+    received_at: datetime
+    replayed_at: datetime | None
+    replayed_as: tuple[UUID, ...] | None  # the commands that were sent for it
+    discarded_at: datetime | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has decided about it yet."""
+        return self.replayed_at is None and self.discarded_at is None
+
+
+class CodeCount(NamedTuple):
+    """How many dead letters have one code, and when the newest of them came."""
+
+    code: str
+    letters: int
+    newest: datetime
+
+
+_COLUMNS: Final = """id, code, message, command_id, task, payload, headers, received_at,
+    replayed_at, replayed_as, discarded_at"""
+_OPEN: Final = "replayed_at IS NULL AND discarded_at IS NULL"
+_COUNTS: Final = text(f"""
+    SELECT code, count(*), max(received_at) FROM dead_letters WHERE {_OPEN} GROUP BY code ORDER BY count(*) DESC, code
+""")
+_NEWEST: Final = text(f"""
+    SELECT {_COLUMNS} FROM dead_letters
+     WHERE (CAST(:code AS text) IS NULL OR code = :code) AND {_OPEN}
+     ORDER BY id DESC LIMIT CAST(:limit AS bigint)
+""")
+_OPEN_IDS: Final = text(f"""
+    SELECT id FROM dead_letters WHERE (CAST(:code AS text) IS NULL OR code = :code) AND {_OPEN} ORDER BY id
+""")
+_ONE: Final = text(f"SELECT {_COLUMNS} FROM dead_letters WHERE id = CAST(:id AS bigint)")
+_LOCK: Final = text(f"SELECT {_COLUMNS} FROM dead_letters WHERE id = CAST(:id AS bigint) FOR UPDATE")
+_PROCESSED: Final = text("SELECT command_id FROM commands WHERE command_id = ANY(CAST(:commands AS uuid[]))")
+_REPLAYED: Final = text("""
+    UPDATE dead_letters SET replayed_at = clock_timestamp(), replayed_as = CAST(:commands AS uuid[]) WHERE id = :id
+""")
+_DISCARD: Final = text(f"""
+    UPDATE dead_letters SET discarded_at = clock_timestamp()
+     WHERE id = ANY(CAST(:ids AS bigint[])) AND {_OPEN}
+""")
+
+
+def counts(connection: Connection) -> list[CodeCount]:
+    """Return how many open dead letters there are of each code, the most frequent first."""
+    return [CodeCount._make(row) for row in connection.execute(_COUNTS)]
+
+
+def newest(connection: Connection, *, code: str | None = None, limit: int = 10) -> list[DeadLetter]:
+    """Return the newest open dead letters (of one code), the newest first."""
+    return [_letter(row) for row in connection.execute(_NEWEST, {"code": code, "limit": limit})]
+
+
+def open_ids(connection: Connection, *, code: str | None = None) -> list[int]:
+    """Return the ids of all open dead letters (of one code), the oldest first."""
+    return list(connection.execute(_OPEN_IDS, {"code": code}).scalars())
+
+
+def get(connection: Connection, dead_letter_id: int) -> DeadLetter:
+    """Return one dead letter. Raises UnknownDeadLetter."""
+    return _one(connection, _ONE, dead_letter_id)
+
+
+def lock(connection: Connection, dead_letter_id: int) -> DeadLetter:
+    """Return one dead letter, which nobody else decides about until the transaction ends. Raises UnknownDeadLetter."""
+    return _one(connection, _LOCK, dead_letter_id)
+
+
+def processed(connection: Connection, command_ids: Iterable[UUID]) -> set[UUID]:
+    """Return those of the commands that were processed."""
+    return set(connection.execute(_PROCESSED, {"commands": plain(command_ids)}).scalars())
+
+
+def mark_replayed(connection: Connection, dead_letter_id: int, command_ids: Iterable[UUID]) -> None:
+    """Note that these commands were sent for a dead letter."""
+    connection.execute(_REPLAYED, {"id": dead_letter_id, "commands": plain(command_ids)})
+
+
+def discard(connection: Connection, dead_letter_ids: Iterable[int]) -> int:
+    """Note that nothing is to come of these; they are kept. Return how many of them were open."""
+    ids = [id_ for id_ in dead_letter_ids if 0 < id_ <= MAX_ID]
+    return connection.execute(_DISCARD, {"ids": plain(ids)}).rowcount
+
+
+def _one(connection: Connection, statement: TextClause, dead_letter_id: int) -> DeadLetter:
+    in_range = 0 < dead_letter_id <= MAX_ID
+    row = connection.execute(statement, {"id": dead_letter_id}).one_or_none() if in_range else None
+    if row is None:
+        raise UnknownDeadLetter(dead_letter_id)
+    return _letter(row)
+
+
+def _letter(row: Sequence[Any]) -> DeadLetter:
+    letter = DeadLetter(*row)
+    return letter if letter.replayed_as is None else replace(letter, replayed_as=tuple(letter.replayed_as))
+
+
+def storable(value: str) -> str:
+    """Return the text with what neither UTF-8 nor PostgreSQL can hold (lone surrogates, U+0000) made visible."""
+    return value.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")

@@ -1,0 +1,173 @@
+"""What one batch reads and writes, set-based: a constant number of statements, whatever the number of commands."""
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from enrollment.fold import BEFORE_ALL, Changes, Pair, Record, Stamp, State, Student
+from models.arrays import plain, quoted
+
+# In id order, so that two batches with students in common wait for each other instead of deadlocking. NO KEY: rows that
+# refer to a student (foreign keys) are not blocked.
+_LOCK_STUDENTS: Final = text("""
+    SELECT id FROM students WHERE id = ANY(CAST(:students AS bigint[])) ORDER BY id FOR NO KEY UPDATE
+""")
+
+# All that the fold must know, in one round trip; `what` says of which kind a row is. A statement of its own after the
+# lock, so that it sees what was committed while we waited for it; the clock, too, is read under the lock.
+_READ: Final = text("""
+    SELECT 'clock' AS what, NULL::bigint AS a, NULL::bigint AS b, clock_timestamp() AS at, NULL::uuid AS id,
+           NULL::bytea AS hash
+    UNION ALL
+    SELECT 'course', id, NULL, NULL, NULL, NULL FROM courses WHERE id = ANY(CAST(:courses AS bigint[]))
+    UNION ALL
+    SELECT 'processed', NULL, NULL, NULL, command_id, content_hash
+      FROM commands WHERE command_id = ANY(CAST(:commands AS uuid[]))
+    UNION ALL
+    SELECT 'enrolled', student_id, course_id, issued_at, command_id, NULL
+      FROM student_courses WHERE student_id = ANY(CAST(:students AS bigint[]))
+    UNION ALL
+    SELECT 'tombstone', student_id, course_id, issued_at, command_id, NULL
+      FROM tombstones WHERE student_id = ANY(CAST(:students AS bigint[]))
+    UNION ALL
+    SELECT 'replaced', student_id, NULL, issued_at, command_id, NULL
+      FROM replace_marks WHERE student_id = ANY(CAST(:students AS bigint[]))
+""")
+
+_PAIRS: Final = "unnest(CAST(:students AS bigint[]), CAST(:courses AS bigint[])) AS pair(student_id, course_id)"
+_STAMPED_PAIRS: Final = """
+    SELECT * FROM unnest(CAST(:students AS bigint[]), CAST(:courses AS bigint[]),
+                         CAST(:times AS timestamptz[]), CAST(:commands AS uuid[]))
+    ON CONFLICT (student_id, course_id)
+    DO UPDATE SET issued_at = EXCLUDED.issued_at, command_id = EXCLUDED.command_id
+"""
+_PUT_ENROLLED: Final = text(
+    f"INSERT INTO student_courses (student_id, course_id, issued_at, command_id) {_STAMPED_PAIRS}"
+)
+_PUT_BURIED: Final = text(f"INSERT INTO tombstones (student_id, course_id, issued_at, command_id) {_STAMPED_PAIRS}")
+_TAKE_UNENROLLED: Final = text(f"""
+    DELETE FROM student_courses AS old USING {_PAIRS}
+    WHERE (old.student_id, old.course_id) = (pair.student_id, pair.course_id)
+""")
+_TAKE_RAISED: Final = text(f"""
+    DELETE FROM tombstones AS old USING {_PAIRS}
+    WHERE (old.student_id, old.course_id) = (pair.student_id, pair.course_id)
+""")
+_PUT_REPLACED: Final = text("""
+    INSERT INTO replace_marks (student_id, issued_at, command_id)
+    SELECT * FROM unnest(CAST(:students AS bigint[]), CAST(:times AS timestamptz[]), CAST(:commands AS uuid[]))
+    ON CONFLICT (student_id) DO UPDATE SET issued_at = EXCLUDED.issued_at, command_id = EXCLUDED.command_id
+""")
+# In id order, for the same reason as the lock: another batch may hold the same command id under another student.
+_PUT_COMMANDS: Final = text("""
+    INSERT INTO commands (command_id, command, student_id, course_ids, issued_at, source, outcome,
+                          enrolled, unenrolled, unchanged, superseded, errors, processed_at, content_hash)
+    SELECT command_id, command, student_id, course_ids::bigint[], issued_at, source, outcome, enrolled::bigint[],
+           unenrolled::bigint[], unchanged::bigint[], superseded::bigint[], errors::jsonb, :processed_at,
+           decode(content_hash, 'hex')
+      FROM unnest(CAST(:command_ids AS uuid[]), CAST(:commands AS text[]), CAST(:students AS bigint[]),
+                  CAST(:course_ids AS text[]), CAST(:times AS timestamptz[]), CAST(:sources AS text[]),
+                  CAST(:outcomes AS text[]), CAST(:enrolled AS text[]), CAST(:unenrolled AS text[]),
+                  CAST(:unchanged AS text[]), CAST(:superseded AS text[]), CAST(:errors AS text[]),
+                  CAST(:hashes AS text[]))
+        AS t(command_id, command, student_id, course_ids, issued_at, source, outcome,
+             enrolled, unenrolled, unchanged, superseded, errors, content_hash)
+     ORDER BY command_id
+""")
+
+
+def lock_students(connection: Connection, student_ids: Collection[int]) -> list[int]:
+    """Lock these students until the end of the transaction; return those that exist."""
+    return list(connection.execute(_LOCK_STUDENTS, {"students": plain(sorted(student_ids))}).scalars())
+
+
+def read_state(
+    connection: Connection, student_ids: Iterable[int], course_ids: Iterable[int], command_ids: Iterable[UUID]
+) -> tuple[State, datetime]:
+    """Return what the fold must know of these (locked) students, courses and commands, and the database's clock."""
+    state = State(students={student_id: Student() for student_id in student_ids})
+    now: datetime | None = None
+    rows = connection.execute(
+        _READ, {"students": plain(state.students), "courses": plain(course_ids), "commands": plain(command_ids)}
+    )
+    for what, a, b, at, id_, content_hash in rows:
+        match what:
+            case "course":
+                state.courses.add(a)
+            case "processed":
+                state.processed[id_] = content_hash
+            case "enrolled" | "tombstone":
+                stamp = BEFORE_ALL if at is None or id_ is None else Stamp(at, id_)
+                state.students[a].pairs[b] = Pair(what == "enrolled", stamp)
+            case "replaced":
+                state.students[a].replaced = Stamp(at, id_)
+            case _:
+                now = at
+    assert now is not None  # noqa: S101 (the first SELECT always returns its row)
+    return state, now
+
+
+def write_changes(connection: Connection, changes: Changes) -> None:
+    """Write the rows that follow from a batch. The students concerned are locked."""
+    if changes.unenrolled:
+        connection.execute(_TAKE_UNENROLLED, _pairs(changes.unenrolled))
+    if changes.raised:
+        connection.execute(_TAKE_RAISED, _pairs(changes.raised))
+    if changes.enrolled:
+        connection.execute(_PUT_ENROLLED, _stamped_pairs(changes.enrolled))
+    if changes.buried:
+        connection.execute(_PUT_BURIED, _stamped_pairs(changes.buried))
+    if changes.replaced:
+        marks = changes.replaced
+        connection.execute(
+            _PUT_REPLACED,
+            {
+                "students": plain(student_id for student_id, _ in marks),
+                "times": plain(stamp.issued_at.isoformat() for _, stamp in marks),
+                "commands": plain(stamp.command_id for _, stamp in marks),
+            },
+        )
+
+
+def write_commands(connection: Connection, records: Sequence[Record]) -> None:
+    """Write the records of a batch. Raises IntegrityError when one of the ids was taken in the meantime."""
+    connection.execute(
+        _PUT_COMMANDS,
+        {
+            "command_ids": plain(r.command_id for r in records),
+            "commands": plain(r.command for r in records),
+            "students": plain(r.student_id for r in records),
+            "course_ids": quoted(None if r.course_ids is None else plain(r.course_ids) for r in records),
+            "times": plain(None if r.issued_at is None else r.issued_at.isoformat() for r in records),
+            "sources": quoted(r.source for r in records),
+            "outcomes": plain(r.outcome for r in records),
+            "enrolled": quoted(plain(r.effects.enrolled) for r in records),
+            "unenrolled": quoted(plain(r.effects.unenrolled) for r in records),
+            "unchanged": quoted(plain(r.effects.unchanged) for r in records),
+            "superseded": quoted(plain(r.effects.superseded) for r in records),
+            "errors": quoted(_errors(r) for r in records),
+            "processed_at": records[0].processed_at,
+            "hashes": plain(r.content_hash.hex() for r in records),
+        },
+    )
+
+
+def _errors(record: Record) -> str:
+    return json.dumps([e.model_dump(mode="json") for e in record.errors]) if record.errors else "[]"
+
+
+def _pairs(pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    return {"students": plain(pair[0] for pair in pairs), "courses": plain(pair[1] for pair in pairs)}
+
+
+def _stamped_pairs(pairs: Sequence[tuple[int, int, Stamp]]) -> dict[str, Any]:
+    return {
+        "students": plain(pair[0] for pair in pairs),
+        "courses": plain(pair[1] for pair in pairs),
+        "times": plain(pair[2].issued_at.isoformat() for pair in pairs),
+        "commands": plain(pair[2].command_id for pair in pairs),
+    }

@@ -1,0 +1,69 @@
+"""The outbox: which batches are committed and not yet known to be published. One row per batch, ids alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from enrollment.fold import Record
+from models.arrays import plain
+from models.records import RECORD_COLUMNS, record_of
+
+_PUT: Final = text("INSERT INTO outbox (batch_id, command_ids) VALUES (:batch_id, CAST(:commands AS uuid[]))")
+_TAKE: Final = text("DELETE FROM outbox WHERE batch_id = ANY(CAST(:batches AS uuid[]))")
+# Forgetting a settlement is harmless (the batch is published again and the check in Redis drops it), so it need not
+# wait for the disk.
+_HURRY: Final = text("SET LOCAL synchronous_commit = off")
+# One relay at a time, until the end of the transaction: that keeps the order of commit.
+_ONE_RELAY: Final = text("SELECT pg_try_advisory_xact_lock(hashtext('enrollment relay'))")
+_PENDING: Final = text("""
+    SELECT batch_id, command_ids FROM outbox
+     WHERE committed_at <= clock_timestamp() - make_interval(secs => :older_than)
+     ORDER BY id LIMIT :batches
+""")
+_RECORDS: Final = text(f"""
+    SELECT {RECORD_COLUMNS} FROM commands WHERE command_id = ANY(CAST(:commands AS uuid[]))
+""")
+_BACKLOG: Final = text("""
+    SELECT count(*), COALESCE(extract(epoch FROM clock_timestamp() - min(committed_at)), 0)::float FROM outbox
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A committed batch whose events may not be on the stream yet."""
+
+    batch_id: UUID
+    records: tuple[Record, ...]
+
+
+def put(connection: Connection, batch_id: UUID, command_ids: Sequence[UUID]) -> None:
+    """Note, in the transaction of the batch, that its events are to be published."""
+    connection.execute(_PUT, {"batch_id": batch_id, "commands": plain(command_ids)})
+
+
+def settle(connection: Connection, batch_ids: Sequence[UUID]) -> None:
+    """Strike off batches whose events are on the stream."""
+    connection.execute(_HURRY)
+    connection.execute(_TAKE, {"batches": plain(batch_ids)})
+
+
+def may_relay(connection: Connection) -> bool:
+    """Tell whether this transaction is the one relay; it stays so until it ends."""
+    return bool(connection.execute(_ONE_RELAY).scalar_one())
+
+
+def pending(connection: Connection, *, older_than: float, batches: int) -> list[Pending]:
+    """Return the oldest unsettled batches committed at least `older_than` seconds ago, in order of commit."""
+    rows = connection.execute(_PENDING, {"older_than": older_than, "batches": batches}).all()
+    ids = [command_id for row in rows for command_id in row.command_ids]
+    records = {r.command_id: r for r in map(record_of, connection.execute(_RECORDS, {"commands": plain(ids)}))}
+    return [Pending(row.batch_id, tuple(records[command_id] for command_id in row.command_ids)) for row in rows]
+
+
+def backlog(connection: Connection) -> tuple[int, float]:
+    """Return the number of unsettled batches and the age of the oldest, in seconds."""
+    count, age = connection.execute(_BACKLOG).one()
+    return count, age

@@ -1,0 +1,151 @@
+"""The tables. Relationships are `lazy="raise"`: a query says what it loads, and a hidden one is an error."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import BigInteger, ForeignKey, Identity, Index, LargeBinary, MetaData, Text, Uuid, func
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+BIGINTS = ARRAY(BigInteger)
+TIME = TIMESTAMP(timezone=True)
+
+
+class Base(DeclarativeBase):
+    """What all tables share: the types, and constraint names that migrations can rely on."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "%(table_name)s_%(column_0_name)s_idx",
+            "uq": "%(table_name)s_%(column_0_name)s_key",
+            "fk": "%(table_name)s_%(column_0_name)s_fkey",
+            "pk": "%(table_name)s_pkey",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {int: BigInteger, str: Text, datetime: TIME, bytes: LargeBinary}
+
+
+class Student(Base):
+    """A student; `sis_id` is the name under which the student information system knows them."""
+
+    __tablename__ = "students"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    sis_id: Mapped[str | None] = mapped_column(unique=True)
+    name: Mapped[str] = mapped_column(server_default="")
+
+    enrollments: Mapped[list["StudentCourse"]] = relationship(back_populates="student", lazy="raise")
+    courses: Mapped[list["Course"]] = relationship(
+        secondary="student_courses", back_populates="students", lazy="raise", viewonly=True
+    )
+
+
+class Course(Base):
+    """A course, as it can be enrolled in."""
+
+    __tablename__ = "courses"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    sis_id: Mapped[str | None] = mapped_column(unique=True)
+    code: Mapped[str] = mapped_column(server_default="")
+    title: Mapped[str] = mapped_column(server_default="")
+
+    enrollments: Mapped[list["StudentCourse"]] = relationship(back_populates="course", lazy="raise")
+    students: Mapped[list[Student]] = relationship(
+        secondary="student_courses", back_populates="courses", lazy="raise", viewonly=True
+    )
+
+
+class StudentCourse(Base):
+    """One enrollment: a row is there if and only if the student is enrolled now.
+
+    The stamp is that of the command to which the pair belongs; null where the row is older than the worker.
+    """
+
+    __tablename__ = "student_courses"
+    __table_args__ = (Index("student_courses_course_id_student_id_idx", "course_id", "student_id"),)
+
+    student_id: Mapped[int] = mapped_column(ForeignKey("students.id"), primary_key=True)
+    course_id: Mapped[int] = mapped_column(ForeignKey("courses.id"), primary_key=True)
+    issued_at: Mapped[datetime | None]
+    command_id: Mapped[UUID | None]
+
+    student: Mapped[Student] = relationship(back_populates="enrollments", lazy="raise")
+    course: Mapped[Course] = relationship(back_populates="enrollments", lazy="raise")
+
+
+class Tombstone(Base):
+    """A pair that a command took apart, with its stamp, so that a late, older enroll does not bring it back."""
+
+    __tablename__ = "tombstones"
+
+    student_id: Mapped[int] = mapped_column(ForeignKey("students.id", ondelete="CASCADE"), primary_key=True)
+    course_id: Mapped[int] = mapped_column(ForeignKey("courses.id", ondelete="CASCADE"), primary_key=True)
+    issued_at: Mapped[datetime]
+    command_id: Mapped[UUID]
+
+
+class ReplaceMark(Base):
+    """The stamp of a student's latest replace: it decides every pair of the student that has no later stamp."""
+
+    __tablename__ = "replace_marks"
+
+    student_id: Mapped[int] = mapped_column(
+        ForeignKey("students.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    issued_at: Mapped[datetime]
+    command_id: Mapped[UUID]
+
+
+class CommandRecord(Base):
+    """One processed command: what was asked, and what came of it. Null is what an invalid command did not say."""
+
+    __tablename__ = "commands"
+    __table_args__ = (Index("commands_student_id_issued_at_idx", "student_id", "issued_at", "command_id"),)
+
+    command_id: Mapped[UUID] = mapped_column(primary_key=True)
+    command: Mapped[str | None]
+    student_id: Mapped[int | None]
+    course_ids: Mapped[list[int] | None] = mapped_column(BIGINTS)
+    issued_at: Mapped[datetime | None]
+    source: Mapped[str | None]
+    outcome: Mapped[str]
+    enrolled: Mapped[list[int]] = mapped_column(BIGINTS)
+    unenrolled: Mapped[list[int]] = mapped_column(BIGINTS)
+    unchanged: Mapped[list[int]] = mapped_column(BIGINTS)
+    superseded: Mapped[list[int]] = mapped_column(BIGINTS)
+    errors: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
+    processed_at: Mapped[datetime]
+    content_hash: Mapped[bytes]
+
+
+class OutboxBatch(Base):
+    """The events of one batch that are committed and not yet known to be published; the events are in `commands`."""
+
+    __tablename__ = "outbox"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    batch_id: Mapped[UUID] = mapped_column(unique=True)
+    command_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
+    committed_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class DeadLetter(Base):
+    """A message that is not a valid command, or that could not be processed; kept until a person decides."""
+
+    __tablename__ = "dead_letters"
+    __table_args__ = (Index("dead_letters_code_id_idx", "code", "id"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    message_key: Mapped[str] = mapped_column(unique=True)  # one dead letter per message, however often it is delivered
+    code: Mapped[str]
+    message: Mapped[str]
+    command_id: Mapped[UUID | None]
+    task: Mapped[str | None]
+    payload: Mapped[str]  # JSON where the message was JSON, else its bytes, what is not UTF-8 escaped
+    headers: Mapped[str]  # JSON; text, because jsonb refuses U+0000
+    received_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    replayed_at: Mapped[datetime | None]
+    replayed_as: Mapped[list[UUID] | None] = mapped_column(ARRAY(Uuid))  # the commands that were sent for it
+    discarded_at: Mapped[datetime | None]
