@@ -1,0 +1,1 @@
+"""The Celery tasks, and the use case behind them: one batch, one transaction."""

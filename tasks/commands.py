@@ -1,0 +1,52 @@
+"""The four command tasks. Their names are promises; what they do is `tasks.apply`.
+
+The worker's strategy (`worker.batching`) gathers their messages into batches and does not come by here; the bodies are
+for every other way to run a task, one message at a time.
+"""
+
+from typing import Any
+
+from celery import Task, shared_task
+
+from enrollment.names import APPLY, ENROLL, REPLACE, UNENROLL
+from tasks.messages import Message
+from tasks.service import service_of
+
+
+class CommandTask(Task):  # type: ignore[type-arg]  # generic in the stubs only
+    """A task whose messages are applied in batches. Nothing about its arguments is checked before the use case."""
+
+    abstract = True
+    typing = False
+    acks_late = True
+    ignore_result = True
+    Strategy = "worker.batching:Strategy"
+
+    def handle(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Apply this one message; return what came of it."""
+        task_id = str(self.request.id)
+        return service_of(self.app).handle([Message(self.name, task_id, task_id, args, kwargs)])[0]
+
+
+@shared_task(name=ENROLL, base=CommandTask, bind=True)
+def enroll(self: CommandTask, *args: Any, **kwargs: Any) -> str:
+    """Add these courses to the student's."""
+    return self.handle(args, kwargs)
+
+
+@shared_task(name=UNENROLL, base=CommandTask, bind=True)
+def unenroll(self: CommandTask, *args: Any, **kwargs: Any) -> str:
+    """Take these courses from the student's."""
+    return self.handle(args, kwargs)
+
+
+@shared_task(name=REPLACE, base=CommandTask, bind=True)
+def replace(self: CommandTask, *args: Any, **kwargs: Any) -> str:
+    """Make the student's courses exactly these."""
+    return self.handle(args, kwargs)
+
+
+@shared_task(name=APPLY, base=CommandTask, bind=True)
+def apply(self: CommandTask, *args: Any, **kwargs: Any) -> str:
+    """Apply many commands."""
+    return self.handle(args, kwargs)

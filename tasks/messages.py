@@ -1,0 +1,83 @@
+"""Messages of the four command tasks, as they come off the queue: decoded, not yet judged."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import UUID
+
+from enrollment.commands import Kind, as_fields, parse_uuid
+from enrollment.errors import DeadLetterCode
+from enrollment.names import APPLY, TASKS
+from enrollment.parsing import Invalid, Request, Unidentified, canonical, content_hash, parse_many, parse_single
+from models.dead_letters import NewDeadLetter
+
+KINDS: Final[Mapping[str, Kind]] = {task: kind for kind, task in TASKS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message. `key` is its identity as a delivery: equal when the same message is delivered again."""
+
+    task: str
+    task_id: str
+    key: str
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What is applied, split off or kept as one: a single command, or one item of an `apply` message."""
+
+    message: Message
+    index: int  # of the message in its batch
+    position: int  # of the command in its message
+    request: Request | Unidentified
+
+    def dead_letter(self, code: DeadLetterCode, reason: str) -> NewDeadLetter:
+        """Return the dead letter that keeps this unit. Its key names the content where there is a command id."""
+        request = self.request
+        if isinstance(request, Unidentified):
+            command_id, payload, content = None, request.payload, None
+            key = f"delivery {self.message.key} {self.position}"
+        else:
+            command_id, content = request.command_id, content_hash(request)
+            payload = request.payload if isinstance(request, Invalid) else canonical(as_fields(request))
+            key = f"command {command_id} {content.hex()} {code}"
+        return NewDeadLetter(
+            key=key,
+            code=code,
+            message=reason,
+            payload=payload,
+            command_id=command_id,
+            task=self.message.task,
+            headers=self.message.headers,
+            content=content,
+        )
+
+
+def units_of(messages: Sequence[Message]) -> list[Unit]:
+    """Return the units of a batch in order of arrival."""
+    return [unit for index, message in enumerate(messages) for unit in _units(index, message)]
+
+
+def _units(index: int, message: Message) -> Iterator[Unit]:
+    if message.task == APPLY:
+        for position, request in enumerate(parse_many(message.args, message.kwargs)):
+            yield Unit(message, index, position, request)
+        return
+    command_id = _command_id(message.task_id)
+    if command_id is None:
+        payload = canonical([list(message.args), dict(message.kwargs)])
+        fault = "The task id, which is the command id, is not a UUID."
+        yield Unit(message, index, 0, Unidentified(DeadLetterCode.COMMAND_ID_MISSING, fault, payload))
+    else:
+        yield Unit(message, index, 0, parse_single(KINDS[message.task], command_id, message.args, message.kwargs))
+
+
+def _command_id(task_id: str) -> UUID | None:
+    try:
+        return parse_uuid(task_id)
+    except ValueError:
+        return None

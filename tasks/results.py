@@ -1,0 +1,67 @@
+"""What came of each message, in a few words, for Flower and the log."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import assert_never
+
+from enrollment.fold import Record, Repeat, Reused
+from enrollment.names import APPLY
+from enrollment.parsing import Unidentified
+from tasks.apply import Failed, Result
+from tasks.messages import Message, Unit
+
+_SHOWN_IDS = 10
+
+
+def summaries(messages: Sequence[Message], units: Sequence[Unit], results: Sequence[Result]) -> list[str]:
+    """Return a line per message: `applied`, `rejected unknown_courses [999]`, or counts for an `apply` message."""
+    of_message: list[list[Result]] = [[] for _ in messages]
+    for unit, result in zip(units, results, strict=True):
+        of_message[unit.index].append(result)
+    return [
+        _counts(mine) if message.task == APPLY else _summary(mine[0])
+        for message, mine in zip(messages, of_message, strict=True)
+    ]
+
+
+def is_failure(summary: str) -> bool:
+    """Tell whether the message, or all of it that could be read, became a dead letter without an outcome."""
+    return summary.startswith("dead letter")
+
+
+def _summary(result: Result) -> str:
+    match result:
+        case Record():
+            return " ".join([result.outcome, *(f"{e.code} {_ids(e.ids or e.fields)}" for e in result.errors)])
+        case Repeat():
+            return "repeat"
+        case Reused():
+            return "dead letter command_id_reused"
+        case Unidentified():
+            return f"dead letter {result.code}"
+        case Failed():
+            return f"dead letter processing_failed: {result.reason}"
+        case _:
+            assert_never(result)
+
+
+def _ids(ids: Sequence[int | str]) -> str:
+    more = ", …" if len(ids) > _SHOWN_IDS else ""
+    return f"[{', '.join(map(str, ids[:_SHOWN_IDS]))}{more}]"
+
+
+def _counts(results: Sequence[Result]) -> str:
+    def name(result: Result) -> str:
+        match result:
+            case Record():
+                return result.outcome
+            case Repeat():
+                return "repeated"
+            case _:
+                return "dead letters"
+
+    counts = Counter(map(name, results))
+    if counts.keys() == {"dead letters"} and len(results) == 1:
+        return _summary(results[0])
+    order = ("applied", "rejected", "repeated", "dead letters")
+    return ", ".join(f"{counts[word]} {word}" for word in order if counts[word])
