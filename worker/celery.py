@@ -1,0 +1,88 @@
+"""The Celery app. Importing it connects to nothing."""
+
+import gc
+import os
+from contextlib import suppress
+from typing import Any, cast
+
+import structlog
+from celery import Celery, signals
+from redis import RedisError
+
+from worker import health, logging
+from worker.publishing import connect
+from worker.service import Service
+from worker.settings import Settings, SettingsError
+from worker.transport import register
+
+register()
+log = structlog.get_logger(__name__)
+
+
+class EnrollmentApp(Celery):
+    """Celery, and the service that the tasks need: made on first use, anew in a forked process."""
+
+    _service: tuple[int, Service] | None = None
+
+    @property
+    def service(self) -> Service:
+        """The use cases of this process. Raises SettingsError."""
+        if self._service is None or self._service[0] != os.getpid():
+            self._service = (os.getpid(), Service.connect(Settings.load()))
+        return self._service[1]
+
+
+app = EnrollmentApp("enrollment", include=["tasks.commands", "tasks.relay"])
+app.config_from_object("celeryconfig")
+
+
+@signals.celeryd_init.connect
+def check_settings(**_: Any) -> None:
+    """End the worker with one sentence, before it takes a message, when it could not apply any."""
+    try:
+        settings = Settings.load()
+        settings.require_database_url()
+        settings.require_events_url()
+    except SettingsError as error:
+        raise SystemExit(str(error)) from None
+
+
+@signals.setup_logging.connect
+def set_up_logging(**_: Any) -> None:
+    """Replace Celery's own logging."""
+    settings = Settings.load()
+    logging.configure(settings.log_level, settings.log_format)
+
+
+@signals.worker_ready.connect
+def warn_of_settings(**_: Any) -> None:
+    """Say what about the broker may lose messages, or have work done twice: one line each, with what to change."""
+    settings = Settings.load()
+    findings = [health.visibility(settings.visibility_timeout)]
+    if settings.require_broker_url().startswith("redis"):
+        with suppress(RedisError), connect(settings.require_broker_url()) as client:
+            info = cast(dict[str, Any], client.info())
+            findings += [check("broker", info) for check in (health.redis_version, health.persistence, health.eviction)]
+    if settings.events_url is not None:
+        with suppress(RedisError), connect(settings.require_events_url()) as client:
+            findings.append(health.eviction("events", cast(dict[str, Any], client.info())))
+    for finding in findings:
+        if finding.status != "ok":
+            log.warning("setting", about=finding.name, found=finding.message, advice=finding.advice)
+
+
+@signals.worker_ready.connect
+def spare_the_collector(**_: Any) -> None:
+    """Keep the garbage collector from walking through all of Celery for each batch; a batch makes few cycles.
+
+    Measured: a quarter to a third less processor time per command.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+
+
+@signals.worker_ready.connect
+def relay_what_was_left(**_: Any) -> None:
+    """Publish what a worker that was killed had committed and not sent."""
+    app.service.relay()

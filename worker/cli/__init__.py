@@ -1,0 +1,8 @@
+"""The command `enrollment`: send commands, read what came of them, look after the worker."""
+
+
+def main() -> None:
+    """Run `enrollment`."""
+    from worker.cli.app import app
+
+    app(prog_name="enrollment")

@@ -1,0 +1,191 @@
+"""The checks of `doctor`. Each looks at one thing and says how it is; none changes anything."""
+
+from collections.abc import Callable, Iterator
+from time import time
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlsplit
+
+from redis import Redis
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from enrollment.names import BULK_QUEUE, QUEUE
+from models import outbox, queries
+from models.engine import make_engine
+from models.faults import describe
+from worker import health
+from worker.cli.output import number
+from worker.health import Finding
+from worker.local.stack import ROOT
+from worker.publishing import connect
+from worker.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+POSTGRESQL: Final = 15
+LATE: Final = 15.0  # seconds in the outbox after which something is wrong: beat looks every 5 s
+PING: Final = 2.0  # seconds for the workers to answer; one that applies a batch answers after it
+_UNACKED: Final = "unacked"  # kombu's hash of messages that were taken and not yet acknowledged
+_WORKER: Final = "Start one with `celery -A worker worker`"
+
+
+def findings() -> Iterator[Finding]:
+    """Check everything, in the order in which one depends on another."""
+    try:
+        settings = Settings.load()
+    except SettingsError as error:
+        yield Finding("fail", "settings", str(error))
+        return
+    for name, check in (("database", _database), ("broker", _broker), ("events", _events), ("workers", _workers)):
+        yield from _guarded(name, check, settings)
+
+
+def _guarded(name: str, check: Callable[[Settings], Iterator[Finding]], settings: Settings) -> Iterator[Finding]:
+    from kombu.exceptions import OperationalError
+
+    try:
+        yield from check(settings)
+    except SettingsError as error:
+        yield Finding("fail", name, str(error))
+    except (SQLAlchemyError, RedisError, OperationalError, OSError) as error:
+        yield Finding("fail", name, describe(error).rstrip("."), _REACH[name])
+
+
+_REACH: Final = {
+    "database": "See that PostgreSQL runs and that ENROLLMENT_DATABASE_URL names it",
+    "broker": "See that the broker runs and that ENROLLMENT_BROKER_URL names it",
+    "events": "See that Redis runs and that ENROLLMENT_EVENTS_URL names it",
+    "workers": "The workers cannot be asked without the broker",
+}
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    engine = make_engine(settings.require_database_url(), application_name="enrollment doctor")
+    try:
+        with engine.connect() as connection:
+            yield _postgresql(connection)
+            migrated = _migrations(connection)
+            yield migrated
+            if migrated.status == "ok":
+                yield from _catalog(connection)
+                yield _backlog(connection)
+    finally:
+        engine.dispose()
+
+
+def _postgresql(connection: "Connection") -> Finding:
+    version: tuple[int | str, ...] = connection.dialect.server_version_info or (0,)
+    shown = f"PostgreSQL {'.'.join(map(str, version))}"
+    if int(version[0]) < POSTGRESQL:
+        return Finding("fail", "database", shown, f"{POSTGRESQL} is the oldest that is supported")
+    return Finding("ok", "database", shown)
+
+
+def _migrations(connection: "Connection") -> Finding:
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    there = MigrationContext.configure(connection).get_current_revision()
+    newest = ScriptDirectory(str(ROOT / "migrations")).get_current_head()
+    if there == newest:
+        return Finding("ok", "migrations", f"at {there}, the newest")
+    message = "the tables are not there" if there is None else f"at {there}, the newest is {newest}"
+    return Finding("fail", "migrations", message, "Run `alembic upgrade head`")
+
+
+def _catalog(connection: "Connection") -> Iterator[Finding]:
+    missing = [
+        name
+        for name, rows in (("students", queries.students), ("courses", queries.courses))
+        if not rows(connection, limit=1).items
+    ]
+    if missing:
+        advice = "Load them with `enrollment catalog load`; until then every command is rejected"
+        yield Finding("warn", "catalog", f"there are no {' and no '.join(missing)}", advice)
+    else:
+        yield Finding("ok", "catalog", "there are students and courses")
+
+
+def _backlog(connection: "Connection") -> Finding:
+    batches, age = outbox.backlog(connection)
+    if not batches:
+        return Finding("ok", "outbox", "every event was published")
+    message = f"{number(batches, 'batch').replace('batchs', 'batches')} not published, the oldest for {age:.0f} s"
+    if age < LATE:
+        return Finding("ok", "outbox", message)
+    return Finding("warn", "outbox", message, "See that a worker and `celery -A worker beat` run and reach the stream")
+
+
+def _broker(settings: Settings) -> Iterator[Finding]:
+    url = settings.require_broker_url()
+    if not urlsplit(url).scheme.startswith("redis"):
+        yield from _amqp(url)
+        return
+    with connect(url) as client:
+        info = cast("dict[str, Any]", client.info())
+        yield health.redis_version("broker", info)
+        yield health.persistence("broker", info)
+        yield health.eviction("broker", info)
+        yield health.visibility(settings.visibility_timeout)
+        lengths = [f"{queue} {client.llen(queue)}" for queue in (QUEUE, BULK_QUEUE)]
+        yield Finding("ok", "queues", f"{', '.join(lengths)}, under way {client.hlen(_UNACKED)}")
+
+
+def _amqp(url: str) -> Iterator[Finding]:
+    from kombu import Connection
+
+    with Connection(url, connect_timeout=5) as connection:
+        connection.connect()
+        yield Finding("ok", "broker", f"{urlsplit(url).scheme} answers")
+        channel: Any = connection.channel()
+        for name in (QUEUE, BULK_QUEUE):
+            _, count, _ = channel.queue_declare(name, passive=True)
+            yield Finding("ok", "queues", f"{name} {count}")
+
+
+def _events(settings: Settings) -> Iterator[Finding]:
+    url, key = settings.require_events_url(), settings.events_stream
+    with connect(url) as client:
+        if settings.events_url is not None:
+            info = cast("dict[str, Any]", client.info())
+            yield health.redis_version("events", info)
+            yield health.eviction("events", info)
+        kind = client.type(key)
+        if kind == "none":
+            yield Finding("ok", "events", f"{key} has no entries yet")
+        elif kind != "stream":
+            advice = "Remove that key, or set ENROLLMENT_EVENTS_STREAM to another"
+            yield Finding("fail", "events", f"{key} is a {kind}, not a stream", advice)
+        else:
+            yield Finding("ok", "events", _stream(client, key))
+
+
+def _stream(client: "Redis", key: str) -> str:
+    length = client.xlen(key)
+    newest = cast("list[tuple[str, Any]]", client.xrevrange(key, count=1))
+    if not newest:
+        return f"{key} has no entries"
+    age = max(0.0, time() - int(newest[0][0].partition("-")[0]) / 1000)
+    return f"{key} has {length:,} {'entry' if length == 1 else 'entries'}, the newest {_ago(age)} old"
+
+
+def _workers(settings: Settings) -> Iterator[Finding]:
+    from celery import Celery
+
+    app = Celery("doctor", broker=settings.require_broker_url(), set_as_current=False)
+    options = {"max_retries": 0, "socket_connect_timeout": 2, "socket_timeout": 5}
+    with app.connection_for_write(transport_options=options) as connection:
+        answers = app.control.ping(timeout=PING, connection=connection) or []
+    names = sorted(name for answer in answers for name in answer)
+    if names:
+        yield Finding("ok", "workers", f"{number(len(names), 'worker')}: {', '.join(names)}")
+    else:
+        yield Finding("fail", "workers", f"none answered within {PING:g} s", _WORKER)
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

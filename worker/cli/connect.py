@@ -1,0 +1,36 @@
+"""The servers that a verb talks to, opened for as long as it takes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from sqlalchemy import Connection
+
+
+@contextmanager
+def database() -> "Iterator[Connection]":
+    """Give a connection; what was written is committed at the end, unless that is an error."""
+    from models.engine import make_engine
+    from worker.settings import Settings
+
+    url = Settings.load().require_database_url()
+    engine = make_engine(url, application_name="enrollment command line")
+    try:
+        with engine.connect() as connection:
+            yield connection
+            connection.commit()
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def stream() -> "Iterator[tuple[Redis, str]]":
+    """Give a client of the Redis that has the event stream, and the stream's key."""
+    from worker.publishing import connect
+    from worker.settings import Settings
+
+    settings = Settings.load()
+    with connect(settings.require_events_url()) as client:
+        yield client, settings.events_stream

@@ -1,0 +1,56 @@
+"""How the broker is set, as far as messages could be lost or done in vain: for `doctor` and workers that start."""
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from models.engine import LOCK_TIMEOUT
+
+REDIS: Final = (6, 2)
+LONGEST_BATCH: Final = LOCK_TIMEOUT + 2  # seconds: it waits for a lock, and then does its work
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How one thing is, and what to do where it is not well."""
+
+    status: Literal["ok", "warn", "fail"]
+    name: str
+    message: str
+    advice: str = ""
+
+
+def redis_version(name: str, info: dict[str, Any]) -> Finding:
+    """Check that Redis (by its INFO) has what the transport needs."""
+    version = str(info["redis_version"])
+    shown = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
+    if tuple(int(part) for part in version.split(".")[:2]) < REDIS:
+        return Finding("fail", name, shown, "6.2 is the oldest that is supported: the worker needs BLMOVE")
+    return Finding("ok", name, shown)
+
+
+def persistence(name: str, info: dict[str, Any]) -> Finding:
+    """Check that Redis (by its INFO) keeps what it was told."""
+    if info.get("aof_enabled"):
+        return Finding("ok", name, "keeps its data: append-only file")
+    advice = "Set `appendonly yes`, or a crash of the broker loses commands that were taken"
+    return Finding("warn", name, "has no append-only file", advice)
+
+
+def eviction(name: str, info: dict[str, Any]) -> Finding:
+    """Check that Redis (by its INFO) throws nothing away."""
+    policy = str(info.get("maxmemory_policy", "unknown"))
+    if policy == "noeviction":
+        return Finding("ok", name, "evicts nothing: noeviction")
+    advice = "Set `maxmemory-policy noeviction`: any other policy throws messages away without a word"
+    return Finding("fail", name, f"maxmemory-policy is {policy}", advice)
+
+
+def visibility(timeout: float) -> Finding:
+    """Check that messages are not taken from a worker that is still at work."""
+    message = f"visibility timeout {timeout:g} s"
+    if timeout >= LONGEST_BATCH:
+        return Finding("ok", "broker", message)
+    advice = (
+        f"Set ENROLLMENT_VISIBILITY_TIMEOUT to {LONGEST_BATCH} or more, or batches that wait are done twice in vain"
+    )
+    return Finding("warn", "broker", f"{message}, a batch may take {LONGEST_BATCH} s", advice)

@@ -1,0 +1,28 @@
+"""What can keep a local process from starting: a class per reason, whose docstring is the message."""
+
+
+class LocalError(RuntimeError):
+    """A local process could not be started."""
+
+    def __init__(self, **fields: object) -> None:
+        super().__init__((type(self).__doc__ or "").format(**fields))
+
+
+class MissingServer(LocalError):
+    """{server} is not installed here: run `make`, or `pip install -e '.[local]'` in this environment."""
+
+
+class FolderInUse(LocalError):
+    """{folder} is in use by another run: stop that one first."""
+
+
+class UnsafeFolder(LocalError):
+    """{folder} belongs to somebody else or is open to others: remove it, or choose another folder."""
+
+
+class NotStarted(LocalError):
+    """{name} did not start. The end of its log, {log}: {tail}"""
+
+
+class NotReady(LocalError):
+    """{name} did not answer within {seconds} s. The end of its log, {log}: {tail}"""

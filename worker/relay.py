@@ -1,0 +1,102 @@
+"""From the outbox to the event stream: right after the commit, or when the stream is there again."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Final
+
+import structlog
+from sqlalchemy import Engine
+
+from models import outbox
+from models.faults import describe, is_outage
+from tasks.apply import Committed
+from worker.publishing import Publisher, RedisError
+
+GRACE: Final = 2.0  # seconds that a committed batch is left to the worker that wrote it
+BATCHES: Final = 20  # outbox rows per transaction of the relay
+BUDGET: Final = 1.0  # seconds after which a relay lets its worker get back to commands; the next one goes on
+_FIRST_PAUSE: Final = 1.0  # seconds between attempts while the stream is away, doubled up to the longest: a Redis that
+_LONGEST_PAUSE: Final = 15.0  # does not answer costs a timeout each time, and commands wait for it
+
+log = structlog.get_logger(__name__)
+
+
+class Relay:
+    """Publishes committed batches once, in order of commit. What it cannot publish stays in the outbox."""
+
+    def __init__(self, engine: Engine, publisher: Publisher) -> None:
+        self._engine = engine
+        self._publisher = publisher
+        self._behind = False  # something of ours may be in the outbox: it goes before what comes next
+        self._pause = _FIRST_PAUSE
+        self._not_before = 0.0
+
+    def fall_behind(self) -> None:
+        """Take it that the outbox holds something: a commit whose answer was lost left its events there."""
+        self._behind = True
+
+    def publish(self, batch: Committed) -> None:
+        """Publish a batch right after its commit, and whatever was left before it."""
+        if not batch.records:
+            return
+        if self._behind:
+            self.catch_up(older_than=0)  # the batch is in the outbox, too
+            return
+        with self._outages():
+            self._publisher.publish(batch.batch_id, batch.records)
+            with self._engine.begin() as connection:
+                outbox.settle(connection, [batch.batch_id])
+
+    def catch_up(self, *, older_than: float | None = None) -> int:
+        """Publish what is committed and not yet sent; return the number of events added.
+
+        Does nothing while another relay is at work, and stops after about a second; the next call goes on. What an
+        outage stops is left, too. What was committed in the last seconds is left to the worker that committed it,
+        unless that may be this one (`older_than` None).
+        """
+        added = 0
+        if monotonic() < self._not_before:
+            return added
+        if older_than is None:
+            older_than = 0 if self._behind else GRACE
+        until = monotonic() + BUDGET
+        with self._outages():
+            while (page := self._page(older_than)) is not None:
+                events, last = page
+                added += events
+                if last and older_than == 0:
+                    self._behind = False
+                if last or monotonic() > until:
+                    break
+        if added:
+            log.info("events_relayed", events=added)
+        return added
+
+    def _page(self, older_than: float) -> tuple[int, bool] | None:
+        """Publish some; return how many events were added, and whether these were the last. None: not our turn."""
+        with self._engine.begin() as connection:
+            if not outbox.may_relay(connection):
+                return None
+            batches = outbox.pending(connection, older_than=older_than, batches=BATCHES)
+            added = sum(self._publisher.publish(batch.batch_id, batch.records) for batch in batches)
+            outbox.settle(connection, [batch.batch_id for batch in batches])
+        return added, len(batches) < BATCHES
+
+    @contextmanager
+    def _outages(self) -> Iterator[None]:
+        try:
+            yield
+        except RedisError as error:
+            waiting = "events are kept in the outbox"
+            log.warning("event_stream_away", error=describe(error), seconds=self._pause, waiting=waiting)
+            self._behind = True
+            self._not_before = monotonic() + self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            log.warning("outbox_away", error=describe(error))  # no pause: the next batch waits for the database anyway
+            self._behind = True
+        else:
+            self._pause = _FIRST_PAUSE

@@ -1,0 +1,122 @@
+"""The settings: the only reader of the environment. Each variable is `ENROLLMENT_` and the name of a field."""
+
+from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from enrollment.errors import EnrollmentError
+from worker.access import Admin, ApiKey, no_repeats, read_admins, read_keys
+
+_DATABASE_SCHEMES: Final = ("postgresql", "postgresql+psycopg", "postgres")
+_REDIS_SCHEMES: Final = ("redis", "rediss")
+_BROKER_SCHEMES: Final = (*_REDIS_SCHEMES, "amqp", "amqps")
+
+
+class SettingsError(EnrollmentError):
+    """A setting is missing or wrong."""
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Secrets are `SecretStr`: they show as stars in logs and errors."""
+
+    model_config = SettingsConfigDict(env_prefix="ENROLLMENT_", frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    database_url: SecretStr | None = None
+    broker_url: SecretStr | None = None
+    events_url: Annotated[SecretStr | None, Field(description="Redis of the event stream; default: the broker.")] = None
+    events_stream: Annotated[str, Field(min_length=1, description="The stream's key.")] = "enrollment.events"
+    events_maxlen: Annotated[
+        int, Field(ge=1000, description="Events kept on the stream, about. One takes some 300 bytes of Redis memory.")
+    ] = 1_000_000
+    batch_messages: Annotated[
+        int, Field(ge=1, le=5000, description="Messages claimed at once, so the largest batch. More: longer locks.")
+    ] = 500
+    visibility_timeout: Annotated[
+        float, Field(ge=5, description="Seconds until the messages of a dead worker are claimed by another.")
+    ] = 30
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Annotated[
+        Literal["auto", "json", "console"], Field(description="auto: console on a terminal, else JSON lines.")
+    ] = "auto"
+
+    gateway_host: Annotated[str, Field(min_length=1, description="Where the gateway listens.")] = "127.0.0.1"
+    gateway_port: Annotated[int, Field(ge=0, le=65535, description="0: a free one.")] = 8000
+    gateway_keys: Annotated[
+        tuple[ApiKey, ...],
+        NoDecode,
+        BeforeValidator(read_keys),
+        AfterValidator(no_repeats),
+        Field(description="Clients, as `enrollment gateway key` prints them. None: only this machine is answered."),
+    ] = ()
+    gateway_admins: Annotated[
+        tuple[Admin, ...],
+        NoDecode,
+        BeforeValidator(read_admins),
+        AfterValidator(no_repeats),
+        Field(description="Administrators, as `enrollment gateway password` prints them. None: this machine only."),
+    ] = ()
+    gateway_secret: Annotated[
+        SecretStr | None,
+        Field(min_length=32, description="Signs the sessions of the admin page. None: they end with the process."),
+    ] = None
+    gateway_wait: Annotated[
+        float, Field(ge=0, le=30, description="Seconds a write waits for its outcome where the client does not say.")
+    ] = 5
+    gateway_rate: Annotated[
+        float, Field(ge=0, description="Requests per second of one client, at twice that in a burst. 0: no limit.")
+    ] = 200
+    gateway_max_body: Annotated[
+        int, Field(ge=1024, description="Bytes of a request. 1,000 course ids take some 20 kB.")
+    ] = 1024 * 1024
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment. Raises SettingsError, in one sentence and without the value that is wrong."""
+        try:
+            return cls()
+        except ValidationError as error:
+            faults = [f"ENROLLMENT_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
+            raise SettingsError(f"A setting is wrong ({'; '.join(faults)}); correct the variable.") from None
+
+    def require_database_url(self) -> str:
+        """Return the URL in SQLAlchemy's form. Raises SettingsError when it is missing or of another database."""
+        example = "postgresql://user:password@host:5432/name"
+        url = _require("ENROLLMENT_DATABASE_URL", self.database_url, _DATABASE_SCHEMES, example)
+        return "postgresql+psycopg://" + url.split("://", 1)[1]
+
+    def require_broker_url(self) -> str:
+        """Return the broker's URL. Raises SettingsError when it is missing or of an unknown kind."""
+        return _require("ENROLLMENT_BROKER_URL", self.broker_url, _BROKER_SCHEMES, "redis://host:6379/0")
+
+    def require_events_url(self) -> str:
+        """Return the URL of the event stream's Redis: the broker's where none is set and the broker is Redis."""
+        if self.events_url is None and urlsplit(self.require_broker_url()).scheme in _REDIS_SCHEMES:
+            return self.require_broker_url()
+        return _require("ENROLLMENT_EVENTS_URL", self.events_url, _REDIS_SCHEMES, "redis://host:6379/0")
+
+
+def _require(name: str, secret: SecretStr | None, schemes: tuple[str, ...], example: str) -> str:
+    if secret is None or not secret.get_secret_value().strip():
+        raise SettingsError(f"{name} is not set; set it to an address such as {example}.")
+    url = secret.get_secret_value().strip()
+    scheme, separator, rest = url.partition("://")
+    if not separator or not rest or scheme not in schemes:
+        raise SettingsError(f"{name} must start with {' or '.join(s + '://' for s in schemes)}, as in {example}.")
+    if not _readable(url):
+        raise SettingsError(
+            f"{name} has a port or a database that is no number, or several hosts; write it as {example}."
+        )
+    return url
+
+
+def _readable(url: str) -> bool:
+    """Tell whether the port, and the database of a Redis, are numbers."""
+    try:
+        parts = urlsplit(url)
+        return parts.port != 0 and (
+            parts.scheme not in _REDIS_SCHEMES or parts.path.strip("/").isdecimal() or parts.path in ("", "/")
+        )
+    except ValueError:
+        return False

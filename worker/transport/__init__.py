@@ -1,0 +1,37 @@
+"""The broker transport: kombu's for Redis, except that no message is ever between the queue and the record of it.
+
+`register()` makes `redis://` and `rediss://` mean this transport. Keys and formats are those of stock kombu, so stock
+producers and stock workers may use the same queues at the same time. See docs/adr/0003-atomic-receive.md.
+"""
+
+from typing import Any, Final
+
+from worker.transport import stock
+from worker.transport.channel import Channel, OnGarbage
+from worker.transport.waiting import Poller
+
+SCHEMES: Final = ("redis", "rediss")
+
+
+class Transport(stock.Transport):
+    """kombu's Redis transport with our channel and poller."""
+
+    Channel = Channel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = Poller()
+
+
+def register() -> None:
+    """Let plain Redis URLs use this transport in this process. To be called before the first connection.
+
+    Everything that reads the broker URL (Flower, `celery purge`, failover to an alternate URL) keeps working, which it
+    would not with a scheme of our own or with the setting `broker_transport`.
+    """
+    for scheme in SCHEMES:
+        stock.aliases[scheme] = f"{__name__}:{Transport.__qualname__}"
+        stock.cached_transports.pop(scheme, None)
+
+
+__all__ = ["Channel", "OnGarbage", "Transport", "register"]

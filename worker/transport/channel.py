@@ -1,0 +1,200 @@
+"""kombu's Redis channel with another way to receive: wait without taking, then claim atomically."""
+# ruff: noqa: SLF001 - kombu is untyped, and this overrides its private methods.
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from queue import Empty
+from time import monotonic
+from typing import Any, Final, Protocol, cast
+
+import structlog
+from redis import Redis
+
+from enrollment.errors import DeadLetterCode
+from worker.transport import stock
+from worker.transport.claims import Claim, Claims, Source
+from worker.transport.entries import Garbage, parse
+from worker.transport.qos import MOST_MESSAGES
+from worker.transport.qos import QoS as ClaimQoS
+from worker.transport.waiting import Peek
+
+DELIVERIES: Final = 3  # times that work on a message may begin again and end with its worker: then it is a dead letter
+PAUSE: Final = 1.0  # seconds between questions that tell nothing, on a server that is out of memory
+
+log = structlog.get_logger(__name__)
+
+
+class OnGarbage(Protocol):
+    """Keeps what cannot be delivered; it is acknowledged when this returns, and comes again if this raises."""
+
+    def __call__(self, raw: bytes, code: DeadLetterCode, message: str, tag: str) -> None: ...
+
+
+class Channel(stock.Channel):
+    """A channel whose acknowledged queues are claimed from; the others (replies, fanout) stay as they are in kombu.
+
+    Meant for the solo pool: the next claim waits until everything of the last one is acknowledged. Transport options
+    besides kombu's: `claim_limits` (queue -> most messages in one claim) and `claim_bytes` (of one claim).
+    """
+
+    QoS = ClaimQoS
+    from_transport_options = (*stock.Channel.from_transport_options, "claim_limits", "claim_bytes")
+    claim_limits: Mapping[str, int] = {}
+    claim_bytes = 8 * 1024 * 1024
+    on_garbage: OnGarbage | None = None  # set by whoever consumes (worker/consumer.py)
+
+    qos: ClaimQoS
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._peeks: dict[str, Peek] = {}
+        self.peek_handlers: dict[str, Callable[[], bool]] = {}
+        self._turn = 0
+        self._peek_from = 0.0
+        super().__init__(*args, **kwargs)
+        self.ledger = Claims(
+            lambda: Redis(connection_pool=self.pool),
+            index=self._key(self.unacked_index_key),
+            unacked=self._key(self.unacked_key),
+            visibility_timeout=self.visibility_timeout,
+        )
+
+    # --- what a strategy needs besides kombu's interface
+
+    def ack_many(self, tags: Sequence[str]) -> None:
+        """Acknowledge claimed messages in one round trip."""
+        self.qos.ack_many(tags)
+
+    def mark_started(self, tags: Sequence[str]) -> None:
+        """From here on these are never handed back to their list: they keep their tags until they are acknowledged."""
+        for tag in tags:
+            if claim := self.qos.claims.get(tag):
+                claim.started = True
+
+    def begin(self, tags: Sequence[str]) -> None:
+        """Work on these begins. Raises redis.ConnectionError; they come again then."""
+        self.mark_started(tags)
+        self.ledger.begin([claim for tag in tags if (claim := self.qos.claims.get(tag))])
+
+    def touch(self) -> None:
+        """Start the visibility timeout of everything held anew; to be called every second while work has to wait."""
+        self.ledger.touch(self.qos.claims.values())
+
+    def forget(self, tags: Sequence[str]) -> None:
+        """Let go of claims: they come again after the visibility timeout."""
+        self.qos.forget(tags)
+
+    # --- waiting
+
+    @property
+    def active_queues(self) -> list[str]:  # type: ignore[override]  # the stub says set
+        """The queues that kombu takes from with BRPOP: those that need no acknowledgement."""
+        return [queue for queue in super().active_queues if queue not in self._peeks]
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:  # noqa: FBT001 (kombu's)
+        if not no_ack and queue not in self._fanout_queues and queue not in self._peeks:
+            peek = Peek(self._create_client(asynchronous=True), self._key(queue))
+            self._peeks[queue] = peek
+            self.peek_handlers[peek.kind] = lambda: self._on_answer(peek)
+        return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        peek = self._peeks.pop(self._tag_to_queue.get(consumer_tag, ""), None)
+        if peek is not None:
+            self.peek_handlers.pop(peek.kind)
+            peek.close()
+        return super()._basic_cancel(consumer_tag)
+
+    def peeks_due(self) -> Iterator[Peek]:
+        """Yield the connections that should be waiting now."""
+        if self._may_claim() and monotonic() >= self._peek_from:
+            yield from self._peeks.values()
+
+    def _on_answer(self, peek: Peek) -> bool:
+        if not peek.read():
+            raise Empty
+        if not self.claim():
+            self._peek_from = monotonic() + (PAUSE if peek.refused else 0)
+            raise Empty
+        return True
+
+    def tick(self) -> None:
+        """Claim what no waiting connection tells of: what expired, and messages of other priorities."""
+        for peek in self._peeks.values():
+            peek.check()
+        expired = self.qos.expired(self.visibility_timeout)
+        if expired:
+            log.warning("claims_expired", messages=len(expired), waiting="they come again")
+            self.forget(expired)
+        self.claim()
+
+    def _on_connection_disconnect(self, connection: Any) -> None:
+        for peek in self._peeks.values():
+            if getattr(peek.client, "connection", None) is connection:
+                peek.sent_at = None
+        super()._on_connection_disconnect(connection)
+
+    def close(self) -> None:
+        """Give back what is held while there still is a connection, then close."""
+        if not self.closed and self._qos is not None:
+            self.qos.restore_unacked_once()
+        for peek in self._peeks.values():
+            peek.close()
+        super().close()
+
+    # --- claiming
+
+    def claim(self) -> int:
+        """Take what may be taken now and deliver it; return how many messages came."""
+        if not self._may_claim():
+            return 0
+        sources = [self._source(queue) for queue in self._peeks]
+        first = self._turn % len(sources)
+        claims = self.ledger.take(sources[first:] + sources[:first], limit=self.qos.room(), max_bytes=self.claim_bytes)
+        if claims:
+            self._turn += 1
+        self.qos.claims.update((claim.tag, claim) for claim in claims)
+        for claim in claims:
+            self._deliver(claim)
+        return len(claims)
+
+    def _may_claim(self) -> bool:
+        """One claim at a time: limits then hold for a batch, and what has to come alone stays alone."""
+        return bool(self._peeks) and not self.closed and not self.qos.claims and self.qos.room() > 0
+
+    def _deliver(self, claim: Claim) -> None:
+        try:
+            payload = parse(claim.raw, queue=claim.source.queue, tag=claim.tag)
+        except Garbage as garbage:
+            self._bury(claim, garbage)
+            return
+        if claim.begun >= DELIVERIES:
+            reason = f"{claim.begun + 1} workers fell silent with it, {DELIVERIES - 1} of them with nothing else."
+            self._bury(claim, Garbage(DeadLetterCode.TOO_MANY_DELIVERIES, reason))
+        else:
+            self.connection._deliver(payload, claim.source.queue)
+
+    def _bury(self, claim: Claim, garbage: Garbage) -> None:
+        if self.on_garbage is None:
+            log.error("garbage_not_kept", tag=claim.tag, code=garbage.code, reason=garbage.message)
+            self.forget([claim.tag])
+            return
+        claim.started = True  # it keeps its tag from here on, so that it is one dead letter whatever happens
+        try:
+            self.on_garbage(claim.raw, garbage.code, garbage.message, claim.tag)
+        except Exception:
+            log.exception("garbage_not_kept", tag=claim.tag, code=garbage.code, reason=garbage.message)
+            self.forget([claim.tag])
+        else:
+            self.ack_many([claim.tag])
+
+    def _source(self, queue: str) -> Source:
+        bindings = cast(Any, self.state).queue_bindings(queue)
+        steps = sorted({0, *stock.PRIORITY_STEPS, *self.priority_steps})  # producers need not be configured like us
+        return Source(
+            queue=queue,
+            lists=tuple(self._key(f"{queue}{self.sep}{step}" if step else queue) for step in steps),
+            limit=self.claim_limits.get(queue, MOST_MESSAGES),
+            bindings=tuple((binding.exchange, binding.routing_key) for binding in bindings),
+        )
+
+    def _key(self, name: str) -> str:
+        return f"{self.global_keyprefix}{name}"

@@ -1,0 +1,109 @@
+-- Takes messages off their queues and records them as claimed, in one step: a process killed at any point loses none.
+--
+-- KEYS  1 unacked_index: zset, delivery tag -> time of the claim; 2 unacked: hash, tag -> [message,exchange,routing key];
+--       3 unacked_deliveries: hash, tag -> times it was claimed from a worker that fell silent, and tag:begun -> times
+--       that work on it was begun after that;
+--       then the lists of each queue: its own, then those of the priorities, the same number for each queue.
+-- ARGV  visibility timeout (s); most messages; most bytes; prefix of new tags; number of queues;
+--       per queue: its most messages, and how an entry of the hash ends when it was claimed here;
+--       then pairs: how an entry claimed by stock kombu may end, and the number of its queue.
+-- Returns, flat: tag, message, number of the list it goes back to, deliveries before this one, times begun, and "fresh"
+-- or "again".
+local index, unacked, deliveries = KEYS[1], KEYS[2], KEYS[3]
+local timeout, limit, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local prefix, queues = ARGV[4], tonumber(ARGV[5])
+local steps = (#KEYS - 3) / queues
+
+-- A key of another type fails here, before anything is taken. And where memory is full, a write that is allowed must
+-- come first for the others to be: a full server is then drained.
+redis.call('ZREM', index, '')
+redis.call('HLEN', unacked)
+redis.call('HLEN', deliveries)
+
+local clock = redis.call('TIME')
+local now = clock[1] .. '.' .. string.format('%06d', tonumber(clock[2]))
+local taken, count, bytes = {}, 0, 0
+local COMPANY = 50 -- most messages that come together for the second time: the next death delays no more than these
+local suspects, of_queue = false, {} -- whether what is taken fell silent with a worker; how much of each queue
+
+local function own_end(queue) return ARGV[5 + 2 * queue] end
+
+local function fits(text)
+  return count < limit and (count == 0 or bytes + #text <= max_bytes)
+end
+
+local function take(tag, message, list, attempts, begun, how)
+  redis.call('ZADD', index, now, tag)
+  count, bytes = count + 1, bytes + #message
+  for _, value in ipairs({tag, message, list, attempts, begun, how}) do taken[#taken + 1] = value end
+end
+
+local function queue_of(entry)
+  for queue = 1, queues do
+    if string.sub(entry, -#own_end(queue)) == own_end(queue) then return queue, #own_end(queue), true end
+  end
+  for i = 6 + 2 * queues, #ARGV, 2 do
+    if string.sub(entry, -#ARGV[i]) == ARGV[i] then return tonumber(ARGV[i + 1]), #ARGV[i], false end
+  end
+end
+
+-- Claims again what a silent worker holds: what it fell silent with for the first time together, for a dead worker is
+-- rarely a message's fault, and then one by one. Returns true when that must stay alone.
+local function claim_again(tag, score, entry)
+  local queue, ending, own = queue_of(entry)
+  if not queue then return false end -- of a queue that is not consumed here: not ours to touch
+  local attempts = tonumber(redis.call('HGET', deliveries, tag) or 0)
+  if score > 0 then attempts = attempts + 1 end -- 0: given back in order, which is no sign against it
+  local suspect, company = attempts > 0, of_queue[queue] or 0
+  if count > 0 and (suspect ~= suspects or attempts > 1) or not fits(entry) then return false end
+  if suspect and company >= math.min(COMPANY, tonumber(ARGV[4 + 2 * queue])) then return false end
+  local message = string.sub(entry, 2, -(ending + 1))
+  if not own then redis.call('HSET', unacked, tag, '[' .. message .. own_end(queue)) end
+  redis.call('HSET', deliveries, tag, attempts)
+  take(tag, message, (queue - 1) * steps + 1, attempts, redis.call('HGET', deliveries, tag .. ':begun') or 0, 'again')
+  suspects, of_queue[queue] = suspect, company + 1
+  return attempts > 1
+end
+
+local before, page = string.format('%.6f', tonumber(now) - timeout), 0
+while count == 0 do
+  local expired = redis.call('ZRANGEBYSCORE', index, '-inf', before, 'WITHSCORES', 'LIMIT', page * 500, 500)
+  if #expired == 0 then break end
+  for i = 1, #expired, 2 do
+    local entry = redis.call('HGET', unacked, expired[i])
+    if not entry then
+      redis.call('ZREM', index, expired[i])
+    elseif claim_again(expired[i], tonumber(expired[i + 1]), entry) then
+      return taken
+    end
+  end
+  page = page + 1
+end
+
+if suspects then return taken end -- nothing that is new shares their fate
+
+-- Takes up to `room` messages off a list. Returns how many more could have been taken.
+local function drain(queue, list, room)
+  while room > 0 and count < limit do
+    local message = redis.call('RPOP', KEYS[3 + list])
+    if not message then break end
+    if not fits(message) then
+      redis.call('RPUSH', KEYS[3 + list], message)
+      limit = count
+      break
+    end
+    local tag = prefix .. count
+    redis.call('HSET', unacked, tag, '[' .. message .. own_end(queue))
+    take(tag, message, list, 0, 0, 'fresh')
+    room = room - 1
+  end
+  return room
+end
+
+for queue = 1, queues do
+  local room = tonumber(ARGV[4 + 2 * queue])
+  for step = 1, steps do
+    room = drain(queue, (queue - 1) * steps + step, room)
+  end
+end
+return taken

@@ -1,0 +1,179 @@
+r"""What Redis keeps of the messages under way, and the scripts that are all that changes it.
+
+| key | type | expires | what |
+|---|---|---|---|
+| `<queue>`, `<queue>\x06\x163`, `…6`, `…9` | list | no | messages waiting, of the priorities 0-2, 3-5, 6-8, 9 |
+| `unacked` | hash | no | delivery tag: `[message,exchange,routing key]`, JSON, as stock kombu writes it |
+| `unacked_index` | zset | no | delivery tag: time of the claim by the server's clock; 0: given back, claim it now |
+| `unacked_deliveries` | hash | no | delivery tag: how often it was claimed from a worker that fell silent; |
+| | | | `<tag>:begun`: how often work on it was begun after that |
+
+At every moment a message is in one list or in `unacked`, never in both and never in neither.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha1
+from importlib.resources import files
+from json import dumps
+from time import monotonic
+from typing import Any, Final
+from uuid import uuid4
+
+from redis import ConnectionError as RedisConnectionError
+from redis import Redis
+from redis.exceptions import NoScriptError, ResponseError
+
+TOUCHED: Final = -1  # deliveries of a claim that was made young again (touch.lua)
+
+
+class BrokerRefused(RedisConnectionError):
+    """The broker answers, but with an error. As a connection error, it makes the worker reconnect and try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A queue to claim from: the keys of its lists by priority, its most messages in one claim, its bindings."""
+
+    queue: str
+    lists: tuple[str, ...]
+    limit: int
+    bindings: tuple[tuple[str, str], ...] = ()  # exchange, routing key: how stock kombu names the queue
+
+    @property
+    def ending(self) -> str:
+        """How an entry of `unacked` ends that was claimed here. Stock kombu restores it to the list of that name."""
+        return f',"",{dumps(self.queue)}]'
+
+    @property
+    def foreign_endings(self) -> tuple[str, ...]:
+        return tuple(f", {dumps(exchange)}, {dumps(key)}]" for exchange, key in (("", self.queue), *self.bindings))
+
+
+@dataclass(slots=True)
+class Claim:
+    """A message of ours until it is acknowledged."""
+
+    tag: str
+    raw: bytes
+    source: Source
+    list_key: str
+    fresh: bool  # taken off its list by this claim
+    deliveries: int  # before this one, by workers that fell silent with it; TOUCHED
+    begun: int  # of those after the first, how often work on it was begun: else the answer to the claim was lost
+    started: bool = False
+    since: float = field(default_factory=monotonic)  # of the claim, or of the last touch
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether it can be handed back as if never taken. Else it keeps its tag, and with it its identity."""
+        return self.fresh and not self.started
+
+
+class _Script:
+    def __init__(self, name: str) -> None:
+        self.text = files(__package__).joinpath(name).read_text(encoding="utf-8")
+        self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+_CLAIM: Final = _Script("claim.lua")
+_RELEASE: Final = _Script("release.lua")
+_TOUCH: Final = _Script("touch.lua")
+
+
+class Claims:
+    """The claims of all workers, in one Redis database. Every method is one round trip and one atomic step.
+
+    Raises redis.ConnectionError or redis.TimeoutError; repeating a call is then harmless.
+    """
+
+    def __init__(self, client: Callable[[], Redis], *, index: str, unacked: str, visibility_timeout: float) -> None:
+        self._client = client
+        self._keys = (index, unacked, f"{unacked}_deliveries")
+        self._visibility_timeout = visibility_timeout
+
+    def take(self, sources: Sequence[Source], *, limit: int, max_bytes: int) -> list[Claim]:
+        """Claim up to `limit` messages, the first source first; one message may be larger than `max_bytes`.
+
+        What a silent worker holds comes first: the messages that it fell silent with come together once, apart from
+        new ones, then each alone. Should one of them be the message that kills, it kills by itself.
+        """
+        lists = [(source, key) for source in sources for key in source.lists]
+        endings = [(ending, number) for number, source in enumerate(sources, 1) for ending in source.foreign_endings]
+        reply = self._run(
+            _CLAIM,
+            [key for _, key in lists],
+            [
+                *(self._visibility_timeout, limit, max_bytes, f"{uuid4().hex}-", len(sources)),
+                *(value for source in sources for value in (source.limit, source.ending)),
+                *(value for pair in endings for value in pair),
+            ],
+        )
+        return [
+            Claim(
+                tag.decode(), raw, *lists[int(number) - 1], fresh=how == b"fresh", deliveries=int(n), begun=int(begun)
+            )
+            for tag, raw, number, n, begun, how in zip(*(reply[i::6] for i in range(6)), strict=True)
+        ]
+
+    def acknowledge(self, tags: Sequence[str]) -> None:
+        """Forget these messages: they are done with. Works on a server that is out of memory, too."""
+        index, unacked, deliveries = self._keys
+        pipeline = self._client().pipeline(transaction=True)
+        pipeline.zrem(index, *tags)
+        pipeline.hdel(unacked, *tags)
+        pipeline.hdel(deliveries, *tags, *(f"{tag}:begun" for tag in tags))
+        _refusals_as_disconnects(pipeline.execute)
+
+    def begin(self, claims: Iterable[Claim]) -> None:
+        """Note that work begins on messages that workers fell silent with: should it happen again, it may be theirs."""
+        suspects = [claim.tag for claim in claims if claim.deliveries > 0]
+        if not suspects:
+            return
+        pipeline = self._client().pipeline(transaction=False)
+        for tag in suspects:
+            pipeline.hincrby(self._keys[2], f"{tag}:begun", 1)
+        _refusals_as_disconnects(pipeline.execute)
+
+    def touch(self, claims: Iterable[Claim]) -> None:
+        """Start the visibility timeout of these claims anew."""
+        held = list(claims)
+        if held:
+            self._run(_TOUCH, [], [claim.tag for claim in held])
+        for claim in held:
+            claim.deliveries, claim.since = TOUCHED, monotonic()
+
+    def release(self, claims: Iterable[Claim], *, requeue: bool = False) -> int:
+        """Give claims back, oldest first; return how many were still ours.
+
+        What was started or delivered before is left for the next claim of any worker, under its tag, unless `requeue`.
+        """
+        held = list(claims)
+        numbers: Mapping[str, int] = {key: i for i, key in enumerate(dict.fromkeys(c.list_key for c in held), 1)}
+        args = [
+            value
+            for claim in held
+            for value in (
+                claim.tag,
+                claim.deliveries,
+                numbers[claim.list_key] if requeue or claim.goes_back else 0,
+                len(claim.source.ending.encode()),
+            )
+        ]
+        return int(self._run(_RELEASE, list(numbers), args)) if held else 0
+
+    def _run(self, script: _Script, keys: Sequence[str], args: Sequence[str | float]) -> Any:
+        client, all_keys = self._client(), (*self._keys, *keys)
+        try:
+            return client.evalsha(script.sha, len(all_keys), *all_keys, *args)
+        except NoScriptError:  # a restarted server has forgotten its scripts
+            return _refusals_as_disconnects(lambda: client.eval(script.text, len(all_keys), *all_keys, *args))
+        except ResponseError as error:
+            raise BrokerRefused(str(error)) from error
+
+
+def _refusals_as_disconnects(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except ResponseError as error:
+        raise BrokerRefused(str(error)) from error

@@ -1,0 +1,15 @@
+-- Makes claims young again. Whoever can do that is alive: the count of deliveries starts anew, so that the death of a
+-- worker after a long wait for the database is held against none of the messages that it waited with.
+--
+-- KEYS  unacked_index, unacked, unacked_deliveries (see claim.lua). ARGV  tags.
+local index, unacked, deliveries = KEYS[1], KEYS[2], KEYS[3]
+redis.call('ZREM', index, '') -- see claim.lua
+local clock = redis.call('TIME')
+local now = clock[1] .. '.' .. string.format('%06d', tonumber(clock[2]))
+for _, tag in ipairs(ARGV) do
+  if redis.call('HEXISTS', unacked, tag) == 1 then
+    redis.call('ZADD', index, now, tag)
+    redis.call('HSET', deliveries, tag, -1)
+    redis.call('HDEL', deliveries, tag .. ':begun')
+  end
+end
