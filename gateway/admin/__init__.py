@@ -1,0 +1,5 @@
+"""The admin page: rendered here, sent as commands through the queue, read through the query module; no rules."""
+
+from gateway.admin.routes import router
+
+__all__ = ["router"]

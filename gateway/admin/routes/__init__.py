@@ -1,0 +1,10 @@
+"""The pages, a module per subject."""
+
+from fastapi import APIRouter
+
+from gateway.admin.routes import commands, courses, dead_letters, entrance, events, students
+
+router = APIRouter(include_in_schema=False)
+for module in (entrance, students, courses, commands, events, dead_letters):
+    router.include_router(module.router)
+router.include_router(entrance.nowhere)  # last: it takes every address

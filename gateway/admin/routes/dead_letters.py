@@ -1,0 +1,109 @@
+"""Dead letters: shown, replayed, corrected, discarded."""
+
+from typing import Any, Final
+from urllib.parse import quote
+
+from fastapi import Request
+from starlette.responses import Response
+
+from gateway.admin import letters, showing, words
+from gateway.admin.letters import AT_ONCE, CannotReplay, Decided
+from gateway.admin.pages import page_router, render, see
+from gateway.admin.saving import numbers
+from gateway.admin.session import Posted, text_of
+from gateway.admin.trouble import nothing_here
+from gateway.dependencies import Held
+from models import dead_letters
+
+router = page_router()
+
+PAGE: Final = 50  # dead letters
+_ROWS: Final = (6, 24)  # of the field for a payload
+_OUTCOMES: Final = 5  # commands of one replay whose outcome is shown
+
+
+@router.get("/dead-letters")
+async def groups(request: Request, gateway: Held) -> Response:
+    """Show how many there are, by reason."""
+    return render(request, "letters.html", groups=await gateway.read(dead_letters.counts))
+
+
+@router.get("/dead-letters/of/{code}")
+async def group(request: Request, gateway: Held, code: str) -> Response:
+    """Show those of one reason."""
+    return await _group(request, gateway, code, None)
+
+
+@router.post("/dead-letters/decide")
+async def decide(request: Request, gateway: Held, form: Posted) -> Response:
+    """Replay or discard those that were selected."""
+    ids, code, decision = numbers(form.getlist("id")), text_of(form, "code"), text_of(form, "decision")
+    if decision == "replay":
+        decided = await letters.replay_many(gateway.settings, ids)
+    elif decision == "replay-all":
+        decided = await letters.replay_oldest(gateway.settings, code)
+    elif decision == "discard" and ids and text_of(form, "sure") != "yes":
+        back = f"/admin/dead-letters/{ids[0]}" if len(ids) == 1 else f"/admin/dead-letters/of/{quote(code, safe='')}"
+        return render(request, "letter_sure.html", ids=ids, code=code, back=back)
+    elif decision == "discard":
+        decided = await letters.discard(gateway.settings, ids)
+    else:
+        raise nothing_here()
+    return await _group(request, gateway, code, decided)
+
+
+@router.get("/dead-letters/{letter_id}")
+async def show(request: Request, gateway: Held, letter_id: int) -> Response:
+    """Show one, and what came of it where it was decided about."""
+    return await _letter(request, gateway, letter_id)
+
+
+@router.post("/dead-letters/{letter_id}/replay")
+async def replay(request: Request, gateway: Held, form: Posted, letter_id: int) -> Response:
+    """Replay one, as it is or corrected."""
+    payload = text_of(form, "payload") if text_of(form, "as") == "corrected" else None
+    try:
+        await letters.replay_one(gateway.settings, letter_id, payload)
+    except CannotReplay as error:
+        return await _letter(request, gateway, letter_id, payload=payload, wrong=error.reason, status=422)
+    return see(f"/admin/dead-letters/{letter_id}")
+
+
+async def _group(request: Request, gateway: Held, code: str, decided: Decided | None) -> Response:
+    counts = {count.code: count.letters for count in await gateway.read(dead_letters.counts)}
+    newest = await gateway.read(dead_letters.newest, code=code, limit=PAGE)
+    if not newest and decided is None and not words.meaning(code):
+        raise nothing_here()
+    return render(
+        request,
+        "letter_group.html",
+        code=code,
+        letters=newest,
+        total=counts.get(code, 0),
+        at_once=AT_ONCE,
+        decided=decided,
+    )
+
+
+async def _letter(
+    request: Request, gateway: Held, letter_id: int, *, payload: str | None = None, wrong: str = "", status: int = 200
+) -> Response:
+    letter = await gateway.read(dead_letters.get, letter_id)
+    shown = words.pretty(letter.payload) if payload is None else payload
+    records = {}
+    for command_id in (letter.replayed_as or ())[:_OUTCOMES]:
+        records[command_id] = await showing.outcome(gateway, command_id, 1.0)
+    known: dict[int, Any] = await gateway.read(showing.courses_named, [r for r in records.values() if r])
+    least, most = _ROWS
+    return render(
+        request,
+        "letter.html",
+        status=status,
+        letter=letter,
+        payload=shown,
+        rows=min(most, max(least, shown.count("\n") + 2)),
+        wrong=wrong,
+        records=records,
+        known=known,
+        decided=None,
+    )

@@ -1,0 +1,119 @@
+"""The stream of events, as it happens."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Sequence
+from time import time
+from typing import Annotated, Final
+
+from fastapi import Header, Query, Request
+from pydantic import ValidationError
+from starlette.responses import Response, StreamingResponse
+
+from enrollment.events import Event
+from gateway.admin.pages import fragment, page_router, render
+from gateway.admin.session import Who
+from gateway.admin.trouble import Trouble
+from gateway.dependencies import Held
+from gateway.routes.events import MAX_STREAMS
+from gateway.stream import PAGE, Entry, Stream
+from gateway.waiting import Listener, Watcher
+
+router = page_router()
+
+SHOWN: Final = 100  # events on a page that is opened
+AT_ONCE: Final = 50  # events in one message to a page; more that come at the same time are counted
+_GATHER: Final = 0.3  # seconds: a page is told three times a second at most
+_HEARTBEAT: Final = 15.0  # seconds; proxies close what is silent for a minute
+_MISSED: Final = 10  # pages of the stream that are read for a browser that comes again
+_ID: Final = re.compile(r"\d{1,19}(-\d{1,19})?", re.ASCII)
+
+
+@router.get("/events")
+async def show(request: Request, gateway: Held) -> Response:
+    """Show the newest events; the stream adds what comes."""
+    entries = await gateway.listener.stream.newest(SHOWN)
+    newest = entries[0].id if entries else "0"
+    return render(request, "events.html", entries=_events(entries), newest=newest, skipped=0, fresh=False)
+
+
+@router.get("/events/stream")
+async def stream(
+    gateway: Held,
+    who: Who,
+    after: Annotated[str, Query(max_length=50)] = "",
+    last_event_id: Annotated[str, Header(alias="Last-Event-ID", max_length=50)] = "",
+) -> Response:
+    """Send what happens, as pieces of the page."""
+    if gateway.listener.watching >= MAX_STREAMS:
+        raise Trouble(503, "Not now", "Too many streams of events are open.", {"Retry-After": "30"})
+    last = next((id_ for id_ in (last_event_id, after) if _ID.fullmatch(id_)), "")
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second is for nginx
+    return StreamingResponse(
+        _stream(gateway.listener, last, who.expires), media_type="text/event-stream", headers=headers
+    )
+
+
+async def _stream(listener: Listener, last: str, until: float) -> AsyncIterator[str]:
+    yield "retry: 2000\n\n"
+    with listener.watched() as watcher:
+        missed = await _missed(listener.stream, last) if last else []
+        if missed:
+            yield _message(missed)
+            last = missed[-1].id
+        while time() < until:  # when the session ends
+            entries, ended = await _gathered(watcher)
+            fresh = [entry for entry in entries if _order(entry.id) > _order(last)]
+            yield _message(fresh) if fresh else ": still here\n\n"
+            if ended:
+                return
+
+
+async def _missed(stream: Stream, after: str) -> list[Entry]:
+    missed: list[Entry] = []
+    for _ in range(_MISSED):
+        page = await stream.page(missed[-1].id if missed else after)
+        missed += page
+        if len(page) < PAGE:
+            break
+    return missed
+
+
+async def _gathered(watcher: Watcher) -> tuple[list[Entry], bool]:
+    """Return what came, in order, and whether that was the end. Nothing after a while without any."""
+    entries: list[Entry] = []
+    seconds = _HEARTBEAT
+    while True:
+        try:
+            entry = await watcher.get(seconds)
+        except TimeoutError:
+            return entries, False
+        if entry is None:
+            return entries, True
+        if not entries:
+            await asyncio.sleep(_GATHER)
+            seconds = 0
+        entries.append(entry)
+
+
+def _message(entries: Sequence[Entry]) -> str:
+    """Return a server-sent event: the newest entries, the newest first, and how many are left out."""
+    shown = _events(list(reversed(entries[-AT_ONCE:])))
+    html = fragment("_events.html", entries=shown, skipped=max(0, len(entries) - AT_ONCE), fresh=True)
+    lines = "".join(f"data: {line}\n" for line in html.splitlines() if line.strip())
+    return f"id: {entries[-1].id}\n{lines}\n"
+
+
+def _events(entries: Sequence[Entry]) -> list[Event]:
+    found = []
+    for entry in entries:
+        try:
+            found.append(Event.model_validate_json(entry.event))
+        except ValidationError:  # not one of ours
+            continue
+    return found
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    time, _, number = entry_id.partition("-")
+    return int(time or 0), int(number or 0)

@@ -1,0 +1,166 @@
+"""Students: found, shown, and enrolled."""
+
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import Query, Request
+from starlette.responses import Response
+
+from enrollment.errors import ErrorCode
+from enrollment.fold import Record
+from gateway.admin import showing
+from gateway.admin.pages import PAGE, After, Said, is_htmx, links, page_router, render, see
+from gateway.admin.saving import NoIds, Ticked, numbers
+from gateway.admin.session import Posted, Who, text_of
+from gateway.dependencies import Held
+from models import finding, queries
+from worker.client import InvalidCommand, read_command
+
+router = page_router()
+
+_PATIENCE: Final = 2.0  # seconds that a save waits before it says that it waits
+_POLL: Final = 10.0  # seconds that one question for an outcome is held open
+
+
+@router.get("/students")
+async def find(request: Request, gateway: Held, q: Said = "", after: After = None) -> Response:
+    """Find students; all of them where nothing is said."""
+    if q.strip():
+        page = await gateway.read(finding.find_students, q, after=after, limit=PAGE)
+    else:
+        page = await gateway.read(queries.students, after=after, limit=PAGE)
+    first, following = links(request, after, page.after, q=q)
+    return render(request, "students.html", q=q, page=page, first=first, next=following)
+
+
+@router.get("/students/{student_id}")
+async def show(
+    request: Request, gateway: Held, student_id: int, *, q: Said = "", command: UUID | None = None
+) -> Response:
+    """Show a student's courses and what happened to them; and what came of `command`, which was just sent."""
+    values = await gateway.read(showing.student_page, student_id, q)
+    if command is not None:
+        record = await showing.outcome(gateway, command, 0)
+        if record is None or record.student_id == student_id:
+            values |= _said(student_id, command, record)
+    return render(request, "student.html", **values)
+
+
+@router.get("/students/{student_id}/choices")
+async def choose(
+    request: Request,
+    gateway: Held,
+    student_id: int,
+    *,
+    q: Said = "",
+    add: Annotated[list[str] | None, Query(max_length=2000)] = None,
+) -> Response:
+    """Show courses to add; those that are ticked stay."""
+    enrolled = await gateway.read(queries.courses_of, student_id)
+    ids = [course.id for course in enrolled]
+    offered = await gateway.read(showing.choices, ids, q, numbers(add or ()))
+    return render(
+        request,
+        "_choices.html",
+        q=q,
+        chosen=offered.chosen,
+        choices=offered.choices,
+        more_choices=offered.more_choices,
+        is_search=True,
+    )
+
+
+@router.post("/students/{student_id}/courses")
+async def save(request: Request, gateway: Held, who: Who, form: Posted, student_id: int) -> Response:
+    """Send what was ticked and unticked, as one command."""
+    ids = text_of(form, "ids")
+    try:
+        ticked = Ticked.of(form)
+    except NoIds as error:
+        return await _not_sent(request, gateway, student_id, ids, str(error), ids_wrong=str(error))
+    enrolled = await gateway.read(queries.courses_of, student_id)
+    wish = ticked.wish(student_id, frozenset(course.id for course in enrolled))
+    if wish is None:
+        return await _answer(request, gateway, student_id, {"said": "nothing"})
+    try:
+        read_command({"command": wish.kind.value, "student_id": student_id, "course_ids": list(wish.course_ids)})
+    except InvalidCommand as error:
+        return await _not_sent(request, gateway, student_id, ids, str(error))
+    submitted = await gateway.writer.submit([wish], source=who.source, wait=_PATIENCE)
+    command_id = submitted.commands[0].command_id
+    if not is_htmx(request):
+        return see(f"/admin/students/{student_id}?command={command_id}")
+    record = await showing.outcome(gateway, command_id, 0)
+    return await _answer(request, gateway, student_id, _said(student_id, command_id, record, ids=ids))
+
+
+@router.get("/students/{student_id}/outcome/{command_id}")
+async def outcome(
+    request: Request,
+    gateway: Held,
+    student_id: int,
+    command_id: UUID,
+    *,
+    ids: Annotated[str, Query(max_length=20_000)] = "",
+    tries: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+) -> Response:
+    """Wait for what comes of a save."""
+    record = await showing.outcome(gateway, command_id, _POLL)
+    said = _said(student_id, command_id, record, ids=ids, tries=tries + 1)
+    return await _answer(request, gateway, student_id, said)
+
+
+@router.get("/students/{student_id}/courses/{course_id}")
+async def history(request: Request, gateway: Held, student_id: int, course_id: int) -> Response:
+    """Show why a student is, or is not, enrolled in a course."""
+    entries = await gateway.read(queries.history, student_id, course_id)
+    if is_htmx(request):
+        return render(request, "_history.html", entries=entries)
+    return render(
+        request,
+        "history.html",
+        entries=entries,
+        student=await gateway.read(queries.student, student_id),
+        course=await gateway.read(queries.course, course_id),
+        is_enrolled=await gateway.read(queries.is_enrolled, student_id, course_id),
+    )
+
+
+@router.get("/students/{student_id}/commands")
+async def commands(
+    request: Request, gateway: Held, student_id: int, before: Annotated[str, Query(max_length=100)] = ""
+) -> Response:
+    """Show older commands about a student."""
+    student = await gateway.read(queries.student, student_id)
+    told = await gateway.read(showing.told, student_id, before)
+    template = "_commands.html" if is_htmx(request) else "commands.html"
+    return render(request, template, student=student, records=told.records, known=told.known, older=told.older)
+
+
+async def _not_sent(
+    request: Request, gateway: Held, student_id: int, ids: str, reason: str, *, ids_wrong: str = ""
+) -> Response:
+    said = {"said": "invalid", "reason": reason, "ids": ids, "ids_wrong": ids_wrong}
+    return await _answer(request, gateway, student_id, said, status=422)
+
+
+async def _answer(
+    request: Request, gateway: Held, student_id: int, said: dict[str, Any], status: int = 200
+) -> Response:
+    """Return the answer to a save: its outcome where htmx asked, else the whole page."""
+    values = {**await gateway.read(showing.student_page, student_id), **said}
+    if not is_htmx(request):
+        return render(request, "student.html", status=status, **values)
+    return render(request, "_saved.html", status=status, **values)
+
+
+def _said(student_id: int, command_id: UUID, record: Record | None, *, ids: str = "", tries: int = 0) -> dict[str, Any]:
+    """Return what to say of a command that was sent."""
+    if record is None:
+        return {"said": "waiting", "student_id": student_id, "command_id": command_id, "tries": tries, "ids": ids}
+    values: dict[str, Any] = {"said": record.outcome, "record": record}
+    if record.outcome == "applied":
+        return values
+    typed = set(numbers(ids.replace(",", " ").replace(";", " ").split()))
+    wrong = [e.message for e in record.errors if e.code == ErrorCode.UNKNOWN_COURSES and typed & set(e.ids)]
+    return values | {"ids": ids, "ids_wrong": " ".join(wrong)}

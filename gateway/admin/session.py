@@ -1,0 +1,162 @@
+"""Who uses the admin page: a login where administrators are configured, else whoever is at this machine."""
+
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import ceil
+from time import monotonic, time
+from typing import Annotated, Final, Self, cast
+from urllib.parse import urlsplit
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import Depends, Request
+from starlette.datastructures import FormData
+from starlette.responses import Response
+
+from gateway.access import SESSION_SECONDS, Session, Sessions, is_loopback
+from gateway.admin.trouble import LoginNeeded, Trouble
+from gateway.dependencies import gateway_of
+from worker.access import Admin
+
+LOCAL: Final = "local"  # the name of whoever uses the page without a login
+ATTEMPTS: Final = 10  # logins of one address in one window
+WINDOW: Final = 300.0  # seconds
+MAX_FIELDS: Final = 20_000  # of one form; a student of very many courses has a box for each
+_ADDRESSES: Final = 10_000  # remembered at once; the one that tried longest ago is forgotten first
+_AT_ONCE: Final = 2  # passwords checked at the same time: each takes memory and a core, on purpose
+
+
+class Attempts:
+    """Counts the logins that were tried, by address. In memory, per process."""
+
+    def __init__(self, *, now: Callable[[], float] = monotonic) -> None:
+        self._now = now
+        self._tried: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def take(self, address: str) -> None:
+        """Count one, before it is judged. Raises Trouble when there were too many."""
+        now = self._now()
+        tried = self._tried.pop(address, deque())
+        self._tried[address] = tried
+        while tried and tried[0] <= now - WINDOW:
+            tried.popleft()
+        if len(tried) >= ATTEMPTS:
+            seconds = ceil(tried[0] + WINDOW - now)
+            headers = {"Retry-After": str(seconds)}
+            raise Trouble(429, "Too many attempts", f"Wait {seconds} seconds, then log in again.", headers)
+        tried.append(now)
+        if len(self._tried) > _ADDRESSES:
+            self._tried.popitem(last=False)
+
+    def forget(self, address: str) -> None:
+        """Forget an address that knew the password."""
+        self._tried.pop(address, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What one process knows of logins."""
+
+    sessions: Sessions
+    with_login: bool
+    attempts: Attempts = field(default_factory=Attempts)
+    limiter: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_AT_ONCE))
+
+    @classmethod
+    def of(cls, sessions: Sessions) -> Self:
+        """Return the door for the administrators there are, or for this machine alone where there is none."""
+        if sessions.configured:
+            return cls(sessions, with_login=True)
+        return cls(Sessions([Admin.create(LOCAL, secrets.token_urlsafe(32))], None), with_login=False)
+
+    async def log_in(self, address: str, name: str, password: str) -> Session | None:
+        """Return a new session, or None. Raises Trouble after too many attempts."""
+        self.attempts.take(address)
+        session = await to_thread.run_sync(self.sessions.log_in, name, password, limiter=self.limiter)
+        if session is not None:
+            self.attempts.forget(address)
+        return session
+
+
+def door_of(request: Request) -> Door:
+    """Return the door of this process."""
+    state = request.app.state
+    if not hasattr(state, "admin_door"):
+        state.admin_door = Door.of(gateway_of(request).sessions)
+    return cast(Door, state.admin_door)
+
+
+def address_of(request: Request) -> str:
+    """Return where a request comes from."""
+    return request.client.host if request.client else ""
+
+
+def cookie_name(request: Request, name: str) -> str:
+    """Return a cookie's name: over HTTPS with the prefix that makes browsers refuse one set by anyone else."""
+    return f"__Host-{name}" if request.url.scheme == "https" else name
+
+
+def session_of(request: Request) -> Session:
+    """Return the session of a request. Raises LoginNeeded; without administrators, Trouble for other machines."""
+    door = door_of(request)
+    if not door.with_login:
+        _require_this_machine(request)
+    session = door.sessions.session_of(request.cookies.get(cookie_name(request, "enrollment_session")))
+    if session is None:
+        if door.with_login:
+            raise LoginNeeded
+        session = Session(name=LOCAL, csrf=secrets.token_urlsafe(24), expires=int(time()) + SESSION_SECONDS)
+        request.state.new_session = session
+    request.state.session = session
+    return session
+
+
+async def posted(request: Request, session: Annotated[Session, Depends(session_of)]) -> FormData:
+    """Return a form that came from one of our pages. Raises Trouble for any other."""
+    require_same_site(request)
+    form = await request.form(max_files=0, max_fields=MAX_FIELDS)
+    if not session.has_csrf(text_of(form, "csrf")):
+        raise Trouble(403, "This form is too old", "Nothing was changed. Open the page again and repeat what you did.")
+    return form
+
+
+def require_same_site(request: Request) -> None:
+    """Refuse what a browser says another site sent. Raises Trouble."""
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise Trouble(403, "Refused", "This form was sent by another site. Nothing was changed.")
+
+
+def text_of(form: FormData, name: str) -> str:
+    """Return a field of a form, empty where it is missing."""
+    value = form.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def keep(request: Request, response: Response, session: Session) -> None:
+    """Set the session's cookie."""
+    set_cookie(request, response, "enrollment_session", door_of(request).sessions.cookie_of(session), SESSION_SECONDS)
+
+
+def set_cookie(request: Request, response: Response, name: str, value: str, seconds: int) -> None:
+    """Set a cookie that scripts cannot read and other sites cannot send along with a form; 0 seconds takes it away."""
+    secure = request.url.scheme == "https"
+    response.set_cookie(
+        cookie_name(request, name), value, max_age=seconds, path="/", secure=secure, httponly=True, samesite="lax"
+    )
+
+
+def _require_this_machine(request: Request) -> None:
+    """Refuse other machines, and web pages whose own name was made to point at this one (DNS rebinding)."""
+    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    if not (is_loopback(address_of(request)) and is_loopback(host)):
+        raise Trouble(
+            403,
+            "No administrator is configured",
+            "So this page answers the machine it runs on and no other, by the name localhost. To open it to others, "
+            "name administrators in ENROLLMENT_GATEWAY_ADMINS; `enrollment gateway password` makes one.",
+        )
+
+
+Who = Annotated[Session, Depends(session_of)]
+Posted = Annotated[FormData, Depends(posted)]

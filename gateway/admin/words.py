@@ -1,0 +1,69 @@
+"""What templates say things with: times, signs, and the meaning of codes."""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from enrollment.errors import DeadLetterCode
+
+_SIGNS: Final[Mapping[str, str]] = {
+    "applied": "✓",
+    "rejected": "✗",
+    "enrolled": "+",
+    "unenrolled": "\N{MINUS SIGN}",
+    "unchanged": "=",
+    "superseded": "↷",
+}
+_MEANINGS: Final[Mapping[str, str]] = {
+    DeadLetterCode.INVALID_COMMAND: "A field is missing, mistyped, out of range or unknown. Correct it, then replay.",
+    DeadLetterCode.COMMAND_ID_REUSED: "Another command had the same id before. A replay sends it with a new one.",
+    DeadLetterCode.COMMAND_ID_MISSING: "The message had no usable command id. A replay gives it one.",
+    DeadLetterCode.PROCESSING_FAILED: "The worker failed over it. Mend the cause, then replay.",
+    DeadLetterCode.NOT_A_MESSAGE: "Something on the queue that is no Celery message.",
+    DeadLetterCode.UNDECODABLE_BODY: "The body of the message cannot be read. Correct it, then replay.",
+    DeadLetterCode.UNKNOWN_TASK: "The message names a task that does not exist. Say which command it was, then replay.",
+    DeadLetterCode.TOO_MANY_DELIVERIES: "It ended its worker again and again. Mend the cause before a replay.",
+    DeadLetterCode.REVOKED: "Somebody revoked it before it was processed.",
+    DeadLetterCode.EXPIRED: "Its sender gave it a time, which was over before it was processed.",
+}
+_LONGEST: Final = 200_000  # characters of a payload that a page shows
+
+
+def iso(value: datetime) -> str:
+    """Return a time for machines."""
+    return value.astimezone(UTC).isoformat()
+
+
+def moment(value: datetime) -> str:
+    """Return a time for people; the page's script turns it into their own zone."""
+    return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def sign(word: str) -> str:
+    """Return what stands beside an outcome or effect, for whoever does not see its colour."""
+    return _SIGNS.get(word, "•")
+
+
+def meaning(code: str) -> str:
+    """Return what a dead letter's code means, and what to do."""
+    return _MEANINGS.get(code, "")
+
+
+def pretty(payload: str) -> str:
+    """Return JSON with a line per value; anything else as it is."""
+    try:
+        text = json.dumps(json.loads(payload), indent=2, ensure_ascii=False)
+        text.encode()
+    except (ValueError, RecursionError):
+        text = payload
+    return text if len(text) <= _LONGEST else payload[:_LONGEST]
+
+
+FILTERS: Final[dict[str, Callable[..., Any]]] = {
+    "iso": iso,
+    "moment": moment,
+    "sign": sign,
+    "meaning": meaning,
+    "pretty": pretty,
+}

@@ -1,0 +1,53 @@
+"""The application: routes, guards and error handlers put together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from gateway import admin, handlers
+from gateway.dependencies import Gateway
+from gateway.describing import describe
+from gateway.guard import Guard
+from gateway.observing import Observer
+from gateway.routes import commands, courses, enrollments, events, operations, students
+from worker import logging
+from worker.settings import Settings
+
+_FIRST_CONNECT = 1.0  # seconds that a start waits for the event stream; it goes on without
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the application. It connects when it starts. Raises SettingsError."""
+    gateway = Gateway.connect(settings)
+    app = FastAPI(
+        title="Enrollment gateway",
+        lifespan=_lifespan,
+        docs_url=None,  # they load scripts from elsewhere; any viewer takes /openapi.json
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.gateway = gateway
+    for module in (enrollments, students, courses, commands, events, operations, admin):
+        app.include_router(module.router)
+    handlers.register(app)
+    describe(app, keys=not gateway.access.local_only)
+    app.add_middleware(Guard, access=gateway.access, buckets=gateway.buckets, max_body=settings.gateway_max_body)
+    app.add_middleware(Observer, metrics=gateway.metrics)
+    return app
+
+
+def from_environment() -> FastAPI:
+    """Return the application, for `uvicorn --factory gateway.app:from_environment`."""
+    settings = Settings.load()
+    logging.configure(settings.log_level, settings.log_format)
+    return create_app(settings)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    gateway: Gateway = app.state.gateway
+    gateway.listener.start()
+    await gateway.listener.connected(_FIRST_CONNECT)
+    yield
+    await gateway.close()

@@ -1,0 +1,91 @@
+"""What routes ask for: made once per process, held by the app."""
+
+from dataclasses import dataclass
+from typing import Annotated, Self, cast
+
+from fastapi import Depends, Request
+from redis.asyncio import Redis
+
+from gateway.access import Access, Client, Sessions
+from gateway.limits import Buckets
+from gateway.memory import Memory
+from gateway.metrics import Metrics
+from gateway.reading import Reader
+from gateway.sending import Outbound
+from gateway.stream import Stream, connect
+from gateway.waiting import Listener
+from gateway.writing import Writer
+from worker.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """All that one process has."""
+
+    settings: Settings
+    redis: Redis
+    access: Access
+    sessions: Sessions
+    buckets: Buckets
+    read: Reader
+    outbound: Outbound
+    listener: Listener
+    memory: Memory
+    metrics: Metrics
+    writer: Writer
+
+    @classmethod
+    def connect(cls, settings: Settings) -> Self:
+        """Return a gateway for these settings. Nothing is connected yet. Raises SettingsError."""
+        redis = connect(settings.require_events_url())
+        read = Reader.connect(settings.require_database_url())
+        outbound = Outbound(settings.require_broker_url())
+        listener = Listener(Stream(redis, settings.events_stream))
+        memory, metrics = Memory(redis, settings.events_stream), Metrics(listener)
+        secret = settings.gateway_secret
+        return cls(
+            settings=settings,
+            redis=redis,
+            access=Access(settings.gateway_keys),
+            sessions=Sessions(settings.gateway_admins, secret.get_secret_value() if secret else None),
+            buckets=Buckets(settings.gateway_rate),
+            read=read,
+            outbound=outbound,
+            listener=listener,
+            memory=memory,
+            metrics=metrics,
+            writer=Writer(read, outbound, listener, memory, metrics),
+        )
+
+    async def close(self) -> None:
+        """Hang up everywhere."""
+        await self.listener.stop()
+        await self.redis.aclose()
+        self.outbound.close()
+        self.read.close()
+
+
+def gateway_of(request: Request) -> Gateway:
+    """Return what the process has."""
+    return cast(Gateway, request.app.state.gateway)
+
+
+def client_of(request: Request) -> Client:
+    """Return who sent the request; `gateway.guard` has checked it."""
+    return cast(Client, request.state.client)
+
+
+def reader_of(request: Request) -> Reader:
+    """Return what asks the database."""
+    return gateway_of(request).read
+
+
+def writer_of(request: Request) -> Writer:
+    """Return what sends commands."""
+    return gateway_of(request).writer
+
+
+Held = Annotated[Gateway, Depends(gateway_of)]
+Who = Annotated[Client, Depends(client_of)]
+Read = Annotated[Reader, Depends(reader_of)]
+Write = Annotated[Writer, Depends(writer_of)]

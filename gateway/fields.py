@@ -1,0 +1,50 @@
+"""What may stand in a path, a query or a header."""
+
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import Header, Path, Query
+from pydantic import BeforeValidator
+
+from enrollment.commands import MAX_ID, parse_uuid
+
+PAGE: Final = 100
+MAX_PAGE: Final = 1000
+
+
+def _digits(value: Any) -> Any:
+    """Take what JSON would take for an integer: no sign, no blanks, no `1_000`, no `1.0`."""
+    if isinstance(value, str) and not (value.isascii() and value.isdecimal()):
+        raise ValueError("not an integer, in digits")
+    return value
+
+
+StudentId = Annotated[int, Path(ge=1, le=MAX_ID, examples=[42], description="The student."), BeforeValidator(_digits)]
+CourseId = Annotated[int, Path(ge=1, le=MAX_ID, examples=[101], description="The course."), BeforeValidator(_digits)]
+CommandId = Annotated[UUID, Path(description="The command."), BeforeValidator(parse_uuid)]
+After = Annotated[
+    int | None,
+    Query(ge=0, le=MAX_ID, description="The id that the page before ended with."),
+    BeforeValidator(_digits),
+]
+Limit = Annotated[
+    int, Query(ge=1, le=MAX_PAGE, description="How many there may be on the page."), BeforeValidator(_digits)
+]
+# Described here and read from the request, where it may stand more than once.
+Prefer = Annotated[
+    str | None,
+    Header(alias="Prefer", description="RFC 7240: `wait=N` seconds for the outcome (30 at most), or `respond-async`."),
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x20-\x7e]+$",
+        description="Makes a repeat safe: the same key, in the same kind of request, is the same command.",
+    ),
+]
+IfNoneMatch = Annotated[
+    str | None, Header(alias="If-None-Match", description="The `ETag` of the answer that the client has.")
+]

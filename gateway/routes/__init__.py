@@ -1,0 +1,1 @@
+"""The requests, a module per resource."""

@@ -1,0 +1,53 @@
+"""The writes: each sends commands, and waits for what comes of them."""
+
+from fastapi import APIRouter, HTTPException, Response
+
+from enrollment.commands import Kind
+from gateway.answers import Written
+from gateway.bodies import AllCourses, Courses, Difference, StudentAndCourses
+from gateway.describing import WRITE
+from gateway.fields import CourseId, StudentId
+from gateway.outcomes import Submit
+from gateway.writing import Wish
+
+router = APIRouter(tags=["enrollments"])
+
+
+@router.post("/students/enroll", response_model=Written, responses=WRITE)
+async def enroll_student(submit: Submit, body: StudentAndCourses) -> Response:
+    """Enroll a student, named in the body, in courses."""
+    return await submit(Wish(Kind.ENROLL, body.student_id, body.ids))
+
+
+@router.get("/students/enroll", include_in_schema=False)
+async def _not_a_student() -> Response:
+    """Keep `enroll` from being taken for a student's id."""
+    raise HTTPException(405)
+
+
+@router.post("/students/{student_id}/courses", response_model=Written, responses=WRITE)
+async def enroll(submit: Submit, student_id: StudentId, body: Courses) -> Response:
+    """Enroll a student in courses."""
+    return await submit(Wish(Kind.ENROLL, student_id, body.ids))
+
+
+@router.put("/students/{student_id}/courses", response_model=Written, responses=WRITE)
+async def replace(submit: Submit, student_id: StudentId, body: AllCourses) -> Response:
+    """Make the student's courses exactly these; an empty list means none."""
+    return await submit(Wish(Kind.REPLACE, student_id, body.course_ids))
+
+
+@router.patch("/students/{student_id}/courses", response_model=Written, responses=WRITE)
+async def change(submit: Submit, student_id: StudentId, body: Difference) -> Response:
+    """Enroll a student in some courses, and unenroll them from others: two commands, sent in one message.
+
+    Where one of the two is rejected, the other stands; the problem names both.
+    """
+    wishes = [(Kind.ENROLL, body.add), (Kind.UNENROLL, body.remove)]
+    return await submit(*(Wish(kind, student_id, courses) for kind, courses in wishes if courses))
+
+
+@router.delete("/students/{student_id}/courses/{course_id}", response_model=Written, responses=WRITE)
+async def unenroll(submit: Submit, student_id: StudentId, course_id: CourseId) -> Response:
+    """Unenroll a student from a course."""
+    return await submit(Wish(Kind.UNENROLL, student_id, (course_id,)))

@@ -1,0 +1,55 @@
+"""The producer: the one of `worker.client`, off the event loop, over a few connections to the broker."""
+
+from collections.abc import Sequence
+from queue import LifoQueue
+from typing import Final
+
+from anyio import CapacityLimiter, to_thread
+from kombu import Connection
+
+from enrollment.commands import Command
+from worker.client import Client
+
+CONNECTIONS: Final = 4  # per process
+PATIENCE: Final = 2.0  # seconds for a broker that is away; the client is told to come again
+
+
+class Outbound:
+    """Puts commands on the queue. Raises BrokerAway, and nothing is swallowed."""
+
+    def __init__(self, broker_url: str) -> None:
+        self._clients: LifoQueue[Client] = LifoQueue()
+        for _ in range(CONNECTIONS):
+            self._clients.put(Client(broker_url, patience=PATIENCE))
+        self._limiter = CapacityLimiter(CONNECTIONS)
+        self._broker_url = broker_url
+
+    async def send(self, commands: Sequence[Command]) -> None:
+        """Send commands: one by itself, more in one `apply` message, so all or none. Raises BrokerAway."""
+        await to_thread.run_sync(self._send, commands, limiter=self._limiter)
+
+    async def check(self) -> None:
+        """Ask the broker for a sign of life. Raises what kombu raises."""
+        await to_thread.run_sync(self._check, limiter=self._limiter)
+
+    def close(self) -> None:
+        """Hang up."""
+        while not self._clients.empty():
+            self._clients.get().close()
+
+    def _send(self, commands: Sequence[Command]) -> None:
+        client = self._clients.get()
+        try:
+            if len(commands) == 1:
+                client.send(commands[0])
+                return
+            with client.bulk() as bulk:
+                for command in commands:
+                    bulk.send(command)
+        finally:
+            self._clients.put(client)
+
+    def _check(self) -> None:
+        options = {"socket_connect_timeout": 1.0, "socket_timeout": 1.0} if self._broker_url.startswith("redis") else {}
+        with Connection(self._broker_url, connect_timeout=1.0, transport_options=options) as connection:
+            connection.connect()

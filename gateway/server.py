@@ -1,0 +1,78 @@
+"""The server process: uvicorn, with an end that does not wait for streams of events."""
+
+import asyncio
+import socket
+from types import FrameType
+from typing import Final
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from gateway.access import is_loopback
+from gateway.app import create_app
+from gateway.dependencies import Gateway
+from worker import logging
+from worker.settings import Settings, SettingsError
+
+_GRACE: Final = 5  # seconds for answers under way, once the process was told to end
+_KEEP_ALIVE: Final = 30  # seconds that a connection may be idle
+_CONNECTIONS: Final = 2000
+
+log = structlog.get_logger(__name__)
+
+
+class Server(uvicorn.Server):
+    """Lets whoever waits go as soon as it is told to end; what they wait for comes later, or from another process."""
+
+    def __init__(self, app: FastAPI, *, host: str, port: int) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=host,
+                port=port,
+                log_config=None,
+                access_log=False,  # it would name students; `gateway.observing` does not
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE,
+                timeout_graceful_shutdown=_GRACE,
+                limit_concurrency=_CONNECTIONS,
+            )
+        )
+        self._gateway: Gateway = app.state.gateway
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal; in between two steps of the event loop, whose things only the loop may touch."""
+        self.end()
+        super().handle_exit(sig, frame)
+
+    def end(self) -> None:
+        """Begin to end: from a signal, or from another thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._gateway.listener.release)
+        self.should_exit = True
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until told to end."""
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+
+def run(host: str | None, port: int | None) -> None:
+    """Serve until told to end. Raises SettingsError; without keys for any address but this machine's own."""
+    settings = Settings.load()
+    host, port = host or settings.gateway_host, settings.gateway_port if port is None else port
+    logging.configure(settings.log_level, settings.log_format)
+    if not settings.gateway_keys and not is_loopback(host):
+        raise SettingsError(
+            f"Without keys the gateway listens on this machine alone, not on {host}. "
+            "Set ENROLLMENT_GATEWAY_KEYS; `enrollment gateway key` makes one."
+        )
+    server = Server(create_app(settings), host=host, port=port)
+    if not settings.gateway_keys:
+        log.warning("no_keys", listening="on loopback only, for everyone on this machine", see="enrollment gateway key")
+    server.run()
+
+
+__all__ = ["Server", "run"]
