@@ -1,0 +1,173 @@
+"""What HTTP costs: a write through the gateway beside the same command straight through the queue, and open streams.
+
+Everything is started for it on this machine, and stopped:
+
+    python -m benchmarks.http_gateway
+"""
+
+import http.client
+import json
+import select
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from redis import Redis
+
+from models import catalog
+from models.catalog import NewCourse, NewStudent
+from models.engine import make_engine
+from worker.client import Client
+from worker.local.process import Child
+from worker.local.server import free_port
+from worker.local.stack import ROOT, Stack, environment
+
+WRITES: Final = 500  # each way
+STREAMS: Final = 200
+STREAMED: Final = 200  # writes while the streams are open
+STREAM: Final = "enrollment.events"
+
+
+def main() -> None:
+    """Measure, and print."""
+    folder = Path(tempfile.mkdtemp(prefix="enrollment-benchmark-"))
+    folder.chmod(0o711)
+    with Stack(folder, beat=False) as stack:
+        _load(stack.database_url)
+        port = free_port()
+        variables = {**stack.variables, "ENROLLMENT_GATEWAY_RATE": "0", "ENROLLMENT_LOG_LEVEL": "WARNING"}
+        gateway = Child(
+            name="gateway",
+            command=[str(Path(sys.executable).with_name("enrollment")), "gateway", "--port", str(port)],
+            log=folder / "log" / "gateway.log",
+            env=environment(variables),
+            cwd=ROOT,
+        )
+        gateway.start()
+        try:
+            _until_it_answers(port)
+            _compare(stack.broker_url, port)
+            _streams(port, gateway.pid)
+        finally:
+            gateway.stop()
+
+
+def _load(url: str) -> None:
+    engine = make_engine(url.replace("://", "+psycopg://", 1), application_name="benchmark")
+    with engine.begin() as connection:
+        catalog.upsert_students(connection, (NewStudent(id_) for id_ in range(1, 1001)))
+        catalog.upsert_courses(connection, (NewCourse(id_) for id_ in range(1, 101)))
+    engine.dispose()
+
+
+def _compare(broker_url: str, port: int) -> None:
+    """Send commands both ways in turn, one at a time, and wait for the outcome of each."""
+    queue, web = _queue(broker_url), _http(port)
+    for number in range(50):
+        queue(number)
+        web(number)
+    times: dict[str, list[float]] = {"queue": [], "HTTP": []}
+    for number in range(WRITES):
+        times["queue"].append(_timed(queue, number))
+        times["HTTP"].append(_timed(web, number))
+    _say(f"{WRITES} writes each way, one at a time, until the outcome is known; milliseconds:")
+    for name, seconds in times.items():
+        _say(f"  {name:6} {_percentiles(seconds)}")
+
+
+def _queue(broker_url: str) -> Callable[[int], None]:
+    client, redis = Client(broker_url), Redis.from_url(broker_url, decode_responses=True, protocol=2)
+
+    def send(number: int) -> None:
+        newest: Any = redis.xrevrange(STREAM, count=1)
+        position = newest[0][0] if newest else "0-0"
+        command_id = str(client.enroll(number % 1000 + 1, [number % 100 + 1]))
+        told: set[str] = set()
+        while command_id not in told:
+            answer: Any = redis.xread({STREAM: position}, block=5000)
+            entries = answer[0][1]
+            position = entries[-1][0]
+            told = {json.loads(fields["event"])["id"] for _, fields in entries}
+
+    return send
+
+
+def _http(port: int) -> Callable[[int], None]:
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+
+    def send(number: int) -> None:
+        body = json.dumps({"course_ids": [number % 100 + 1]})
+        path = f"/students/{number % 1000 + 1}/courses"
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status != http.HTTPStatus.OK:
+            raise RuntimeError(f"the gateway answered {answer.status}")
+
+    return send
+
+
+def _streams(port: int, pid: int) -> None:
+    """Open streams of events, write, and see how long it takes until all of them have heard of it."""
+    streams = [socket.create_connection(("127.0.0.1", port)) for _ in range(STREAMS)]
+    for stream in streams:
+        stream.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        stream.recv(4096)
+    time.sleep(0.5)
+    send, delays = _http(port), []
+    for number in range(STREAMED):
+        send(number)
+        began, left = time.perf_counter(), set(streams)
+        while left:
+            for stream in select.select(list(left), [], [], 5)[0]:
+                if b"data: " in stream.recv(65536):
+                    left.discard(stream)
+        delays.append(time.perf_counter() - began)
+    status = Path(f"/proc/{pid}/status").read_text()
+    facts = dict(line.split(":", 1) for line in status.splitlines())
+    _say(
+        f"{STREAMS} open streams, {STREAMED} writes; milliseconds from the answer until the last stream has the event:"
+    )
+    _say(f"  all    {_percentiles(delays)}")
+    _say(f"  the gateway has {facts['Threads'].strip()} threads and {int(facts['VmRSS'].split()[0]) // 1024} MB")
+    for stream in streams:
+        stream.close()
+
+
+def _until_it_answers(port: int) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            _http(port)(0)
+        except (OSError, RuntimeError):
+            time.sleep(0.1)
+        else:
+            return
+    raise RuntimeError("the gateway does not answer")
+
+
+def _timed(send: Callable[[int], None], number: int) -> float:
+    began = time.perf_counter()
+    send(number)
+    return time.perf_counter() - began
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _percentiles(seconds: list[float]) -> str:
+    ordered = sorted(seconds)
+    parts = [
+        f"p{part} {ordered[min(len(ordered) - 1, len(ordered) * part // 100)] * 1000:5.1f}" for part in (50, 95, 99)
+    ]
+    return "  ".join(parts)
+
+
+if __name__ == "__main__":
+    main()

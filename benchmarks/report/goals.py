@@ -1,0 +1,113 @@
+"""The goals, and how far the results are from them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from benchmarks.report.grids import Grid, Results
+
+MET, MISSED = "met", "missed"
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A goal, as a number that is to be at least (or, `at_most`) so much."""
+
+    what: str
+    measured: float
+    goal: float
+    at_most: bool = False
+
+    @property
+    def met(self) -> bool:
+        return self.measured <= self.goal if self.at_most else self.measured >= self.goal
+
+    def row(self) -> list[str]:
+        sign = "at most" if self.at_most else "at least"
+        return [self.what, _number(self.measured), f"{sign} {_number(self.goal)}", MET if self.met else MISSED]
+
+
+def goals(results: Results) -> Grid:
+    """Return a row per goal whose part was measured."""
+    rows = [goal.row() for part, make in _PARTS.items() if part in results for goal in make(results[part])]
+    return Grid("Goals", ["ratio", "measured", "goal", ""], rows)
+
+
+def _backlog(part: Results) -> Iterator[Goal]:
+    found = {key: system["median"] for key, system in part["systems"].items()}
+    peers = {key: system["median"] for key, system in part["systems"].items() if not system["ours"]}
+    single, limit = max(found["ours-single-1"], found["ours-single-2"]), part["limits"]["all at once"]["median"]
+    if "celery-tuned" in peers:
+        yield Goal("single commands, beside Celery tuned", single / peers["celery-tuned"], 10)
+    if "celery-orm" in peers:
+        yield Goal("single commands, beside Celery with the ORM", single / peers["celery-orm"], 25)
+    if peers:
+        best = max(peers, key=lambda key: peers[key])
+        yield Goal(f"single commands, beside the best peer ({_name(part, best)})", single / peers[best], 5)
+    yield from _processor_time(part)
+    yield Goal("apply, one process, beside PostgreSQL's limit", found["ours-apply-1"] / limit, 0.6)
+    yield Goal("apply, two processes, beside PostgreSQL's limit", found["ours-apply-2"] / limit, 1.0)
+    yield Goal("single commands, two processes beside one", found["ours-single-2"] / found["ours-single-1"], 1.6)
+
+
+def _processor_time(part: Results) -> Iterator[Goal]:
+    """Yield what the rates would say if nobody else used the machine: all three kinds of process are on its cores."""
+    costs = {key: sum(system["us"].values()) for key, system in part["systems"].items()}
+    ours = costs["ours-single-2"]
+    peers = {key: cost for key, cost in costs.items() if not part["systems"][key]["ours"]}
+    if not ours or not peers:
+        return
+    if "celery-tuned" in peers:
+        yield Goal("the same by processor time, Celery tuned", peers["celery-tuned"] / ours, 10)
+    if "celery-orm" in peers:
+        yield Goal("the same by processor time, Celery with the ORM", peers["celery-orm"] / ours, 25)
+    best = min(peers, key=lambda key: peers[key])
+    yield Goal(f"the same by processor time, the best peer ({_name(part, best)})", peers[best] / ours, 5)
+
+
+def _name(part: Results, key: str) -> str:
+    return str(part["systems"][key]["label"]).split(",")[0]
+
+
+def _latency(part: Results) -> Iterator[Goal]:
+    for name in ("p50", "p99"):
+        ratio = part["ours-single-1"][name] / part["celery-orm"][name]
+        yield Goal(f"idle latency {name}, beside plain Celery", ratio, 1, at_most=True)
+
+
+def _growth(part: Results) -> Iterator[Goal]:
+    (few, few_rates), (many, many_rates) = part["rates"].items()
+    ratio = many_rates["median"] / few_rates["median"]
+    yield Goal(f"commands/s with {int(many):,} rows, beside {int(few):,}", ratio, 0.8)
+
+
+def _memory(part: Results) -> Iterator[Goal]:
+    steady = part["megabytes"][len(part["megabytes"]) // 4 :]
+    yield Goal(
+        "memory at the end, beside a quarter of the way", steady[-1][1] / max(1, steady[0][1]), 1.05, at_most=True
+    )
+
+
+def _producers(part: Results) -> Iterator[Goal]:
+    yield Goal("`enrollment send FILE`, commands/s", part["file"], 20_000)
+    yield Goal("client, one message each, beside send_task", part["client"] / part["send_task"], 5)
+    yield Goal("client, bulk, beside send_task", part["bulk"] / part["send_task"], 5)
+
+
+def _reads(part: Results) -> Iterator[Goal]:
+    yield Goal("`courses_of`, beside psycopg", part["courses_of"][0] / part["courses_of"][1], 1.5, at_most=True)
+    yield Goal("page of 100, beside psycopg", part["page"][0] / part["page"][1], 1.5, at_most=True)
+
+
+_PARTS: Final[dict[str, Callable[[Any], Iterator[Goal]]]] = {
+    "backlog": _backlog,
+    "latency": _latency,
+    "growth": _growth,
+    "memory": _memory,
+    "producers": _producers,
+    "reads": _reads,
+}
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"  # noqa: PLR2004 - digits that mean something

@@ -1,0 +1,136 @@
+"""Results as grids of text, from which both the terminal and the page are made."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+Results = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table; all columns but the first are numbers."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def systems(results: Results) -> Grid:
+    """Return the rates of all systems, the fastest last, and then PostgreSQL alone."""
+    part = results["backlog"]
+    tuned = part["systems"].get("celery-tuned", {}).get("median")
+    found = sorted(part["systems"].values(), key=lambda system: float(system["median"]))
+    rows = [
+        [
+            each["label"],
+            f"{each['median']:,.0f}",
+            f"{min(each['rates']):,.0f} to {max(each['rates']):,.0f}",
+            f"{each['median'] / tuned:.1f}" if tuned else "",
+            *(f"{each['us'][of]:,.0f}" for of in ("worker", "postgres", "redis")),
+            f"{sum(each['us'].values()):,.0f}",
+        ]
+        for each in [*found, *part["limits"].values()]
+    ]
+    columns = ["system", "median", "from, to", "x Celery tuned", "worker µs", "PostgreSQL µs", "Redis µs", "all µs"]
+    return Grid("Commands per second, backlog", columns, rows)
+
+
+def latency(results: Results) -> Grid:
+    names = {
+        "ours-single-1": "this worker",
+        "celery-orm": "Celery, ORM, prefork",
+        "celery-tuned": "Celery, tuned, solo",
+    }
+    rows = [
+        [names.get(key, key), f"{each['p50']:.1f}", f"{each['p99']:.1f}", str(each["commands"])]
+        for key, each in results["latency"].items()
+        if key != "about"
+    ]
+    return Grid("Idle latency, ms, command sent to event readable", ["system", "p50", "p99", "commands"], rows)
+
+
+def profile(results: Results, title: str = "Where a command's time goes, µs per command") -> Grid:
+    """Return wall-clock time by stage, and in brackets what of it the worker's processor was at work."""
+    found = results["profile"]["profiles"]
+    rows = [
+        [stage, *(f"{each['stages'][stage][0]:,.1f} ({each['stages'][stage][1]:,.1f})" for each in found)]
+        for stage in found[0]["stages"]
+    ]
+    sums = [[sum(pair[of] for pair in each["stages"].values()) for of in (0, 1)] for each in found]
+    rows.append(["sum", *(f"{wall:,.1f} ({cpu:,.1f})" for wall, cpu in sums)])
+    missing = sorted({name for each in found for name in each["missing"]})
+    rows += [[f"not found: {name}", *[""] * len(found)] for name in missing]
+    return Grid(title, ["stage", *(each["title"] for each in found)], rows)
+
+
+def others(results: Results) -> Grid:
+    """Return everything that is one number."""
+    rows = [row for part, make in _OTHERS.items() if part in results for row in make(results[part])]
+    return Grid("Producers, reads, starts, memory, growth", ["what", "measured", "beside"], rows)
+
+
+def _producers(part: Results) -> list[list[str]]:
+    loop = f"send_task in a loop {part['send_task']:,.0f}/s"
+    return [
+        ["`enrollment send FILE`", f"{part['file']:,.0f}/s", ""],
+        ["client, one message each", f"{part['client']:,.0f}/s", loop],
+        ["client, `bulk()`", f"{part['bulk']:,.0f}/s", loop],
+    ]
+
+
+def _reads(part: Results) -> list[list[str]]:
+    names = {"courses_of": "`courses_of`", "page": "page of 100 `students_with_courses`"}
+    return [
+        [f"{name}, 500,000 rows", f"{part[key][0]:,.0f} µs", f"psycopg {part[key][1]:,.0f} µs"]
+        for key, name in names.items()
+    ]
+
+
+def _starts(part: Results) -> list[list[str]]:
+    return [
+        ["`enrollment --help`", f"{part['help']:,.0f} ms", f"its imports {part['help_imports']:,.0f} ms"],
+        [
+            "worker, start to first event",
+            f"{part['worker']:,.0f} ms",
+            f"its imports {part['worker_imports']:,.0f} ms; plain Celery {part['plain_celery']:,.0f} ms",
+        ],
+    ]
+
+
+def _memory(part: Results) -> list[list[str]]:
+    (first, early), (last, late) = part["megabytes"][0], part["megabytes"][-1]
+    return [["memory of a worker", f"{late:,.0f} MB after {last:,} commands", f"{early:,.0f} MB after {first:,}"]]
+
+
+def _growth(part: Results) -> list[list[str]]:
+    (few, small), (many, large) = part["rates"].items()
+    return [
+        [
+            f"commands/s with {int(many):,} rows",
+            f"{large['median']:,.0f}",
+            f"with {int(few):,}: {small['median']:,.0f}",
+        ],
+        [
+            f"processor time per command with {int(many):,} rows",
+            f"{sum(large['us'].values()):,.0f} µs",
+            f"with {int(few):,}: {sum(small['us'].values()):,.0f} µs",
+        ],
+        *(
+            [
+                f"`{name}` with {int(many):,} rows",
+                f"{part['reads'][many][name][0]:,.0f} µs",
+                f"with {int(few):,}: {part['reads'][few][name][0]:,.0f} µs",
+            ]
+            for name in ("courses_of",)
+        ),
+    ]
+
+
+_OTHERS: Final[Mapping[str, Callable[[Results], list[list[str]]]]] = {
+    "producers": _producers,
+    "reads": _reads,
+    "starts": _starts,
+    "memory": _memory,
+    "growth": _growth,
+}

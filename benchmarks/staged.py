@@ -1,0 +1,124 @@
+"""The worker with a clock on its functions: `python -m benchmarks.staged OUT.json worker …` for `celery -A worker …`.
+
+The clocks are put on from outside; the product knows nothing of them.
+"""
+
+import functools
+import importlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter_ns, thread_time_ns
+from typing import Any, Final
+
+STAGES: Final[dict[str, tuple[str, ...]]] = {
+    "receive": ("worker.transport.claims:Claims.take",),
+    "deliver (kombu, Celery)": ("worker.transport.channel:Channel.claim",),
+    "decode": ("worker.batching:read",),
+    "validate": ("worker.service:units_of",),
+    "lock and read": ("models.ledger:lock_students", "models.ledger:read_state"),
+    "fold": ("tasks.apply:fold",),
+    "write rows": ("models.ledger:write_changes",),
+    "write commands, outbox": ("models.ledger:write_commands", "models.outbox:put"),
+    "commit": ("sqlalchemy.engine.default:DefaultDialect.do_commit",),
+    "make events": ("worker.publishing:event_of",),
+    "publish": ("worker.publishing:Publisher.publish",),
+    "settle": ("models.outbox:settle",),
+    "acknowledge": ("worker.transport.claims:Claims.acknowledge",),
+    "monitoring events": ("worker.monitoring:Monitor.started", "worker.monitoring:Monitor.finished"),
+    "the rest of a batch": ("worker.batching:Batch.flush",),
+}
+LOOP: Final = "event loop, waiting"  # what is in none of them
+COUNTED: Final = "worker.service:units_of"  # returns as many as there are commands
+WARM_UP: Final = 2  # batches that do not count: they connect, import and prepare
+
+
+@dataclass
+class Clock:
+    """Time per stage, without the stages within: by the wall, and of the processor."""
+
+    wall: dict[str, int] = field(default_factory=dict)
+    cpu: dict[str, int] = field(default_factory=dict)
+    commands: int = 0
+    batches: int = 0
+    missing: list[str] = field(default_factory=list)
+    _stack: list[str] = field(default_factory=lambda: [LOOP])
+    _wall: int = field(default_factory=perf_counter_ns)
+    _cpu: int = field(default_factory=thread_time_ns)
+
+    def wrap(self, stage: str, function: Callable[..., Any], *, counted: bool) -> Callable[..., Any]:
+        """Return `function` with the clock on it."""
+
+        @functools.wraps(function)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            self._turn(enter=stage)
+            try:
+                result = function(*args, **kwargs)
+            finally:
+                self._turn()
+            if counted:
+                self._count(len(result))
+            return result
+
+        return timed
+
+    def _turn(self, enter: str | None = None) -> None:
+        stage, wall, cpu = self._stack[-1], perf_counter_ns(), thread_time_ns()
+        self.wall[stage] = self.wall.get(stage, 0) + wall - self._wall
+        self.cpu[stage] = self.cpu.get(stage, 0) + cpu - self._cpu
+        if enter is None:
+            self._stack.pop()
+        else:
+            self._stack.append(enter)
+        self._wall, self._cpu = perf_counter_ns(), thread_time_ns()
+
+    def _count(self, commands: int) -> None:
+        self.batches += 1
+        if self.batches == WARM_UP:
+            self.wall.clear()
+            self.cpu.clear()
+        elif self.batches > WARM_UP:
+            self.commands += commands
+
+    def report(self) -> dict[str, Any]:
+        """Return microseconds per command by stage."""
+        per = 1000 * max(1, self.commands)
+        order = [*STAGES, LOOP]
+        return {
+            "commands": self.commands,
+            "batches": self.batches - WARM_UP,
+            "missing": self.missing,
+            "stages": {s: [round(self.wall.get(s, 0) / per, 2), round(self.cpu.get(s, 0) / per, 2)] for s in order},
+        }
+
+
+def put_on(clock: Clock) -> None:
+    """Put the clock on every function in STAGES; those that have moved are named in `missing`."""
+    for stage, targets in STAGES.items():
+        for target in targets:
+            module, _, path = target.partition(":")
+            *owners, name = path.split(".")
+            try:
+                owner = functools.reduce(getattr, owners, importlib.import_module(module))
+                setattr(owner, name, clock.wrap(stage, getattr(owner, name), counted=target == COUNTED))
+            except (AttributeError, ImportError):
+                clock.missing.append(target)
+
+
+def main(arguments: Sequence[str]) -> None:
+    out, *words = arguments
+    clock = Clock()
+    put_on(clock)
+    from celery.bin.celery import main as celery  # noqa: PLC0415 - nothing is imported before the clock is on
+
+    sys.argv = ["celery", "-A", "worker", *words]
+    try:
+        celery()
+    finally:
+        Path(out).write_text(json.dumps(clock.report()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
