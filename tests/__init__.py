@@ -1,0 +1,1 @@
+"""Tests, sorted by cost: unit (pure), integration (real servers), acceptance (real processes), migration."""

@@ -1,0 +1,67 @@
+"""`make chaos`: the whole table. Prints the seed first; ends with 1 when anything was lost, duplicated or wrong."""
+# ruff: noqa: T201 - it prints.
+
+import argparse
+import random
+import signal
+import sys
+import time
+from collections.abc import Sequence
+
+from tests.acceptance.faults.lanes import Lanes, work
+from tests.acceptance.faults.row import Outcome, Row
+from tests.acceptance.faults.table import HEAD, ROWS, details, line
+
+LANES = 3  # side by side: most of the time a row waits for a worker to start or for a message to expire
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, help="repeats the commands and the order of the faults of another run")
+    parser.add_argument("--only", default="", help="rows whose name contains this; several with commas between")
+    parser.add_argument("--short", action="store_true", help="a few injections each, as in `make test`")
+    parser.add_argument("--lanes", type=int, default=LANES, help="rows side by side")
+    parser.add_argument("--lane", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.lane:
+        work(sys.stdin, sys.stdout)
+        return 0
+    words = [word.strip() for word in options.only.split(",")]
+    rows = [row for row in ROWS if any(word in row.name for word in words)]
+    if not rows:
+        parser.error("there is no such row; the rows are:\n  " + "\n  ".join(row.name for row in ROWS))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
+    return _run(rows, seed=seed, short=options.short, lanes=min(options.lanes, len(rows)))
+
+
+def _run(rows: Sequence[Row], *, seed: int, short: bool, lanes: int) -> int:
+    begin = time.monotonic()
+    orders = [(row, row.short if short else row.full) for row in rows]
+    orders = [(row, count) for row, count in orders if count]
+    print(f"SEED={seed}\n\n{HEAD}", flush=True)
+    with Lanes(orders, seed=seed, lanes=lanes, told=lambda outcome: print(line(outcome), flush=True)) as running:
+        outcomes = [running.outcome(row.name) for row, _ in orders]
+    print(f"\n{_summary(outcomes)} in {time.monotonic() - begin:.0f} s, SEED={seed}")
+    bad = [outcome for outcome in outcomes if not (outcome.good or outcome.skipped)]
+    for outcome in bad:
+        print(f"\n{details(outcome)}")
+    return 1 if bad else 0
+
+
+def _summary(outcomes: Sequence[Outcome]) -> str:
+    ran = [outcome for outcome in outcomes if not outcome.control]
+    numbers = {
+        "injections": sum(outcome.injected for outcome in ran),
+        "commands": sum(outcome.verdict.commands for outcome in ran),
+        "lost": sum(len(outcome.verdict.lost) for outcome in ran),
+        "duplicated": sum(len(outcome.verdict.duplicated) for outcome in ran),
+        "wrong": sum(len(outcome.verdict.wrong) for outcome in ran),
+        "rows skipped": sum(bool(outcome.skipped) for outcome in ran),
+        "rows broken": sum(bool(outcome.broken) for outcome in outcomes),
+    }
+    return ", ".join(f"{number} {what}" for what, number in numbers.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""A worker whose clock is two hours ahead of everybody else's."""
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.acceptance.faults.row import Row, Run, Skipped
+
+AHEAD = "+2h"
+PLACES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib/faketime/libfaketime.so.1")
+NEEDED = "libfaketime is not installed (Debian and Ubuntu: apt install libfaketime; with a C compiler: pip)"
+
+
+def _library() -> Path:
+    spec = importlib.util.find_spec("libfaketime")  # found, not imported: importing it changes this process
+    if spec is not None and spec.origin is not None:
+        for found in Path(spec.origin).parent.glob("vendor/libfaketime/src/libfaketime.so.1"):
+            return found
+    for place in PLACES:
+        for found in Path("/").glob(place.lstrip("/")):
+            return found
+    raise Skipped(NEEDED)
+
+
+def _clock_ahead(run: Run) -> None:
+    if sys.platform != "linux":
+        raise Skipped("LD_PRELOAD is of Linux")
+    variables = {"LD_PRELOAD": str(_library()), "FAKETIME": AHEAD, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    fast = run.arena.new_worker("fast", variables=variables)
+    try:
+        for _ in range(run.count):
+            fast.log.write_bytes(b"")
+            fast.start()
+            run.arena.until_ready(fast)
+            run.pause(1.5, 3)
+            fast.kill() if run.rng.random() < 0.5 else fast.stop()
+            run.injected += 1
+    finally:
+        fast.kill()
+
+
+ROWS: Sequence[Row] = [Row("a worker's clock two hours ahead", 5, 1, _clock_ahead, seconds=8)]

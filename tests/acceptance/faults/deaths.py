@@ -1,0 +1,86 @@
+"""Workers that are killed, asked to stop, or frozen."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+
+from tests.acceptance.faults.arena import VISIBILITY_TIMEOUT, kill_group, until
+from tests.acceptance.faults.row import Row, Run
+from worker.local.process import Child
+
+STEP = 0.3  # seconds between the two signals
+BOTH = 0.1  # of the kills hit all workers
+EARLY = 0.2  # of the kills are followed by the next before the worker is ready again
+
+
+def _die(kill: Callable[[Child], None], *, aimed: bool = False) -> Callable[[Run], None]:
+    """Return a fault that kills the workers in turns; when aimed, at one that has messages in hand."""
+
+    def inject(run: Run) -> None:
+        for number in range(run.count):
+            run.arena.revive()
+            run.pause()
+            both = run.rng.random() < BOTH
+            victims = range(len(run.arena.workers)) if both else [number % len(run.arena.workers)]
+            if aimed:
+                until(lambda: run.arena.in_hand, 1, soft=True, every=0)
+            for index in victims:
+                kill(run.arena.workers[index])
+            begin, held = time.monotonic(), run.arena.in_hand
+            run.injected += 1
+            for index in victims:
+                run.arena.start_worker(index, wait=run.rng.random() > EARLY)
+            if number >= run.count - 3:  # to wait each time would leave less time for killing
+                run.until_redelivered(held, begin)
+
+    return inject
+
+
+def _stop(*signals: signal.Signals) -> Callable[[Run], None]:
+    """Return a fault that asks the workers to stop, in turns."""
+
+    def inject(run: Run) -> None:
+        for number in range(run.count):
+            index = number % len(run.arena.workers)
+            victim = run.arena.workers[index]
+            run.arena.revive()
+            run.pause()
+            begin = time.monotonic()
+            for each in signals:
+                if each is not signals[0]:
+                    time.sleep(run.rng.uniform(0, STEP))
+                victim.send(each)
+            victim.wait(60)
+            run.measure("shutdown", time.monotonic() - begin)
+            victim.kill()
+            run.injected += 1
+            run.arena.start_worker(index)
+
+    return inject
+
+
+def _freeze(run: Run) -> None:
+    """Stop a worker, at best with messages in hand, for longer than the visibility timeout; then let it go on."""
+    for number in range(run.count):
+        victim = run.arena.workers[number % len(run.arena.workers)]
+        run.pause()
+        until(lambda: run.arena.in_hand, 1, soft=True, every=0)
+        os.kill(victim.pid, signal.SIGSTOP)
+        try:
+            time.sleep(VISIBILITY_TIMEOUT + run.rng.uniform(1, 3))
+        finally:
+            os.kill(victim.pid, signal.SIGCONT)
+        run.injected += 1
+        run.until_work_goes_on()
+
+
+ROWS: Sequence[Row] = [
+    Row("kill -9 of the worker", 100, 2, _die(Child.kill), seconds=16),
+    Row("kill -9 of the worker, messages in hand", 100, 2, _die(Child.kill, aimed=True), seconds=16),
+    Row("kill -9 of the process group", 100, 2, _die(kill_group), seconds=16),
+    Row("SIGTERM", 50, 1, _stop(signal.SIGTERM), seconds=8),
+    Row("SIGQUIT", 50, 1, _stop(signal.SIGQUIT), seconds=8),
+    Row("SIGTERM, then SIGQUIT", 50, 1, _stop(signal.SIGTERM, signal.SIGQUIT), seconds=8),
+    Row("frozen for longer than the visibility timeout", 10, 1, _freeze, seconds=12),
+]

@@ -1,0 +1,73 @@
+"""The harness of `make bench` on a small scale: what it measures is real, and it notices work that was not done."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.backlog import Backlogs, WrongResultError, check, steady_rate
+from benchmarks.ground import RUN, Ground
+from benchmarks.limit import insert_select
+from benchmarks.report import page, plot, tables
+from benchmarks.report.goals import goals
+from benchmarks.stages import profile
+from benchmarks.systems import ours
+from benchmarks.workload import enrolls
+
+STUDENTS = 500
+ROW = {"label": "a", "ours": False, "rates": [50.0], "median": 50.0, "us": {"worker": 1, "postgres": 2, "redis": 3}}
+US = {**ROW, "label": "b", "ours": True, "median": 500.0}
+
+
+@pytest.fixture(scope="module")
+def ground(server_folder: Path) -> Iterator[Ground]:
+    with Ground(server_folder / "bench" / "servers", students=STUDENTS, durable=False) as ground:
+        yield ground
+
+
+def test_a_run_gives_a_rate_and_a_profile_of_every_stage_and_a_lost_command_is_noticed(ground: Ground) -> None:
+    commands = enrolls(300, seed=1, students=STUDENTS)
+
+    found = profile(ground, Backlogs(), commands[:-1], title="small", size=50)
+
+    assert found.run.rate > 0
+    assert not found.missing
+    assert all(wall > 0 for wall, _ in found.stages.values())
+    with pytest.raises(WrongResultError):
+        check(ground, ours(1), ground.postgres.url_of(RUN), commands)
+
+
+def test_postgresql_alone_is_measured_with_the_same_rows(ground: Ground) -> None:
+    assert insert_select(ground, enrolls(200, seed=2, students=STUDENTS), at_once=100).rate > 0
+
+
+def test_only_the_steady_part_of_a_run_counts() -> None:
+    start, steady, end = [0] * 20, [1000 + 10 * n for n in range(76)], [90_000] * 4
+
+    assert steady_rate([*start, *steady, *end]) == pytest.approx(100, rel=0.05)
+    assert steady_rate([7] * 100) == 0
+
+
+def test_results_become_tables_a_plot_and_a_page() -> None:
+    results: dict[str, Any] = {
+        "backlog": {
+            "systems": {
+                "celery-tuned": ROW,
+                **{f"ours-{kind}-{n}": US for kind in ("single", "apply") for n in (1, 2)},
+            },
+            "limits": {"all at once": {**ROW, "label": "PostgreSQL alone", "median": 400.0}},
+            "missing": {"rq": "no environment"},
+            "about": {},
+        },
+        "latency": {"ours-single-1": {"p50": 1, "p99": 2, "commands": 9}, "celery-orm": {"p50": 2, "p99": 1}},
+    }
+    results["latency"]["celery-orm"]["commands"] = 9
+
+    text = page.markdown(results)
+
+    assert "Missing: rq (no environment)" in text
+    assert ["single commands, beside Celery tuned", "10.00", "at least 10.00", "met"] in goals(results).rows
+    assert ["idle latency p99, beside plain Celery", "2.00", "at most 1.00", "missed"] in goals(results).rows
+    assert plot.svg(results).count("<rect") == 6
+    assert len(list(tables.all_of(results))) == 4

@@ -1,0 +1,41 @@
+"""What every test may ask for."""
+
+from tests.admin import admin, admin_url, chromium, cookie, courses_of, dead_letter, extremes, page, visitor
+from tests.gateway import backend, gateway_url, http
+from tests.servers import (
+    database_url,
+    engine,
+    postgres,
+    redis,
+    redis_client,
+    redis_url,
+    server_folder,
+    session_postgres,
+    session_redis,
+    template_database,
+)
+
+__all__ = [
+    "admin",
+    "admin_url",
+    "backend",
+    "chromium",
+    "cookie",
+    "courses_of",
+    "database_url",
+    "dead_letter",
+    "engine",
+    "extremes",
+    "gateway_url",
+    "http",
+    "page",
+    "postgres",
+    "redis",
+    "redis_client",
+    "redis_url",
+    "server_folder",
+    "session_postgres",
+    "session_redis",
+    "template_database",
+    "visitor",
+]

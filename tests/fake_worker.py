@@ -1,0 +1,94 @@
+"""A Celery app with the real transport, consumer and strategy, and a service that writes down what it is asked to do.
+
+`celery -A tests.fake_worker -b redis://… worker`. What it does is told by the `source` of a command, and by keys:
+`fake:away` (while it exists, the database is away), `fake:slow` (seconds that each batch takes).
+"""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+from celery import Celery
+from kombu import Exchange, Queue
+from redis import Redis
+
+from models.dead_letters import NewDeadLetter
+from tasks.messages import Message
+from worker.transport import register
+
+register()
+
+
+class FakeService:
+    """Keeps lists in Redis: `fake:begun` and `fake:applied` (a batch each), `fake:buried`."""
+
+    def __init__(self, url: str) -> None:
+        self.redis: Any = Redis.from_url(url)
+
+    def handle(self, messages: Sequence[Message], keep_alive: Callable[[], None] = lambda: None) -> list[str]:
+        batch = json.dumps([{"id": m.task_id, "key": m.key, "pid": os.getpid()} for m in messages])
+        self.redis.rpush("fake:begun", batch)
+        orders = {str(message.kwargs.get("source")) for message in messages}
+        if "die" in orders:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "raise" in orders:
+            raise RuntimeError("nobody foresaw this")
+        while self.redis.exists("fake:away"):
+            keep_alive()
+            time.sleep(0.1)
+        time.sleep(float(self.redis.get("fake:slow") or 0))
+        self.redis.rpush("fake:applied", batch)
+        if "die-late" in orders:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [_outcome(message) for message in messages]
+
+    def bury(self, letters: Sequence[NewDeadLetter], keep_alive: Callable[[], None] = lambda: None) -> None:
+        while self.redis.exists("fake:away"):
+            keep_alive()
+            time.sleep(0.1)
+        for letter in letters:
+            shown = {"key": letter.key, "code": letter.code, "payload": letter.payload, "task": letter.task}
+            self.redis.rpush("fake:buried", json.dumps(shown))
+
+    def relay(self) -> int:
+        return 0
+
+
+def _outcome(message: Message) -> str:
+    return "dead letter processing_failed: so told" if message.kwargs.get("source") == "fail" else "applied"
+
+
+class FakeApp(Celery):
+    @cached_property
+    def service(self) -> FakeService:
+        return FakeService(self.conf.broker_url)
+
+
+app = FakeApp("fake", include=["tasks.commands", "tasks.relay"])
+app.conf.update(
+    task_queues=[Queue(name, Exchange(name), name) for name in ("enrollment", "enrollment.bulk")],
+    task_default_queue="enrollment",
+    task_routes={"enrollment.apply.v1": {"queue": "enrollment.bulk"}},
+    task_ignore_result=True,
+    task_acks_late=True,
+    worker_pool="solo",
+    worker_concurrency=1,
+    worker_prefetch_multiplier=100,
+    worker_consumer="worker.consumer:Consumer",
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    broker_channel_error_retry=True,
+    broker_transport_options={
+        "visibility_timeout": 3,
+        "unacked_restore_interval": 0.5,
+        "claim_limits": {"enrollment.bulk": 4},
+        "socket_timeout": 5,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 5,
+    },
+)

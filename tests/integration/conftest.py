@@ -1,0 +1,63 @@
+"""A service on real servers, and a small catalog: students 1 to 5, courses 10 to 14."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+from uuid import uuid4
+
+import pytest
+from redis import Redis
+from sqlalchemy import Connection, Engine, text
+
+from enrollment.names import ENROLL
+from tasks.messages import Message
+from worker.publishing import Publisher, connect
+from worker.service import Service
+
+STREAM = "enrollment.events"
+
+Entries = list[tuple[str, dict[str, str]]]
+
+
+def message(task: str = ENROLL, /, *args: Any, task_id: object = None, **kwargs: Any) -> Message:
+    """Build a message as the queue delivers it, under a new id unless one is given."""
+    id_ = str(task_id or uuid4())
+    return Message(task, id_, id_, args, kwargs)
+
+
+@pytest.fixture
+def catalog(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO students (id, name) SELECT g, 'S' || g FROM generate_series(1, 5) g"))
+        connection.execute(text("INSERT INTO courses (id, code) SELECT g, 'C' || g FROM generate_series(10, 14) g"))
+
+
+@pytest.fixture
+def publisher(redis_url: str) -> Iterator[Publisher]:
+    client = connect(redis_url)
+    yield Publisher(client, stream=STREAM, maxlen=100_000)
+    client.close()
+
+
+@pytest.fixture
+def service(engine: Engine, publisher: Publisher, catalog: None) -> Service:
+    return Service(engine, publisher)
+
+
+@pytest.fixture
+def events(redis_client: Redis) -> Callable[[], list[dict[str, Any]]]:
+    """Give a function that reads the whole stream."""
+    return lambda: [json.loads(fields["event"]) for _, fields in cast(Entries, redis_client.xrange(STREAM))]
+
+
+@pytest.fixture
+def rows(engine: Engine) -> Callable[..., list[tuple[Any, ...]]]:
+    """Give a function that reads columns of a table, in order."""
+
+    def read(columns: str, table: str) -> list[tuple[Any, ...]]:
+        connection: Connection
+        with engine.connect() as connection:
+            found = connection.execute(text(f"SELECT {columns} FROM {table}"))
+            return sorted((tuple(row) for row in found), key=repr)
+
+    return read

@@ -1,0 +1,93 @@
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from redis import Redis
+from sqlalchemy import Engine
+
+from enrollment.names import ENROLL
+from models import outbox
+from tests.integration.conftest import STREAM, message
+from worker.local.redis import Redis as RedisServer
+from worker.publishing import Publisher
+from worker.service import Service
+
+Rows = Callable[..., list[tuple[Any, ...]]]
+Events = Callable[[], list[dict[str, Any]]]
+
+
+def test_events_of_a_dead_worker_are_relayed_once_in_order_of_commit(
+    service: Service, monkeypatch: pytest.MonkeyPatch, rows: Rows, events: Events
+) -> None:
+    with monkeypatch.context() as patch:  # as if killed right after each commit
+        patch.setattr(service._relay, "publish", lambda _: None)
+        for course in range(10, 15):
+            service.handle([message(ENROLL, 1, [course])])
+    assert events() == []
+    assert service.relay() == 0, "fresh batches are left to the worker that wrote them"
+    assert service.relay(older_than=0) == 5
+    assert [e["data"]["enrolled"] for e in events()] == [[10], [11], [12], [13], [14]]
+    assert rows("*", "outbox") == []
+
+
+def test_relays_and_workers_at_once_publish_each_event_once(
+    service: Service, engine: Engine, publisher: Publisher, events: Events, rows: Rows
+) -> None:
+    def work(n: int) -> int:
+        mine = Service(engine, publisher)
+        if n % 2:
+            return sum(mine.relay(older_than=0) for _ in range(20))
+        mine.handle([message(ENROLL, 1, [10]) for _ in range(20)])
+        return 0
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(12)))
+    service.relay(older_than=0)
+    assert len(events()) == len({e["id"] for e in events()}) == 120
+    assert rows("*", "outbox") == []
+
+
+def test_a_batch_that_was_published_and_not_settled_is_not_published_again(
+    service: Service, monkeypatch: pytest.MonkeyPatch, events: Events
+) -> None:
+    with monkeypatch.context() as patch:  # as if killed between publishing and settling
+        patch.setattr(outbox, "settle", lambda *_: None)
+        service.handle([message(ENROLL, 1, [10])])
+    assert service.relay(older_than=0) == 0
+    assert len(events()) == 1
+
+
+def test_commands_go_on_while_the_stream_is_away_and_its_events_catch_up(
+    service: Service, redis: RedisServer, redis_url: str, rows: Rows, events: Events
+) -> None:
+    redis.kill()
+    for course in (10, 11):
+        assert service.handle([message(ENROLL, 1, [course])]) == ["applied"]
+    assert len(rows("*", "outbox")) == 2
+    assert service.relay() == 0
+    redis.start()
+    service._relay._not_before = 0
+    service.handle([message(ENROLL, 1, [12])])
+    assert [e["data"]["enrolled"] for e in events()] == [[10], [11], [12]]
+    assert rows("*", "outbox") == []
+
+
+def test_the_stream_is_trimmed_to_its_length(
+    engine: Engine, redis_client: Redis, catalog: None, publisher: Publisher
+) -> None:
+    publisher._maxlen = 100
+    service = Service(engine, publisher)
+    service.handle([message(ENROLL, 1, [10]) for _ in range(500)])
+    service.handle([message(ENROLL, 1, [10]) for _ in range(500)])
+    assert redis_client.xlen(STREAM) < 300
+
+
+def test_a_stream_key_of_another_type_loses_no_event(service: Service, redis_client: Redis, events: Events) -> None:
+    redis_client.set(STREAM, "no stream")
+    service.handle([message(ENROLL, 1, [10])])
+    assert redis_client.keys("*batch*") == []
+    redis_client.delete(STREAM)
+    service._relay._not_before = 0
+    service.handle([message(ENROLL, 1, [11])])
+    assert [e["data"]["enrolled"] for e in events()] == [[10], [11]]

@@ -1,0 +1,43 @@
+import json
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from enrollment.commands import Kind
+from enrollment.events import Event
+from enrollment.parsing import Invalid, Unidentified, parse_many, parse_single
+from enrollment.schema import FOLDER, schemas, text_of
+
+OLD = Path(__file__).parent / "old_messages"
+ID = json.loads((OLD / "enrollment.event.v1.jsonl").read_text().splitlines()[0])["id"]
+
+
+@pytest.mark.parametrize("name", schemas())
+def test_the_committed_schema_is_that_of_the_model(name: str) -> None:
+    """`python -m enrollment.schema` writes it anew; a change that old bytes do not fit wants a new version instead."""
+    assert (FOLDER / f"{name}.json").read_text() == text_of(schemas()[name])
+
+
+@pytest.mark.parametrize("name", schemas())
+def test_old_bytes_still_fit_the_schema(name: str) -> None:
+    validator = Draft202012Validator(json.loads((FOLDER / f"{name}.json").read_text()))
+    for line in (OLD / f"{name}.jsonl").read_text().splitlines():
+        validator.validate(json.loads(line))
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_old_single_commands_are_still_read(kind: Kind) -> None:
+    for line in (OLD / f"enrollment.{kind}.v1.jsonl").read_text().splitlines():
+        assert not isinstance(parse_single(kind, ID, [], json.loads(line)), Invalid)
+
+
+def test_old_bulks_are_still_read() -> None:
+    for line in (OLD / "enrollment.apply.v1.jsonl").read_text().splitlines():
+        for request in parse_many([], json.loads(line)):
+            assert not isinstance(request, Invalid | Unidentified)
+
+
+def test_old_events_are_still_read() -> None:
+    for line in (OLD / "enrollment.event.v1.jsonl").read_text().splitlines():
+        assert json.loads(Event.model_validate_json(line).to_json()) == json.loads(line)
