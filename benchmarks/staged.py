@@ -23,7 +23,7 @@ STAGES: Final[dict[str, tuple[str, ...]]] = {
     "write rows": ("models.ledger:write_changes",),
     "write commands, outbox": ("models.ledger:write_commands", "models.outbox:put"),
     "commit": ("sqlalchemy.engine.default:DefaultDialect.do_commit",),
-    "make events": ("worker.publishing:event_of",),
+    "make events": ("worker.publishing:event_json",),
     "publish": ("worker.publishing:Publisher.publish",),
     "settle": ("models.outbox:settle",),
     "acknowledge": ("worker.transport.claims:Claims.acknowledge",),

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Final, Literal
 from uuid import UUID
 
@@ -50,6 +51,7 @@ def parse_uuid(value: object) -> UUID:
     raise ValueError("not a UUID")
 
 
+@lru_cache(maxsize=4096)  # the stamp of one command is written several times over
 def format_time(value: datetime) -> str:
     """Write a time as it stands in events and messages: RFC 3339, UTC."""
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")

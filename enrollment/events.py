@@ -1,5 +1,6 @@
 """Result events: one per command, a CloudEvents 1.0 JSON object, and a pure function of the command's record."""
 
+import json
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
@@ -17,6 +18,7 @@ from enrollment.errors import Rejection
 from enrollment.fold import Record
 
 SOURCE: Final = "/enrollment-worker"
+_quote: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 Time = Annotated[
     datetime,
@@ -78,6 +80,34 @@ class Event(BaseModel):
     def to_json(self) -> str:
         """Return the event as it stands on the stream."""
         return self.model_dump_json(exclude={"subject"} if self.subject is None else None)
+
+
+def event_json(record: Record) -> str:
+    """Return `event_of(record).to_json()`: the same text, for the worker, several times faster.
+
+    Everything but the texts is a number, an id or a time, whose form needs no escapes.
+    """
+    id_, student_id, effects = str(record.command_id), record.student_id, record.effects
+    subject = "" if student_id is None else f'"subject":"students/{student_id}",'
+    errors = ",".join([error.model_dump_json() for error in record.errors]) if record.errors else ""
+    return (
+        f'{{"specversion":"1.0","id":"{id_}","source":"{SOURCE}","type":"enrollment.{record.outcome}.v1",{subject}'
+        f'"time":"{format_time(record.processed_at)}","datacontenttype":"application/json",'
+        f'"data":{{"command_id":"{id_}","command":{_text(record.command)},'
+        f'"student_id":{"null" if student_id is None else student_id},"course_ids":{_numbers(record.course_ids)},'
+        f'"issued_at":{_text(None if record.issued_at is None else format_time(record.issued_at))},'
+        f'"source":{_text(record.source)},"enrolled":{_numbers(effects.enrolled)},'
+        f'"unenrolled":{_numbers(effects.unenrolled)},"unchanged":{_numbers(effects.unchanged)},'
+        f'"superseded":{_numbers(effects.superseded)},"errors":[{errors}]}}}}'
+    )
+
+
+def _text(value: str | None) -> str:
+    return "null" if value is None else _quote(value)
+
+
+def _numbers(values: tuple[int, ...] | None) -> str:
+    return "null" if values is None else "[" + ",".join(map(str, values)) + "]"
 
 
 def event_of(record: Record) -> Event:

@@ -72,8 +72,7 @@ class Effects(NamedTuple):
     superseded: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One processed command, as `commands` keeps it: what was asked, and what came of it."""
 
     command_id: UUID
@@ -89,8 +88,7 @@ class Record:
     content_hash: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Repeat:
+class Repeat(NamedTuple):
     """A command that was processed before: nothing is to be done, and nothing to be told."""
 
     command_id: UUID
@@ -175,12 +173,13 @@ def _apply(student: Student, command: Command, stamp: Stamp) -> Effects:
     changed: list[int] = []
     unchanged: list[int] = []
     superseded: list[int] = []
+    belongs = Pair(enroll, stamp)
     for course_id in sorted(command.course_ids):
         if student.decided(course_id) > stamp:
             superseded.append(course_id)
             continue
         (unchanged if student.enrolled_in(course_id) is enroll else changed).append(course_id)
-        student.pairs[course_id] = Pair(enroll, stamp)
+        student.pairs[course_id] = belongs
     if isinstance(command, Replace):
         removed = _replace(student, set(command.course_ids), stamp)
         return Effects(tuple(changed), removed, tuple(unchanged), tuple(superseded))

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from enrollment.commands import format_time
 from enrollment.fold import BEFORE_ALL, Changes, Pair, Record, Stamp, State, Student
 from models.arrays import plain, quoted
 
@@ -127,8 +128,8 @@ def write_changes(connection: Connection, changes: Changes) -> None:
             _PUT_REPLACED,
             {
                 "students": plain(student_id for student_id, _ in marks),
-                "times": plain(stamp.issued_at.isoformat() for _, stamp in marks),
-                "commands": plain(stamp.command_id for _, stamp in marks),
+                "times": plain(format_time(stamp.issued_at) for _, stamp in marks),
+                "commands": plain(stamp.command_id.hex for _, stamp in marks),
             },
         )
 
@@ -138,11 +139,11 @@ def write_commands(connection: Connection, records: Sequence[Record]) -> None:
     connection.execute(
         _PUT_COMMANDS,
         {
-            "command_ids": plain(r.command_id for r in records),
+            "command_ids": plain(r.command_id.hex for r in records),
             "commands": plain(r.command for r in records),
             "students": plain(r.student_id for r in records),
             "course_ids": quoted(None if r.course_ids is None else plain(r.course_ids) for r in records),
-            "times": plain(None if r.issued_at is None else r.issued_at.isoformat() for r in records),
+            "times": plain(None if r.issued_at is None else format_time(r.issued_at) for r in records),
             "sources": quoted(r.source for r in records),
             "outcomes": plain(r.outcome for r in records),
             "enrolled": quoted(plain(r.effects.enrolled) for r in records),
@@ -168,6 +169,6 @@ def _stamped_pairs(pairs: Sequence[tuple[int, int, Stamp]]) -> dict[str, Any]:
     return {
         "students": plain(pair[0] for pair in pairs),
         "courses": plain(pair[1] for pair in pairs),
-        "times": plain(pair[2].issued_at.isoformat() for pair in pairs),
-        "commands": plain(pair[2].command_id for pair in pairs),
+        "times": plain(format_time(pair[2].issued_at) for pair in pairs),
+        "commands": plain(pair[2].command_id.hex for pair in pairs),
     }

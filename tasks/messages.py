@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from enrollment.commands import Kind, as_fields, parse_uuid
@@ -26,8 +26,7 @@ class Message:
     headers: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """What is applied, split off or kept as one: a single command, or one item of an `apply` message."""
 
     message: Message

@@ -51,9 +51,8 @@ class Consumer(stock.Consumer):
         self.timer.call_repeatedly(RELAY_EVERY, self.relay)
         super().update_strategies()
 
-    def create_task_handler(self, promise: type[promise] = promise) -> Callable[[Any], None]:
+    def create_task_handler(self, promise: type[promise] = promise) -> Callable[[Any], None]:  # noqa: ARG002 (Celery's)
         """Return what takes each delivery. Whatever is wrong with one is that one's fault and stops nothing."""
-        deliver = super().create_task_handler(promise)
         if isinstance(self.task_consumer.channel, Channel):
             self.task_consumer.channel.on_garbage = self._bury_entry
         # KeyError is in kombu's list; here it says that a message lacks something.
@@ -64,8 +63,7 @@ class Consumer(stock.Consumer):
 
         def on_message(delivery: Any) -> None:
             try:
-                self._check(delivery)
-                deliver(delivery)
+                self.strategies[self._task_of(delivery)](delivery)
             except Refused as refused:
                 self.bury(delivery, refused.code, refused.reason)
             except lost:
@@ -77,13 +75,15 @@ class Consumer(stock.Consumer):
 
         return on_message
 
-    def _check(self, delivery: Any) -> None:
+    def _task_of(self, delivery: Any) -> str:
+        """Return the name of the task that a delivery is for. Raises Refused."""
         fault = fault_in_headers(delivery.headers)
         if fault:
             raise Refused(DeadLetterCode.NOT_A_MESSAGE, f"This is not a Celery message of protocol 2: {fault}.")
         task: str = delivery.headers["task"]
         if task not in self.strategies or task.startswith(BUILT_IN):
             raise Refused(DeadLetterCode.UNKNOWN_TASK, f"There is no task {task[:100]!r}; correct the name and resend.")
+        return task
 
     def bury(self, delivery: Any, code: DeadLetterCode, reason: str) -> None:
         """Keep a delivery as a dead letter, then acknowledge it. It comes again if it could not be kept."""
@@ -133,15 +133,6 @@ class Consumer(stock.Consumer):
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         self.bury(message, DeadLetterCode.UNDECODABLE_BODY, f"The body cannot be decoded: {_shown(exc)}.")
-
-    def on_invalid_task(self, _body: Any, message: Any, exc: Exception) -> None:
-        self.bury(message, DeadLetterCode.NOT_A_MESSAGE, f"The message cannot be read: {_shown(exc)}.")
-
-    def on_unknown_message(self, _body: Any, message: Any) -> None:
-        self.bury(message, DeadLetterCode.NOT_A_MESSAGE, "This is not a Celery message of protocol 2.")
-
-    def on_unknown_task(self, _body: Any, message: Any, exc: Exception) -> None:
-        self.bury(message, DeadLetterCode.UNKNOWN_TASK, f"There is no such task: {_shown(exc)}.")
 
 
 def _shown(error: Exception) -> str:

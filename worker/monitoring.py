@@ -1,21 +1,27 @@
 """Task events for Flower: per message, in as few PUBLISHes as there are batches, and none that nobody asked for."""
 
 from collections import Counter
-from collections.abc import Sequence
-from reprlib import Repr
+from collections.abc import Mapping, Sequence
+from time import time
 from typing import Any, Final
 
+from celery.utils.time import utcoffset
 from celery.worker import state
+from kombu.serialization import register
+from kombu.utils.json import loads
+from pydantic_core import to_json
 
 from tasks.messages import Message
 from tasks.results import is_failure
 
+SERIALIZER: Final = "enrollment-events"  # set as `event_serializer`: plain JSON, made three times as fast
 BUFFERED: Final = 3_000  # events in one PUBLISH at most; a batch of 1,000 messages makes as many
 _ARGUMENTS: Final = 100  # characters shown of them
 
-_repr = Repr()
-_repr.maxlist = 6
-_repr.maxstring = 40
+
+def register_serializer() -> None:
+    """Make the serializer known to kombu. What reads the events sees `application/json`, as ever."""
+    register(SERIALIZER, _to_json, loads, content_type="application/json", content_encoding="utf-8")
 
 
 class Monitor:
@@ -34,52 +40,90 @@ class Monitor:
 
     def started(self, messages: Sequence[Message]) -> None:
         """Tell that these are being applied; goes out with what became of them, or when the wait gets long."""
-        state.total_count.update(Counter(message.task for message in messages))
+        state.total_count.update(Counter([message.task for message in messages]))
         state.all_total_count[0] += len(messages)
-        if not self.enabled:
-            return
-        for message in messages:
-            self._received(message)
-            self._dispatcher.send("task-started", uuid=message.task_id)
+        if self.enabled:
+            self._received(messages)
+            self._tell("task-started", [{"uuid": message.task_id} for message in messages])
 
     def finished(self, messages: Sequence[Message], outcomes: Sequence[str], seconds: float) -> None:
         """Tell what became of these."""
         if not self.enabled:
             return
+        done: list[Mapping[str, Any]] = []
+        failed: list[Mapping[str, Any]] = []
         for message, outcome in zip(messages, outcomes, strict=True):
             if is_failure(outcome):
-                self._dispatcher.send("task-failed", uuid=message.task_id, exception=outcome, traceback="")
+                failed.append(_failure(message.task_id, outcome))
             else:
-                self._dispatcher.send("task-succeeded", uuid=message.task_id, result=outcome, runtime=seconds)
+                done.append({"uuid": message.task_id, "result": outcome, "runtime": seconds})
+        self._tell("task-succeeded", done)
+        self._tell("task-failed", failed)
         self.flush()
 
     def refused(self, task_id: str, reason: str) -> None:
         """Tell of a message that became a dead letter before it could be applied."""
         if self.enabled:
-            self._dispatcher.send("task-failed", uuid=task_id, exception=reason, traceback="")
+            self._tell("task-failed", [_failure(task_id, reason)])
 
     def withdrawn(self, message: Message, *, expired: bool) -> None:
         """Tell of a message that was revoked, or that expired."""
         if self.enabled:
-            self._received(message)
-            self._dispatcher.send("task-revoked", uuid=message.task_id, terminated=False, signum=None, expired=expired)
+            self._received([message])
+            fields = {"uuid": message.task_id, "terminated": False, "signum": None, "expired": expired}
+            self._tell("task-revoked", [fields])
 
     def flush(self) -> None:
         """Send now what is buffered."""
         if self.enabled:
             self._dispatcher.flush()
 
-    def _received(self, message: Message) -> None:
-        headers = message.headers
-        self._dispatcher.send(
+    def _received(self, messages: Sequence[Message]) -> None:
+        """Tell what came. The arguments are shown as their producer wants them shown, as Celery does it."""
+        self._tell(
             "task-received",
-            uuid=message.task_id,
-            name=message.task,
-            args=_repr.repr(list(message.args))[:_ARGUMENTS],
-            kwargs=_repr.repr(dict(message.kwargs))[:_ARGUMENTS],
-            root_id=headers.get("root_id"),
-            parent_id=headers.get("parent_id"),
-            retries=0,
-            eta=None,
-            expires=headers.get("expires"),
+            [
+                {
+                    "uuid": message.task_id,
+                    "name": message.task,
+                    "args": _shown(message.headers.get("argsrepr")),
+                    "kwargs": _shown(message.headers.get("kwargsrepr")),
+                    "root_id": message.headers.get("root_id"),
+                    "parent_id": message.headers.get("parent_id"),
+                    "retries": 0,
+                    "eta": None,
+                    "expires": message.headers.get("expires"),
+                }
+                for message in messages
+            ],
         )
+
+    def _tell(self, kind: str, told: Sequence[Mapping[str, Any]]) -> None:
+        """Buffer an event for each: what `send` of the dispatcher does, but once for what they have in common."""
+        if not told:
+            return
+        dispatcher = self._dispatcher
+        common = {
+            "type": kind,
+            "timestamp": time(),
+            "clock": dispatcher.clock.forward(),
+            "hostname": dispatcher.hostname,
+            "utcoffset": utcoffset(),
+            "pid": dispatcher.pid,
+        }
+        buffer = dispatcher._group_buffer["task"]  # noqa: SLF001 - `send`, the public way, costs ten times as much
+        buffer += [{**common, **fields} for fields in told]
+        if len(buffer) >= dispatcher.buffer_limit:
+            dispatcher.flush()
+
+
+def _to_json(value: object) -> str:
+    return to_json(value).decode()
+
+
+def _failure(task_id: str, reason: str) -> Mapping[str, Any]:
+    return {"uuid": task_id, "exception": reason, "traceback": ""}
+
+
+def _shown(arguments: object) -> str:
+    return str(arguments or "")[:_ARGUMENTS]

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final, NoReturn
 
+from pydantic_core import from_json
+
 from enrollment.errors import DeadLetterCode
 from tasks.messages import Message
 from worker.transport import Channel
@@ -34,7 +36,7 @@ def read(task: str, delivery: Any) -> Message:
     if str(delivery.content_encoding or "").lower() not in _ENCODINGS:
         raise _undecodable(f"its content encoding is {_shown(delivery.content_encoding)}, not utf-8")
     try:
-        body = json.loads(delivery.body, parse_constant=_no_number)
+        body = _decode(delivery.body)
     except (ValueError, RecursionError, TypeError) as error:
         raise _undecodable(f"{type(error).__name__}: {str(error)[:200]}") from error
     match body:
@@ -72,6 +74,14 @@ def expired(headers: Mapping[str, Any], now: datetime) -> bool:
 
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _decode(body: str | bytes) -> Any:
+    """Decode a body. What the fast decoder refuses, such as a lone surrogate, is for Python's own to judge."""
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError:
+        return json.loads(body, parse_constant=_no_number)
 
 
 def _undecodable(reason: str) -> Refused:

@@ -2,11 +2,14 @@ import json
 from datetime import UTC, datetime
 from uuid import UUID
 
+from hypothesis import given
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from enrollment.commands import Enroll, Kind
-from enrollment.events import Event, event_of
-from enrollment.fold import Record, fold
+from enrollment.errors import ErrorCode, Rejection
+from enrollment.events import Event, event_json, event_of
+from enrollment.fold import Effects, Record, fold
 from enrollment.parsing import Request, parse_single
 from enrollment.schema import schemas
 from tests.unit.strategies import empty_state
@@ -65,3 +68,31 @@ def test_every_event_fits_the_published_schema_and_reads_back() -> None:
         event = event_of(decide(request))
         validator.validate(json.loads(event.to_json()))
         assert Event.model_validate_json(event.to_json()) == event
+
+
+_texts = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+_ids = st.lists(st.integers(1, 2**63 - 1), max_size=4).map(tuple)
+_times = st.datetimes(timezones=st.just(UTC))
+_rejections = st.builds(
+    Rejection, code=st.sampled_from(ErrorCode), message=_texts.map(str), ids=_ids, fields=st.tuples(_texts.map(str))
+)
+_records = st.builds(
+    Record,
+    command_id=st.uuids(),
+    command=st.none() | st.sampled_from(Kind),
+    student_id=st.none() | st.integers(1, 2**63 - 1),
+    course_ids=st.none() | _ids,
+    issued_at=st.none() | _times,
+    source=_texts,
+    outcome=st.sampled_from(["applied", "rejected"]),
+    effects=st.builds(Effects, _ids, _ids, _ids, _ids),
+    errors=st.lists(_rejections, max_size=2).map(tuple),
+    processed_at=_times,
+    content_hash=st.just(b""),
+)
+
+
+@given(_records)
+def test_what_the_worker_writes_is_what_the_model_says(record: Record) -> None:
+    assert event_json(record) == event_of(record).to_json()
+    assert "\n" not in event_json(record), "the events of a batch travel one per line"

@@ -5,6 +5,8 @@ from binascii import a2b_base64
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pydantic_core import from_json
+
 from enrollment.errors import DeadLetterCode
 
 _PLAIN: Final = (None, "", "utf-8", "UTF-8")
@@ -25,7 +27,7 @@ def parse(raw: bytes, *, queue: str, tag: str) -> dict[str, Any]:
     The body is decoded to bytes and the delivery tag is ours. Raises Garbage.
     """
     try:
-        payload = json.loads(raw.decode())
+        payload = _json(raw)
     except (ValueError, RecursionError) as error:
         raise _not_a_message(f"it is not JSON ({_short(error)})") from error
     if not isinstance(payload, dict):
@@ -49,6 +51,14 @@ def parse(raw: bytes, *, queue: str, tag: str) -> dict[str, Any]:
         },
     }
     return payload
+
+
+def _json(raw: bytes) -> Any:
+    """Decode an entry. What the fast decoder refuses, such as a lone surrogate, is for Python's own to judge."""
+    try:
+        return from_json(raw)
+    except ValueError:
+        return json.loads(raw.decode())
 
 
 def fault_in_headers(headers: object) -> str | None:
