@@ -16,7 +16,7 @@ from enrollment.errors import Rejection
 from enrollment.parsing import Invalid, Request, content_hash
 
 MAX_AHEAD: Final = timedelta(minutes=5)  # how far a producer's clock may be ahead of the worker's
-_STEP: Final = timedelta(microseconds=1)  # between commands without a stamp: the resolution of PostgreSQL's times
+STEP: Final = timedelta(microseconds=1)  # between commands without a stamp: the resolution of PostgreSQL's times
 
 
 class Stamp(NamedTuple):
@@ -142,7 +142,7 @@ def fold(state: State, requests: Sequence[Request], now: datetime, *, first_seen
             continue
         processed[request.command_id] = content
         stamp = Stamp(request.issued_at or unstamped, request.command_id)
-        unstamped += _STEP
+        unstamped += STEP
         rejections = _rejections(state, request, stamp, now)
         effects = Effects()
         if not rejections and not isinstance(request, Invalid):

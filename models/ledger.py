@@ -17,6 +17,8 @@ from models.arrays import plain, quoted
 _LOCK_STUDENTS: Final = text("""
     SELECT id FROM students WHERE id = ANY(CAST(:students AS bigint[])) ORDER BY id FOR NO KEY UPDATE
 """)
+_LOCK_FREE: Final = text(f"{_LOCK_STUDENTS.text} SKIP LOCKED")
+_EXISTING: Final = text("SELECT id FROM students WHERE id = ANY(CAST(:students AS bigint[]))")
 
 # All that the fold must know, in one round trip; `what` says of which kind a row is. A statement of its own after the
 # lock, so that it sees what was committed while we waited for it; the clock, too, is read under the lock.
@@ -81,9 +83,19 @@ _PUT_COMMANDS: Final = text("""
 """)
 
 
-def lock_students(connection: Connection, student_ids: Collection[int]) -> list[int]:
-    """Lock these students until the end of the transaction; return those that exist."""
-    return list(connection.execute(_LOCK_STUDENTS, {"students": plain(sorted(student_ids))}).scalars())
+def lock_students(connection: Connection, student_ids: Collection[int], *, wait: bool) -> tuple[set[int], set[int]]:
+    """Lock these students until the end of the transaction; return those that exist and are ours, and the busy ones.
+
+    Busy is who is locked by another transaction; with `wait`, nobody is.
+    """
+    if not student_ids:
+        return set(), set()
+    statement = _LOCK_STUDENTS if wait else _LOCK_FREE
+    locked = set(connection.execute(statement, {"students": plain(sorted(student_ids))}).scalars())
+    rest = set(student_ids) - locked
+    if wait or not rest:
+        return locked, set()
+    return locked, set(connection.execute(_EXISTING, {"students": plain(rest)}).scalars())
 
 
 def read_state(

@@ -1,8 +1,8 @@
 """The use case: one batch of messages, one transaction. Knows no Celery."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Final, assert_never
 from uuid import UUID
@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 from uuid_utils.compat import uuid7
 
 from enrollment.errors import DeadLetterCode
-from enrollment.fold import Record, Repeat, Reused, Verdict, fold
+from enrollment.fold import STEP, Record, Repeat, Reused, Verdict, fold
 from enrollment.parsing import Invalid, Request, Unidentified
 from models import dead_letters, ledger, outbox
 from models.dead_letters import NewDeadLetter
@@ -34,15 +34,35 @@ Result = Verdict | Unidentified | Failed
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """One committed transaction: what came of each of its units, in order, and the events to publish."""
+    """One committed transaction: what came of its units, in order, and the units that are yet to be applied."""
 
     batch_id: UUID
-    results: tuple[Result, ...]
+    decided: tuple[tuple[Unit, Result], ...]
+    left: tuple[Unit, ...] = ()  # their students belonged to another batch at the time
 
     @property
     def records(self) -> tuple[Record, ...]:
         """The commands that were decided in this transaction: one event is owed for each."""
-        return tuple(result for result in self.results if isinstance(result, Record))
+        return tuple(result for _, result in self.decided if isinstance(result, Record))
+
+
+class Arrival:
+    """When a batch was first seen, by the clock of the database: what commands without a stamp get for one.
+
+    However many transactions a batch takes, a later one gets later times.
+    """
+
+    def __init__(self) -> None:
+        self._since = monotonic()
+        self._next: datetime | None = None
+
+    def times(self, now: datetime, count: int) -> datetime:
+        """Return the first of `count` times, a microsecond apart, that nobody had before; `now` is the clock."""
+        if self._next is None:
+            self._next = now - timedelta(seconds=monotonic() - self._since)
+        first = self._next
+        self._next += count * STEP
+        return first
 
 
 def portions(units: Sequence[Unit]) -> Iterator[Sequence[Unit]]:
@@ -58,15 +78,15 @@ def portions(units: Sequence[Unit]) -> Iterator[Sequence[Unit]]:
         yield units[start:]
 
 
-def apply(engine: Engine, units: Sequence[Unit], first_seen: float | None = None) -> Iterator[Committed]:
+def apply(engine: Engine, units: Sequence[Unit], arrival: Arrival, *, wait: bool = True) -> Iterator[Committed]:
     """Apply `units` in one transaction; where one of them breaks it, in as few as it takes to single that one out.
 
-    The broken one is committed as a dead letter. `first_seen` is when the worker first saw the units, by
-    `time.monotonic`. Raises what `is_outage` tells: then nothing of the transaction under way has happened, and what
-    was yielded before stands. Repeating the same units is harmless at any time.
+    The broken one is committed as a dead letter. Without `wait`, units whose students belong to another batch just now
+    are left out. Raises what `is_outage` tells: then nothing of the transaction under way has happened, and what was
+    yielded before stands. Repeating the same units is harmless at any time.
     """
     try:
-        yield _apply_reading_again(engine, units, first_seen)
+        yield _apply_reading_again(engine, units, arrival, wait=wait)
     except Exception as error:
         divisible = len(units) > 1 and is_too_much(error)
         if isinstance(error, MemoryError) or (is_outage(error) and not divisible):
@@ -75,50 +95,65 @@ def apply(engine: Engine, units: Sequence[Unit], first_seen: float | None = None
             yield _bury(engine, units[0], describe(error))
         else:
             half = len(units) // 2
-            yield from apply(engine, units[:half], first_seen)
-            yield from apply(engine, units[half:], first_seen)
+            yield from apply(engine, units[:half], arrival, wait=wait)
+            yield from apply(engine, units[half:], arrival, wait=wait)
 
 
-def _apply_reading_again(engine: Engine, units: Sequence[Unit], first_seen: float | None) -> Committed:
+def _apply_reading_again(engine: Engine, units: Sequence[Unit], arrival: Arrival, *, wait: bool) -> Committed:
     for _ in range(_CONFLICTS):
         try:
-            return _apply(engine, units, first_seen)
+            return _apply(engine, units, arrival, wait=wait)
         except Exception as error:
             if not is_conflict(error):
                 raise
-    return _apply(engine, units, first_seen)
+    return _apply(engine, units, arrival, wait=wait)
 
 
-def _apply(engine: Engine, units: Sequence[Unit], first_seen: float | None) -> Committed:
-    requests = [unit.request for unit in units if not isinstance(unit.request, Unidentified)]
+def _apply(engine: Engine, units: Sequence[Unit], arrival: Arrival, *, wait: bool) -> Committed:
+    students = {unit.request.student_id for unit in units if not isinstance(unit.request, Invalid | Unidentified)}
     with engine.begin() as connection:
-        verdicts = iter(_decide(connection, requests, first_seen) if requests else ())
-        results: list[Result] = [
-            unit.request if isinstance(unit.request, Unidentified) else next(verdicts) for unit in units
-        ]
-        committed = Committed(uuid7(), tuple(results))
+        locked, busy = ledger.lock_students(connection, students, wait=wait)
+        ours, left = _without(units, busy) if busy else (units, ())
+        requests = [unit.request for unit in ours if not isinstance(unit.request, Unidentified)]
+        verdicts = iter(_decide(connection, locked, requests, arrival) if requests else ())
+        decided = [(u, u.request if isinstance(u.request, Unidentified) else next(verdicts)) for u in ours]
+        committed = Committed(uuid7(), tuple(decided), tuple(left))
         records = committed.records
         if records:
             ledger.write_commands(connection, records)
             outbox.put(connection, committed.batch_id, [record.command_id for record in records])
-        dead_letters.put(connection, list(_dead_letters(units, results)))
+        dead_letters.put(connection, list(_dead_letters(decided)))
     return committed
 
 
-def _decide(connection: Connection, requests: Sequence[Request], first_seen: float | None) -> list[Verdict]:
-    """Lock, read, fold, and write the rows."""
-    commands = [request for request in requests if not isinstance(request, Invalid)]
-    students = ledger.lock_students(connection, {command.student_id for command in commands})
-    courses = {course_id for command in commands for course_id in command.course_ids}
+def _without(units: Sequence[Unit], busy: set[int]) -> tuple[Sequence[Unit], Sequence[Unit]]:
+    """Set aside the units of busy students; and what says the same command id, of which the first shall stand."""
+    ours: list[Unit] = []
+    left: list[Unit] = []
+    ids: set[UUID] = set()
+    for unit in units:
+        request = unit.request
+        if not isinstance(request, Unidentified) and (request.student_id in busy or request.command_id in ids):
+            left.append(unit)
+            ids.add(request.command_id)
+        else:
+            ours.append(unit)
+    return ours, left
+
+
+def _decide(
+    connection: Connection, students: Collection[int], requests: Sequence[Request], arrival: Arrival
+) -> list[Verdict]:
+    """Read, fold, and write the rows. The students are locked."""
+    courses = {course for request in requests if not isinstance(request, Invalid) for course in request.course_ids}
     state, now = ledger.read_state(connection, students, courses, {request.command_id for request in requests})
-    waited = timedelta(seconds=0 if first_seen is None else monotonic() - first_seen)
-    folded = fold(state, requests, now, first_seen=now - waited)
+    folded = fold(state, requests, now, first_seen=arrival.times(now, len(requests)))
     ledger.write_changes(connection, folded.changes)
     return folded.verdicts
 
 
-def _dead_letters(units: Sequence[Unit], results: Sequence[Result]) -> Iterator[NewDeadLetter]:
-    for unit, result in zip(units, results, strict=True):
+def _dead_letters(decided: Sequence[tuple[Unit, Result]]) -> Iterator[NewDeadLetter]:
+    for unit, result in decided:
         match result:
             case Unidentified():
                 yield unit.dead_letter(result.code, result.message)
@@ -139,4 +174,4 @@ def _bury(engine: Engine, unit: Unit, reason: str) -> Committed:
     with engine.begin() as connection:
         letter = unit.dead_letter(DeadLetterCode.PROCESSING_FAILED, f"The command could not be processed: {reason}")
         dead_letters.put(connection, [letter])
-    return Committed(uuid7(), (Failed(reason),))
+    return Committed(uuid7(), ((unit, Failed(reason)),))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 from enrollment.commands import Kind, as_fields, parse_uuid
@@ -26,7 +26,8 @@ class Message:
     headers: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Unit(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Unit:
     """What is applied, split off or kept as one: a single command, or one item of an `apply` message."""
 
     message: Message

@@ -1,7 +1,7 @@
 """What came of each message, in a few words, for Flower and the log."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from enrollment.fold import Record, Repeat, Reused
@@ -13,10 +13,10 @@ from tasks.messages import Message, Unit
 _SHOWN_IDS = 10
 
 
-def summaries(messages: Sequence[Message], units: Sequence[Unit], results: Sequence[Result]) -> list[str]:
+def summaries(messages: Sequence[Message], decided: Iterable[tuple[Unit, Result]]) -> list[str]:
     """Return a line per message: `applied`, `rejected unknown_courses [999]`, or counts for an `apply` message."""
     of_message: list[list[Result]] = [[] for _ in messages]
-    for unit, result in zip(units, results, strict=True):
+    for unit, result in decided:
         of_message[unit.index].append(result)
     return [
         _counts(mine) if message.task == APPLY else _summary(mine[0])

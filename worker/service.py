@@ -12,7 +12,7 @@ from models import dead_letters
 from models.dead_letters import NewDeadLetter
 from models.engine import make_engine
 from models.faults import describe, is_outage
-from tasks.apply import Committed, Result, apply, portions
+from tasks.apply import Arrival, Committed, Result, apply, portions
 from tasks.messages import Message, Unit, units_of
 from tasks.results import summaries
 from worker.publishing import Publisher, connect
@@ -44,26 +44,41 @@ class Service:
 
         Waits as long as the database is away, and calls `keep_alive` about every second meanwhile.
         """
-        first_seen = monotonic()
-        units = units_of(messages)
-        results: list[Result] = []
-        for portion in portions(units):
-            if results:
-                keep_alive()
-            results += self._apply(portion, first_seen, keep_alive)
-        return summaries(messages, units, results)
+        arrival = Arrival()
+        decided: list[tuple[Unit, Result]] = []
+        left: Sequence[Unit] = ()
 
-    def _apply(self, units: Sequence[Unit], first_seen: float, keep_alive: Callable[[], None]) -> list[Result]:
+        def work(units: Sequence[Unit], *, wait: bool) -> Sequence[Unit]:
+            committed = self._apply(units, arrival, keep_alive, wait=wait)
+            decided.extend(pair for each in committed for pair in each.decided)
+            return [unit for each in committed for unit in each.left]
+
+        for portion in portions(units_of(messages)):
+            if decided:
+                keep_alive()
+            left = work([*left, *portion], wait=False)
+        stuck = False
+        while left:
+            if stuck:
+                keep_alive()
+            before = len(left)
+            left = work(left, wait=stuck)
+            stuck = len(left) == before
+        return summaries(messages, decided)
+
+    def _apply(
+        self, units: Sequence[Unit], arrival: Arrival, keep_alive: Callable[[], None], *, wait: bool
+    ) -> list[Committed]:
         committed: list[Committed] = []
 
         def attempt() -> None:
             committed.clear()
-            for transaction in apply(self._engine, units, first_seen):
+            for transaction in apply(self._engine, units, arrival, wait=wait):
                 committed.append(transaction)
                 self._relay.publish(transaction)
 
         self._patiently(attempt, keep_alive)
-        return [result for each in committed for result in each.results]
+        return committed
 
     def bury(self, letters: Sequence[NewDeadLetter], keep_alive: Callable[[], None] = lambda: None) -> None:
         """Keep messages that cannot become commands. Waits as long as the database is away."""

@@ -57,7 +57,9 @@ def counted(connection: Connection) -> Iterator[list[str]]:
 
 def process(connection: Connection, *requests: Request) -> None:
     """Do what the worker does with one batch."""
-    students = ledger.lock_students(connection, {r.student_id for r in requests if r.student_id is not None})
+    students, _ = ledger.lock_students(
+        connection, {r.student_id for r in requests if r.student_id is not None}, wait=True
+    )
     courses = {course_id for r in requests for course_id in r.course_ids or ()}
     state, now = ledger.read_state(connection, students, courses, [r.command_id for r in requests])
     folded = fold(state, requests, now)

@@ -1,0 +1,94 @@
+"""Students that another batch holds are left for a transaction of their own, and everything else goes on."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from time import monotonic, sleep
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from enrollment.names import APPLY, ENROLL, UNENROLL
+from tasks import apply
+from tests.integration.conftest import message
+from worker.service import Service
+
+Rows = Callable[..., list[tuple[Any, ...]]]
+Events = Callable[[], list[dict[str, Any]]]
+
+
+@contextmanager
+def busy(engine: Engine, *students: int) -> Iterator[None]:
+    """Hold students as another worker's transaction does."""
+    with engine.begin() as connection:
+        connection.execute(text("SELECT FROM students WHERE id = ANY(:ids) FOR NO KEY UPDATE"), {"ids": list(students)})
+        yield
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = monotonic() + 10
+    while not condition():
+        assert monotonic() < end, "waited in vain"
+        sleep(0.01)
+
+
+def test_the_others_are_applied_and_told_while_a_student_is_busy(
+    service: Service, engine: Engine, rows: Rows, events: Events
+) -> None:
+    sent = [message(ENROLL, 1, [10]), message(ENROLL, 2, [11]), message(ENROLL, 77, [10]), message(ENROLL, "x", [10])]
+    with ThreadPoolExecutor(1) as pool, busy(engine, 1):
+        outcomes = pool.submit(service.handle, sent)
+        until(lambda: len(events()) == 3)
+        assert rows("student_id, course_id", "student_courses") == [(2, 11)]
+        assert not outcomes.done()
+    assert outcomes.result() == [
+        "applied",
+        "applied",
+        "rejected unknown_student [77]",
+        "rejected invalid_command [student_id]",
+    ]
+    assert rows("student_id, course_id", "student_courses") == [(1, 10), (2, 11)]
+    assert [event["data"]["student_id"] for event in events()][-1] == 1
+    assert rows("*", "outbox") == []
+
+
+def test_commands_without_a_stamp_keep_their_order_whoever_is_busy_in_between(
+    service: Service, engine: Engine, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apply, "MAX_PAIRS", 4)  # two commands in a transaction
+    sent = [message((ENROLL, UNENROLL)[n % 2], 1 + n % 3, [10]) for n in range(12)]
+    with ThreadPoolExecutor(1) as pool, busy(engine, 2):
+        outcomes = pool.submit(service.handle, sent)
+        until(lambda: len(rows("*", "commands")) == 8)
+        assert not outcomes.done()
+    assert outcomes.result() == ["applied"] * 12
+    stamps = {str(id_): issued_at for id_, issued_at in rows("command_id, issued_at", "commands")}
+    for student in range(3):
+        mine = [stamps[command.task_id] for command in sent[student::3]]
+        assert mine == sorted(set(mine)), "in order of arrival, no two alike"
+    assert rows("student_id, course_id", "student_courses") == [(2, 10)]
+
+
+def test_of_two_commands_under_one_id_the_first_stands_though_its_student_is_busy(
+    service: Service, engine: Engine, rows: Rows
+) -> None:
+    first = message(ENROLL, 1, [10])
+    second = message(ENROLL, 2, [11], task_id=first.task_id)
+    with ThreadPoolExecutor(1) as pool, busy(engine, 1):
+        outcomes = pool.submit(service.handle, [first, second, message(ENROLL, 3, [12])])
+        until(lambda: rows("*", "commands"))
+    assert outcomes.result() == ["applied", "dead letter command_id_reused", "applied"]
+    assert rows("student_id, course_id", "student_courses") == [(1, 10), (3, 12)]
+
+
+def test_an_apply_message_of_which_some_students_are_busy_is_told_as_one(service: Service, engine: Engine) -> None:
+    commands = [
+        {"command_id": message().task_id, "command": "enroll", "student_id": student, "course_ids": [10]}
+        for student in (1, 2, 3, 1)
+    ]
+    with ThreadPoolExecutor(1) as pool, busy(engine, 1, 2):
+        outcomes = pool.submit(service.handle, [message(APPLY, commands=commands)])
+        sleep(0.2)
+        assert not outcomes.done()
+    assert outcomes.result() == ["4 applied"]
