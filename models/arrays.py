@@ -3,16 +3,26 @@
 psycopg dumps a list element by element; one joined string is several times cheaper and says the same.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 def plain(values: Iterable[object]) -> str:
-    """Return the array literal of values whose text needs no quotes: integers, UUIDs, and times from `isoformat`."""
+    """Return the array literal of values whose text needs no quotes: integers, UUIDs, times; none of them None."""
+    return "{" + ",".join(map(str, values)) + "}"
+
+
+def nullable(values: Iterable[object]) -> str:
+    """Return what `plain` does, with NULL for None."""
     return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
 
 
+def nested(rows: Iterable[Collection[int] | None]) -> str:
+    """Return the array literal of texts that are themselves array literals of integers, with NULL for None."""
+    return "{" + ",".join(["NULL" if row is None else f'"{plain(row)}"' if row else '"{}"' for row in rows]) + "}"
+
+
 def quoted(values: Iterable[str | None]) -> str:
-    """Return the array literal of any texts."""
+    """Return the array literal of any texts, with NULL for None."""
     return "{" + ",".join(["NULL" if value is None else _quote(value) for value in values]) + "}"
 
 

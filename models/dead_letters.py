@@ -11,7 +11,7 @@ from sqlalchemy import Connection, TextClause, text
 
 from enrollment.commands import MAX_ID
 from enrollment.errors import DeadLetterCode, UnknownDeadLetter
-from models.arrays import plain, quoted
+from models.arrays import nullable, plain, quoted
 
 # A message delivered again is the same dead letter: the first row stands. And a command whose acknowledgement was lost
 # may come again after it was processed; that it then expired, say, makes it no dead letter. But one that was replayed,
@@ -67,10 +67,10 @@ def put(connection: Connection, letters: Sequence[NewDeadLetter]) -> None:
             "keys": quoted(storable(letter.key) for letter in letters),
             "codes": plain(letter.code for letter in letters),
             "messages": quoted(storable(letter.message) for letter in letters),
-            "commands": plain(letter.command_id for letter in letters),
+            "commands": nullable(letter.command_id for letter in letters),
             "tasks": quoted(None if letter.task is None else storable(letter.task) for letter in letters),
             "payloads": quoted(storable(letter.payload) for letter in letters),
-            "contents": plain(None if letter.content is None else letter.content.hex() for letter in letters),
+            "contents": nullable(None if letter.content is None else letter.content.hex() for letter in letters),
             "headers": quoted(json.dumps(dict(letter.headers), default=repr) for letter in letters),
         },
     )
@@ -115,6 +115,7 @@ _COUNTS: Final = text(f"""
 _NEWEST: Final = text(f"""
     SELECT {_COLUMNS} FROM dead_letters
      WHERE (CAST(:code AS text) IS NULL OR code = :code) AND {_OPEN}
+       AND (CAST(:before AS bigint) IS NULL OR id < CAST(:before AS bigint))
      ORDER BY id DESC LIMIT CAST(:limit AS bigint)
 """)
 _OPEN_IDS: Final = text(f"""
@@ -137,9 +138,12 @@ def counts(connection: Connection) -> list[CodeCount]:
     return [CodeCount._make(row) for row in connection.execute(_COUNTS)]
 
 
-def newest(connection: Connection, *, code: str | None = None, limit: int = 10) -> list[DeadLetter]:
-    """Return the newest open dead letters (of one code), the newest first."""
-    return [_letter(row) for row in connection.execute(_NEWEST, {"code": code, "limit": limit})]
+def newest(
+    connection: Connection, *, code: str | None = None, before: int | None = None, limit: int = 10
+) -> list[DeadLetter]:
+    """Return the newest open dead letters (of one code, with ids below `before`), the newest first."""
+    start = None if before is None else max(0, min(before, MAX_ID))
+    return [_letter(row) for row in connection.execute(_NEWEST, {"code": code, "before": start, "limit": limit})]
 
 
 def open_ids(connection: Connection, *, code: str | None = None) -> list[int]:

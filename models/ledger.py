@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from enrollment.commands import format_time
 from enrollment.fold import BEFORE_ALL, Changes, Pair, Record, Stamp, State, Student
-from models.arrays import plain, quoted
+from models.arrays import nested, nullable, plain, quoted
 
 # In id order, so that two batches with students in common wait for each other instead of deadlocking. NO KEY: rows that
 # refer to a student (foreign keys) are not blocked.
@@ -151,20 +151,20 @@ def write_commands(connection: Connection, records: Sequence[Record]) -> None:
     connection.execute(
         _PUT_COMMANDS,
         {
-            "command_ids": plain(r.command_id.hex for r in records),
-            "commands": plain(r.command for r in records),
-            "students": plain(r.student_id for r in records),
-            "course_ids": quoted(None if r.course_ids is None else plain(r.course_ids) for r in records),
-            "times": plain(None if r.issued_at is None else format_time(r.issued_at) for r in records),
-            "sources": quoted(r.source for r in records),
-            "outcomes": plain(r.outcome for r in records),
-            "enrolled": quoted(plain(r.effects.enrolled) for r in records),
-            "unenrolled": quoted(plain(r.effects.unenrolled) for r in records),
-            "unchanged": quoted(plain(r.effects.unchanged) for r in records),
-            "superseded": quoted(plain(r.effects.superseded) for r in records),
-            "errors": quoted(_errors(r) for r in records),
+            "command_ids": plain([r.command_id.hex for r in records]),
+            "commands": nullable([r.command for r in records]),
+            "students": nullable([r.student_id for r in records]),
+            "course_ids": nested([r.course_ids for r in records]),
+            "times": nullable([None if r.issued_at is None else format_time(r.issued_at) for r in records]),
+            "sources": quoted([r.source for r in records]),
+            "outcomes": plain([r.outcome for r in records]),
+            "enrolled": nested([r.effects.enrolled for r in records]),
+            "unenrolled": nested([r.effects.unenrolled for r in records]),
+            "unchanged": nested([r.effects.unchanged for r in records]),
+            "superseded": nested([r.effects.superseded for r in records]),
+            "errors": quoted([_errors(r) for r in records]),
             "processed_at": records[0].processed_at,
-            "hashes": plain(r.content_hash.hex() for r in records),
+            "hashes": plain([r.content_hash.hex() for r in records]),
         },
     )
 
@@ -174,13 +174,13 @@ def _errors(record: Record) -> str:
 
 
 def _pairs(pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:
-    return {"students": plain(pair[0] for pair in pairs), "courses": plain(pair[1] for pair in pairs)}
+    return {"students": plain([pair[0] for pair in pairs]), "courses": plain([pair[1] for pair in pairs])}
 
 
 def _stamped_pairs(pairs: Sequence[tuple[int, int, Stamp]]) -> dict[str, Any]:
     return {
-        "students": plain(pair[0] for pair in pairs),
-        "courses": plain(pair[1] for pair in pairs),
-        "times": plain(format_time(pair[2].issued_at) for pair in pairs),
-        "commands": plain(pair[2].command_id.hex for pair in pairs),
+        "students": plain([pair[0] for pair in pairs]),
+        "courses": plain([pair[1] for pair in pairs]),
+        "times": plain([format_time(pair[2].issued_at) for pair in pairs]),
+        "commands": plain([pair[2].command_id.hex for pair in pairs]),
     }

@@ -135,7 +135,10 @@ class DeadLetter(Base):
     """A message that is not a valid command, or that could not be processed; kept until a person decides."""
 
     __tablename__ = "dead_letters"
-    __table_args__ = (Index("dead_letters_code_id_idx", "code", "id"),)
+    __table_args__ = (
+        Index("dead_letters_code_id_idx", "code", "id"),
+        Index("dead_letters_command_id_idx", "command_id"),
+    )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     message_key: Mapped[str] = mapped_column(unique=True)  # one dead letter per message, however often it is delivered
