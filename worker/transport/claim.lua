@@ -23,6 +23,7 @@ redis.call('HLEN', deliveries)
 local clock = redis.call('TIME')
 local now = clock[1] .. '.' .. string.format('%06d', tonumber(clock[2]))
 local taken, count, bytes = {}, 0, 0
+local PAGE = 200 -- messages that are moved at once
 local COMPANY = 50 -- most messages that come together for the second time: the next death delays no more than these
 local suspects, of_queue = false, {} -- whether what is taken fell silent with a worker; how much of each queue
 
@@ -32,8 +33,7 @@ local function fits(text)
   return count < limit and (count == 0 or bytes + #text <= max_bytes)
 end
 
-local function take(tag, message, list, attempts, begun, how)
-  redis.call('ZADD', index, now, tag)
+local function note(tag, message, list, attempts, begun, how)
   count, bytes = count + 1, bytes + #message
   for _, value in ipairs({tag, message, list, attempts, begun, how}) do taken[#taken + 1] = value end
 end
@@ -60,7 +60,8 @@ local function claim_again(tag, score, entry)
   local message = string.sub(entry, 2, -(ending + 1))
   if not own then redis.call('HSET', unacked, tag, '[' .. message .. own_end(queue)) end
   redis.call('HSET', deliveries, tag, attempts)
-  take(tag, message, (queue - 1) * steps + 1, attempts, redis.call('HGET', deliveries, tag .. ':begun') or 0, 'again')
+  redis.call('ZADD', index, now, tag)
+  note(tag, message, (queue - 1) * steps + 1, attempts, redis.call('HGET', deliveries, tag .. ':begun') or 0, 'again')
   suspects, of_queue[queue] = suspect, company + 1
   return attempts > 1
 end
@@ -85,17 +86,25 @@ if suspects then return taken end -- nothing that is new shares their fate
 -- Takes up to `room` messages off a list. Returns how many more could have been taken.
 local function drain(queue, list, room)
   while room > 0 and count < limit do
-    local message = redis.call('RPOP', KEYS[3 + list])
-    if not message then break end
-    if not fits(message) then
-      redis.call('RPUSH', KEYS[3 + list], message)
-      limit = count
-      break
+    local messages = redis.call('RPOP', KEYS[3 + list], math.min(room, limit - count, PAGE))
+    if not messages then break end
+    local entries, scores = {}, {}
+    for i, message in ipairs(messages) do
+      if not fits(message) then
+        for back = #messages, i, -1 do redis.call('RPUSH', KEYS[3 + list], messages[back]) end
+        limit = count
+        break
+      end
+      local tag = prefix .. count
+      entries[#entries + 1], entries[#entries + 2] = tag, '[' .. message .. own_end(queue)
+      scores[#scores + 1], scores[#scores + 2] = now, tag
+      note(tag, message, list, 0, 0, 'fresh')
+      room = room - 1
     end
-    local tag = prefix .. count
-    redis.call('HSET', unacked, tag, '[' .. message .. own_end(queue))
-    take(tag, message, list, 0, 0, 'fresh')
-    room = room - 1
+    if #entries > 0 then
+      redis.call('HSET', unacked, unpack(entries))
+      redis.call('ZADD', index, unpack(scores))
+    end
   end
   return room
 end
