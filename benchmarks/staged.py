@@ -21,7 +21,7 @@ STAGES: Final[dict[str, tuple[str, ...]]] = {
     "lock and read": ("models.ledger:lock_students", "models.ledger:read_state"),
     "fold": ("tasks.apply:fold",),
     "write rows": ("models.ledger:write_changes",),
-    "write commands, outbox": ("models.ledger:write_commands", "models.outbox:put"),
+    "write commands, outbox": ("models.ledger:write_commands",),
     "commit": ("sqlalchemy.engine.default:DefaultDialect.do_commit",),
     "make events": ("worker.publishing:event_json",),
     "publish": ("worker.publishing:Publisher.publish",),

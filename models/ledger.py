@@ -67,6 +67,7 @@ _PUT_REPLACED: Final = text("""
 """)
 # In id order, for the same reason as the lock: another batch may hold the same command id under another student.
 _PUT_COMMANDS: Final = text("""
+      WITH owed AS (INSERT INTO outbox (batch_id, command_ids) VALUES (:batch_id, CAST(:command_ids AS uuid[])))
     INSERT INTO commands (command_id, command, student_id, course_ids, issued_at, source, outcome,
                           enrolled, unenrolled, unchanged, superseded, errors, processed_at, content_hash)
     SELECT command_id, command, student_id, course_ids::bigint[], issued_at, source, outcome, enrolled::bigint[],
@@ -146,11 +147,15 @@ def write_changes(connection: Connection, changes: Changes) -> None:
         )
 
 
-def write_commands(connection: Connection, records: Sequence[Record]) -> None:
-    """Write the records of a batch. Raises IntegrityError when one of the ids was taken in the meantime."""
+def write_commands(connection: Connection, records: Sequence[Record], batch_id: UUID) -> None:
+    """Write the records of a batch, and into the outbox that their events are to be published.
+
+    Raises IntegrityError when one of the ids was taken in the meantime.
+    """
     connection.execute(
         _PUT_COMMANDS,
         {
+            "batch_id": batch_id,
             "command_ids": plain([r.command_id.hex for r in records]),
             "commands": nullable([r.command for r in records]),
             "students": nullable([r.student_id for r in records]),

@@ -11,11 +11,12 @@ from enrollment.fold import Record
 from models.arrays import plain
 from models.records import RECORD_COLUMNS, record_of
 
-_PUT: Final = text("INSERT INTO outbox (batch_id, command_ids) VALUES (:batch_id, CAST(:commands AS uuid[]))")
-_TAKE: Final = text("DELETE FROM outbox WHERE batch_id = ANY(CAST(:batches AS uuid[]))")
 # Forgetting a settlement is harmless (the batch is published again and the check in Redis drops it), so it need not
 # wait for the disk.
-_HURRY: Final = text("SET LOCAL synchronous_commit = off")
+_TAKE: Final = text("""
+    DELETE FROM outbox
+     WHERE batch_id = ANY(CAST(:batches AS uuid[])) AND set_config('synchronous_commit', 'off', true) = 'off'
+""")
 # One relay at a time, until the end of the transaction: that keeps the order of commit.
 _ONE_RELAY: Final = text("SELECT pg_try_advisory_xact_lock(hashtext('enrollment relay'))")
 _PENDING: Final = text("""
@@ -39,14 +40,8 @@ class Pending:
     records: tuple[Record, ...]
 
 
-def put(connection: Connection, batch_id: UUID, command_ids: Sequence[UUID]) -> None:
-    """Note, in the transaction of the batch, that its events are to be published."""
-    connection.execute(_PUT, {"batch_id": batch_id, "commands": plain(command_ids)})
-
-
 def settle(connection: Connection, batch_ids: Sequence[UUID]) -> None:
-    """Strike off batches whose events are on the stream."""
-    connection.execute(_HURRY)
+    """Strike off batches whose events are on the stream. In one round trip, where `connection` commits by itself."""
     connection.execute(_TAKE, {"batches": plain(batch_ids)})
 
 

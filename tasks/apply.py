@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 from enrollment.errors import DeadLetterCode
 from enrollment.fold import STEP, Record, Repeat, Reused, Verdict, fold
 from enrollment.parsing import Invalid, Request, Unidentified
-from models import dead_letters, ledger, outbox
+from models import dead_letters, ledger
 from models.dead_letters import NewDeadLetter
 from models.faults import describe, is_conflict, is_outage, is_too_much
 from tasks.messages import Unit
@@ -120,8 +120,7 @@ def _apply(engine: Engine, units: Sequence[Unit], arrival: Arrival, *, wait: boo
         committed = Committed(uuid7(), tuple(decided), tuple(left))
         records = committed.records
         if records:
-            ledger.write_commands(connection, records)
-            outbox.put(connection, committed.batch_id, [record.command_id for record in records])
+            ledger.write_commands(connection, records, committed.batch_id)
         dead_letters.put(connection, list(_dead_letters(decided)))
     return committed
 

@@ -1,6 +1,6 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Connection, Engine, text
@@ -110,7 +110,7 @@ def test_unknown_courses_are_left_out(connection: Connection) -> None:
 def test_the_commands_of_a_student_come_newest_first_page_by_page(connection: Connection) -> None:
     start = datetime(2026, 1, 31, tzinfo=UTC)
     records = [record for minute in (3, 1, 5, 2, 4) for record in _records(start + timedelta(minutes=minute), minute)]
-    ledger.write_commands(connection, records)
+    ledger.write_commands(connection, records, uuid4())
     first, place = finding.commands_of(connection, 1, limit=2)
     assert place == Place(start + timedelta(minutes=4), UUID(int=4))
     second, place = finding.commands_of(connection, 1, limit=3, before=place)

@@ -64,7 +64,8 @@ def process(connection: Connection, *requests: Request) -> None:
     state, now = ledger.read_state(connection, students, courses, [r.command_id for r in requests])
     folded = fold(state, requests, now)
     ledger.write_changes(connection, folded.changes)
-    ledger.write_commands(connection, [verdict for verdict in folded.verdicts if isinstance(verdict, Record)])
+    records = [verdict for verdict in folded.verdicts if isinstance(verdict, Record)]
+    ledger.write_commands(connection, records, uuid4())
     connection.commit()
 
 
