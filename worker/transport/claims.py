@@ -77,6 +77,7 @@ class _Script:
 
 
 _CLAIM: Final = _Script("claim.lua")
+_ACKNOWLEDGE: Final = _Script("acknowledge.lua")
 _RELEASE: Final = _Script("release.lua")
 _TOUCH: Final = _Script("touch.lua")
 
@@ -118,12 +119,8 @@ class Claims:
 
     def acknowledge(self, tags: Sequence[str]) -> None:
         """Forget these messages: they are done with. Works on a server that is out of memory, too."""
-        index, unacked, deliveries = self._keys
-        pipeline = self._client().pipeline(transaction=True)
-        pipeline.zrem(index, *tags)
-        pipeline.hdel(unacked, *tags)
-        pipeline.hdel(deliveries, *tags, *(f"{tag}:begun" for tag in tags))
-        _refusals_as_disconnects(pipeline.execute)
+        if tags:
+            self._run(_ACKNOWLEDGE, [], tags)
 
     def begin(self, claims: Iterable[Claim]) -> None:
         """Note that work begins on messages that workers fell silent with: should it happen again, it may be theirs."""
