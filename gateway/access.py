@@ -7,7 +7,7 @@ import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from time import time
 from typing import Final
 
@@ -99,6 +99,17 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+def network_of(address: str) -> str:
+    """Return what counts as one place when requests are counted: an address, and of IPv6 its network (/64)."""
+    try:
+        it = ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(it, IPv6Address):
+        return str(it)
+    return str(it.ipv4_mapped or IPv6Network((int(it), 64), strict=False))
+
+
 class Session(BaseModel):
     """An administrator who has logged in. `csrf` is to come back with every form."""
 
@@ -107,6 +118,11 @@ class Session(BaseModel):
     name: str
     csrf: str
     expires: int  # seconds since 1970
+
+    @property
+    def id(self) -> str:
+        """What names the session, and is no secret."""
+        return hashlib.sha256(self.csrf.encode()).hexdigest()[:32]
 
     @property
     def source(self) -> str:

@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 
 from gateway import admin, handlers
 from gateway.dependencies import Gateway
 from gateway.describing import describe
-from gateway.guard import Guard
+from gateway.guard import Guard, is_admin
 from gateway.observing import Observer
 from gateway.routes import commands, courses, enrollments, events, operations, students
 from worker import logging
@@ -30,9 +30,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.gateway = gateway
     for module in (enrollments, students, courses, commands, events, operations, admin):
         app.include_router(module.router)
-    handlers.register(app)
+    handlers.register(app, _told)
     describe(app, keys=not gateway.access.local_only)
-    app.add_middleware(Guard, access=gateway.access, buckets=gateway.buckets, max_body=settings.gateway_max_body)
+    app.add_middleware(
+        Guard, access=gateway.access, buckets=gateway.buckets, max_body=settings.gateway_max_body, refusal=_told
+    )
     app.add_middleware(Observer, metrics=gateway.metrics)
     return app
 
@@ -42,6 +44,13 @@ def from_environment() -> FastAPI:
     settings = Settings.load()
     logging.configure(settings.log_level, settings.log_format)
     return create_app(settings)
+
+
+def _told(request: Request, error: Exception) -> Response:
+    """Return an error as whoever asked reads it. Raises what nobody foresaw."""
+    if is_admin(request.url.path):
+        return admin.error_page(request, error)
+    return handlers.problem_of(request, error).response()
 
 
 @asynccontextmanager

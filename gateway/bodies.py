@@ -56,11 +56,13 @@ class Difference(BaseModel):
     """Courses to add, courses to take away, or both; no course is in both."""
 
     model_config = _examples(
-        {"add": [103], "remove": [101, 102]}, anyOf=[{"required": ["add"]}, {"required": ["remove"]}]
+        {"add": [103], "remove": [101, 102]},
+        {"add": [103], "remove": []},
+        anyOf=[{"required": [field], "properties": {field: {"minItems": 1}}} for field in ("add", "remove")],
     )
 
-    add: Annotated[SomeCourses, Field(description="Courses to enroll the student in.")] = ()
-    remove: Annotated[SomeCourses, Field(description="Courses to unenroll the student from.")] = ()
+    add: Annotated[AnyCourses, Field(description="Courses to enroll the student in.")] = ()
+    remove: Annotated[AnyCourses, Field(description="Courses to unenroll the student from.")] = ()
 
     @model_validator(mode="after")
     def _some_and_apart(self) -> Self:

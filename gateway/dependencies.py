@@ -8,9 +8,10 @@ from redis.asyncio import Redis
 
 from gateway.access import Access, Client, Sessions
 from gateway.limits import Buckets
-from gateway.memory import Memory
+from gateway.memory import Ended, Memory
 from gateway.metrics import Metrics
-from gateway.reading import Reader
+from gateway.readiness import Readiness
+from gateway.reading import CONNECTIONS, Reader
 from gateway.sending import Outbound
 from gateway.stream import Stream, connect
 from gateway.waiting import Listener
@@ -26,19 +27,22 @@ class Gateway:
     redis: Redis
     access: Access
     sessions: Sessions
+    ended: Ended
     buckets: Buckets
     read: Reader
+    probe: Reader  # of `readiness` alone
     outbound: Outbound
     listener: Listener
     memory: Memory
     metrics: Metrics
+    readiness: Readiness
     writer: Writer
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
         """Return a gateway for these settings. Nothing is connected yet. Raises SettingsError."""
         redis = connect(settings.require_events_url())
-        read = Reader.connect(settings.require_database_url())
+        read, probe = (Reader.connect(settings.require_database_url(), connections=n) for n in (CONNECTIONS, 1))
         outbound = Outbound(settings.require_broker_url())
         listener = Listener(Stream(redis, settings.events_stream))
         memory, metrics = Memory(redis, settings.events_stream), Metrics(listener)
@@ -48,12 +52,15 @@ class Gateway:
             redis=redis,
             access=Access(settings.gateway_keys),
             sessions=Sessions(settings.gateway_admins, secret.get_secret_value() if secret else None),
+            ended=Ended(redis, settings.events_stream),
             buckets=Buckets(settings.gateway_rate),
             read=read,
+            probe=probe,
             outbound=outbound,
             listener=listener,
             memory=memory,
             metrics=metrics,
+            readiness=Readiness(probe, outbound, listener),
             writer=Writer(read, outbound, listener, memory, metrics),
         )
 
@@ -63,6 +70,7 @@ class Gateway:
         await self.redis.aclose()
         self.outbound.close()
         self.read.close()
+        self.probe.close()
 
 
 def gateway_of(request: Request) -> Gateway:

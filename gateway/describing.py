@@ -75,17 +75,12 @@ WRITE: Final[Responses] = {
 }
 EVENTS: Final[Responses] = {
     200: {
-        "description": "Server-sent events, without end.",
+        "description": "Server-sent events, without end. An event named `missed` says that some are gone for good.",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     },
     **problems(_UNPROCESSABLE),
 }
-READY: Final[Responses] = {
-    503: {
-        "description": "A part is away.",
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Readiness"}}},
-    }
-}
+READY: Final = problems({503: "A part is away; `database`, `broker` and `events` say which."})
 METRICS: Final[Responses] = {
     200: {"description": "Prometheus's text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 }
@@ -120,7 +115,9 @@ def _completed(document: dict[str, Any], keys: bool) -> dict[str, Any]:  # noqa:
     document["paths"] = {path: item for path, item in document["paths"].items() if not is_admin(path)}
     for path, item in document["paths"].items():
         for operation in item.values():
-            if path not in OPEN:
+            if path in OPEN:
+                operation["responses"].update({"429": problems(_OF_ALL)[429]})
+            else:
                 operation["security"] = [{"bearer": []}, {"key": []}] if keys else []
                 operation["responses"].update({str(status): it for status, it in problems(_OF_ALL).items()})
     return document

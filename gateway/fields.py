@@ -19,6 +19,14 @@ def _digits(value: Any) -> Any:
     return value
 
 
+def _page_size(value: Any) -> Any:
+    """Say the limits in one sentence, however they were missed."""
+    short = isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= len(str(MAX_PAGE))
+    if not (short and 1 <= int(value) <= MAX_PAGE):
+        raise ValueError(f"from 1 to {MAX_PAGE} on a page; the next page is asked for with `after`")
+    return value
+
+
 StudentId = Annotated[int, Path(ge=1, le=MAX_ID, examples=[42], description="The student."), BeforeValidator(_digits)]
 CourseId = Annotated[int, Path(ge=1, le=MAX_ID, examples=[101], description="The course."), BeforeValidator(_digits)]
 CommandId = Annotated[UUID, Path(description="The command."), BeforeValidator(parse_uuid)]
@@ -28,7 +36,7 @@ After = Annotated[
     BeforeValidator(_digits),
 ]
 Limit = Annotated[
-    int, Query(ge=1, le=MAX_PAGE, description="How many there may be on the page."), BeforeValidator(_digits)
+    int, Query(ge=1, le=MAX_PAGE, description="How many there may be on the page."), BeforeValidator(_page_size)
 ]
 # Described here and read from the request, where it may stand more than once.
 Prefer = Annotated[

@@ -1,18 +1,22 @@
 """Before any route: who asks, how often, how much, and in what form."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.access import Access
+from gateway.access import Access, network_of
 from gateway.limits import Buckets
 from gateway.problems import Problem
 from worker import access
 
 OPEN: Final = ("/healthz", "/readyz", "/openapi.json")
 ADMIN: Final = "/admin"  # has its own login, and forms
+STATIC: Final = "/admin/static/"
 _READING: Final = ("GET", "HEAD", "OPTIONS")
 _BODY_SECONDS: Final = 10.0  # for a request to arrive
 
@@ -20,8 +24,17 @@ _BODY_SECONDS: Final = 10.0  # for a request to arrive
 class Guard:
     """ASGI middleware. What it lets through has `request.state.client` and a body that is there already."""
 
-    def __init__(self, app: ASGIApp, *, access: Access, buckets: Buckets, max_body: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        access: Access,
+        buckets: Buckets,
+        max_body: int,
+        refusal: Callable[[Request, Problem], Response],
+    ) -> None:
         self._app = app
+        self._refusal = refusal
         self._access = access
         self._buckets = buckets
         self._max_body = max_body
@@ -35,7 +48,7 @@ class Guard:
             self._admit(scope)
             body = await self._body(scope, receive)
         except Problem as problem:
-            await problem.response()(scope, receive, send)
+            await self._refusal(Request(scope), problem)(scope, receive, send)
             return
         await self._app(scope, _replaying(body, receive), send)
 
@@ -43,18 +56,20 @@ class Guard:
         """Raises a Problem: 401, 403, 429."""
         headers = Headers(scope=scope)
         address = scope["client"][0] if scope.get("client") else None
-        path: str = scope["path"]
+        network, path = network_of(address or ""), scope["path"]
         if path in OPEN:
+            self._buckets.take(f"open {network}")
             return
         if is_admin(path):
-            self._buckets.take(f"address {address}")
+            # Styles have a bucket of their own, so that the page that says "too many requests" has one.
+            self._buckets.take(f"{'static' if path.startswith(STATIC) else 'address'} {network}")
             if self._access.local_only:
                 self._access.client_of(headers, address)
             return
         try:
             client = self._access.client_of(headers, address)
         except Problem:
-            self._buckets.take(f"address {address}")  # who guesses keys is slowed down
+            self._buckets.take(f"address {network}")  # who guesses keys is slowed down
             raise
         self._buckets.take(f"client {client.name}")
         client.require(access.Scope.READ if scope["method"] in _READING else access.Scope.WRITE)

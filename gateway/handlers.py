@@ -1,6 +1,6 @@
 """From every error to its problem."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -41,8 +41,12 @@ _UNKNOWN: Final[Mapping[type[EnrollmentError], str]] = {
 }
 
 
-def register(app: FastAPI) -> None:
-    """Let every error be answered by its problem."""
+def register(app: FastAPI, tell: Callable[[Request, Exception], Response]) -> None:
+    """Let every error be answered as `tell` says: by its problem, or by a page that tells it."""
+
+    async def told(request: Request, error: Exception) -> Response:
+        return tell(request, error)
+
     for kind in (
         Problem,
         EnrollmentError,
@@ -52,11 +56,7 @@ def register(app: FastAPI) -> None:
         PoolTimeout,
         RedisError,
     ):
-        app.add_exception_handler(kind, _answer)
-
-
-async def _answer(request: Request, error: Exception) -> Response:
-    return problem_of(request, error).response()
+        app.add_exception_handler(kind, told)
 
 
 def problem_of(request: Request, error: Exception) -> Problem:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Annotated, Any, Final
 
@@ -40,13 +41,12 @@ class Submission:
 
     async def __call__(self, *wishes: Wish) -> Response:
         """Send the wishes, wait for what comes of them, and return the answer. Raises a Problem for a rejection."""
-        if len(wishes) > 1:
-            await self._require_all(wishes)
         submitted = await self.gateway.writer.submit(
             wishes,
             source=self.client.source,
             wait=self.preference.wait,
             command_id=repeatable_id(self.client.name, self.request, self.key) if self.key else None,
+            check=partial(self._require_all, wishes) if len(wishes) > 1 else None,
         )
         student_id, headers = wishes[0].student_id, self.preference.headers
         if submitted.events is None:

@@ -22,6 +22,7 @@ class Outbound:
         for _ in range(CONNECTIONS):
             self._clients.put(Client(broker_url, patience=PATIENCE))
         self._limiter = CapacityLimiter(CONNECTIONS)
+        self._checks = CapacityLimiter(1)  # of its own: nobody who asks for a sign of life holds up a write
         self._broker_url = broker_url
 
     async def send(self, commands: Sequence[Command]) -> None:
@@ -30,7 +31,7 @@ class Outbound:
 
     async def check(self) -> None:
         """Ask the broker for a sign of life. Raises what kombu raises."""
-        await to_thread.run_sync(self._check, limiter=self._limiter)
+        await to_thread.run_sync(self._check, limiter=self._checks)
 
     def close(self) -> None:
         """Hang up."""

@@ -3,6 +3,9 @@
 from typing import Any, Final, NamedTuple
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import ResponseError
+
+from worker.streaming import is_gap
 
 _CONNECTIONS: Final = 16  # one listens; the others answer, and a seventeenth question waits
 _BLOCK: Final = 5000  # milliseconds that Redis holds one question open
@@ -14,6 +17,10 @@ class Entry(NamedTuple):
 
     id: str
     event: str
+
+    def text(self) -> str:
+        """Return it as a server-sent event."""
+        return f"id: {self.id}\ndata: {self.event}\n\n"
 
 
 class Stream:
@@ -40,6 +47,15 @@ class Stream:
         """Return what comes after an entry, as soon as it comes; nothing after some seconds."""
         answer = await self._client.xread({self._key: after}, count=PAGE, block=_BLOCK)
         return [entry for _, entries in answer or () for entry in _entries(entries)]
+
+    async def has_gap(self, after: str) -> bool:
+        """Tell whether entries after this one may be gone; a yes may be one entry too early."""
+        try:
+            return is_gap(await self._client.xinfo_stream(self._key), after)
+        except ResponseError as error:
+            if "no such key" in str(error):
+                return True
+            raise
 
     async def page(self, after: str) -> list[Entry]:
         """Return the entries after another that are there already; fewer than PAGE where these are the last."""

@@ -6,7 +6,7 @@ the stream is away nothing arrives, and what waits looks at the stored outcome w
 
 import asyncio
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -20,6 +20,7 @@ from enrollment.events import Event
 from gateway.stream import Entry, Stream
 
 _PAUSES: Final = (0.1, 5.0)  # seconds between attempts while Redis is away: the first, and the longest
+_AGAIN: Final = 0.2  # seconds until the listener is cancelled once more: redis-py may swallow a cancellation
 BACKLOG: Final = 2000  # events a watcher may be behind before it is cut off; it resumes where it was
 
 log = structlog.get_logger(__name__)
@@ -64,6 +65,7 @@ class Listener:
         self._position = ""
         self._waiters: defaultdict[UUID, set[asyncio.Future[Event]]] = defaultdict(set)
         self._watchers: set[Watcher] = set()
+        self._streams: Counter[str] = Counter()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -84,7 +86,22 @@ class Listener:
     @property
     def watching(self) -> int:
         """How many streams of events are open."""
-        return len(self._watchers)
+        return self._streams.total()
+
+    def watching_of(self, client: str) -> int:
+        """How many of them are one client's."""
+        return self._streams[client]
+
+    @contextmanager
+    def counted(self, client: str) -> Iterator[None]:
+        """Count a stream of a client's as open, from before it reads what is past."""
+        self._streams[client] += 1
+        try:
+            yield
+        finally:
+            self._streams[client] -= 1
+            if not self._streams[client]:
+                del self._streams[client]
 
     def start(self) -> None:
         """Start to listen, from what comes next."""
@@ -102,10 +119,9 @@ class Listener:
     async def stop(self) -> None:
         """Let everyone go and hang up."""
         self.release()
-        if self._task is not None:
+        while self._task is not None and not self._task.done():
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait([self._task], timeout=_AGAIN)
 
     @contextmanager
     def expecting(self, command_ids: Sequence[UUID]) -> "Iterator[Expected]":
@@ -155,7 +171,13 @@ class Listener:
     async def _read(self) -> None:
         if not self.live:
             end = await self.stream.end()
-            self._position = self._position or end
+            if not self._position:
+                self._position = end
+            elif self._position != "0-0" and await self.stream.has_gap(self._position):
+                log.warning("events_missed", after=self._position)
+                self._position = end
+                for watcher in self._watchers:  # they come again, and are told
+                    watcher.close()
             self._live.set()
         for entry in await self.stream.next(self._position):
             self._position = entry.id

@@ -1,6 +1,6 @@
 """The write side: commands through the same queue as everyone's, and what came of them."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -63,74 +63,90 @@ class Writer:
         self._now = datetime.min.replace(tzinfo=UTC)  # of the latest request: what is asked later is issued later
 
     async def submit(
-        self, wishes: Sequence[Wish], *, source: str, wait: float, command_id: UUID | None = None
+        self,
+        wishes: Sequence[Wish],
+        *,
+        source: str,
+        wait: float,
+        command_id: UUID | None = None,
+        check: Callable[[], Awaitable[None]] | None = None,
     ) -> Submitted:
         """Send one request's wishes, and wait at most `wait` seconds for what comes of them.
 
-        `command_id` makes them repeatable: the same wishes under it are the same commands. Raises a Problem where
-        other wishes had it first, BrokerAway, redis.RedisError and DBAPIError.
+        `command_id` makes them repeatable: the same wishes under it are the same commands. `check` is called, and may
+        raise, before they are sent for the first time. Raises a Problem where other wishes had the id first,
+        BrokerAway, redis.RedisError and DBAPIError.
         """
         now = self._now = max(datetime.now(UTC), self._now + _STEP)
-        if command_id is None:
-            commands = _commands(wishes, uuid7(), now, source)
-        else:
-            commands = await self._repeatable(wishes, command_id, now, source)
+        commands = _commands(wishes, command_id or uuid7(), now, source)
         ids = [command.command_id for command in commands]
+        since = None  # under a new id there is no older dead letter
         with self._listener.expecting(ids) as expected:
             if command_id is not None:
-                stored = await self._stored(ids)
+                commands, stored = await self._repeatable(commands, check)
                 if stored is not None:
-                    return Submitted(commands, _require_same(commands, stored))
+                    return Submitted(commands, stored)
+                since = await self._read(lookups.clock)
+            elif check is not None:
+                await check()
             await self._outbound.send(commands)
             self._metrics.sent(command.command for command in commands)
-            events = None
-            if wait > 0 and await expected.wait(wait):
-                events = tuple(expected.events())
+            events = tuple(expected.events()) if wait > 0 and await expected.wait(wait) else None
         if events is None and wait > 0:
-            events = await self._looked_up(ids)  # the stream may be away, or have lost the event
+            events = await self._looked_up(ids, since)  # the stream may be away, or have lost the event
         if events is None:
-            await self._remember(commands)
+            await self._remember(commands, since)
             return Submitted(commands, None)
         return Submitted(commands, _require_same(commands, events))
 
-    async def _looked_up(self, command_ids: Sequence[UUID]) -> tuple[Event, ...] | None:
+    async def _repeatable(
+        self, commands: tuple[Command, ...], check: Callable[[], Awaitable[None]] | None
+    ) -> tuple[tuple[Command, ...], tuple[Event, ...] | None]:
+        """Return the commands as they were asked for the first time, and what came of them, if it is known.
+
+        Raises a Problem when they were others.
+        """
+        first = await self._memory.recall(commands[0].command_id)
+        if first is not None:
+            commands = _as_first(commands, first)
+        stored = await self._stored([command.command_id for command in commands])
+        if stored is not None:
+            return commands, _require_same(commands, stored)
+        if check is not None and first is None:  # what was sent before has passed it
+            await check()
+        return _as_first(commands, await self._memory.remember(commands[0].command_id, _sent(commands))), None
+
+    async def _looked_up(self, command_ids: Sequence[UUID], since: datetime | None) -> tuple[Event, ...] | None:
         """Return the outcome of what was sent, if it is known. A database that is away does not unsend it."""
         try:
             events = await self._stored(command_ids)
             if events is None:
-                await self.require_no_failure(command_ids)
+                await self.require_no_failure(command_ids, since)
         except (DBAPIError, PoolTimeout) as error:
             if not is_outage(error):
                 raise
             return None
         return events
 
-    async def require_no_failure(self, command_ids: Sequence[UUID]) -> None:
-        """Raise a Problem, 409, for a command that is a dead letter. To be asked of those without an outcome."""
+    async def require_no_failure(self, command_ids: Sequence[UUID], since: datetime | None = None) -> None:
+        """Raise a Problem, 409, for a command that is a dead letter. To be asked of those without an outcome.
+
+        With `since`, a time of the database, only for one that came from then on: the command was sent again.
+        """
         for command_id in command_ids:
-            failure = await self._read(lookups.failure, command_id)
+            failure = await self._read(lookups.failure, command_id, since)
             if failure is not None:
                 more = {"command_id": str(command_id)}
-                detail = f"{failure.message} It is kept as a dead letter; an administrator can mend and replay it."
+                why = failure.message if failure.message.endswith((".", "!", "?")) else f"{failure.message}."
+                detail = f"{why} It is kept as a dead letter; an administrator can mend and replay it."
                 raise Problem(409, failure.code, detail, more=more)
 
-    async def _repeatable(
-        self, wishes: Sequence[Wish], command_id: UUID, now: datetime, source: str
-    ) -> tuple[Command, ...]:
-        """Return the commands as they were sent the first time. Raises a Problem when they were others."""
-        commands = _commands(wishes, command_id, now, source)
-        mine = Sent(issued_at=now, content=_content(commands))
-        first = await self._memory.remember(command_id, mine)
-        if first.content != mine.content:
-            raise _reused(command_id)
-        return _commands(wishes, command_id, first.issued_at, source)
-
-    async def _remember(self, commands: Sequence[Command]) -> None:
+    async def _remember(self, commands: Sequence[Command], since: datetime | None) -> None:
         """Let `GET /commands/{id}` say that there is such a command; that it was sent matters more."""
         try:
-            for command in commands:
-                issued_at = command.issued_at or datetime.now(UTC)
-                await self._memory.remember(command.command_id, Sent(issued_at=issued_at, content=_content([command])))
+            for position, command in enumerate(commands):
+                sent = _sent([command] if position else commands)
+                await self._memory.renew(command.command_id, sent.model_copy(update={"since": since}))
         except RedisError:
             pass
 
@@ -153,6 +169,17 @@ def _commands(wishes: Sequence[Wish], command_id: UUID, issued_at: datetime, sou
         )
         for position, wish in enumerate(wishes)
     )
+
+
+def _sent(commands: Sequence[Command]) -> Sent:
+    return Sent(issued_at=commands[0].issued_at or datetime.now(UTC), content=_content(commands))
+
+
+def _as_first(commands: Sequence[Command], first: Sent) -> tuple[Command, ...]:
+    """Return the commands as they were asked for the first time. Raises a Problem when they were others."""
+    if first.content != _content(commands):
+        raise _reused(commands[0].command_id)
+    return tuple(command.model_copy(update={"issued_at": first.issued_at}) for command in commands)
 
 
 def _content(commands: Sequence[Command]) -> str:

@@ -74,7 +74,7 @@ def admin(visitor: httpx.Client, cookie: str) -> httpx.Client:
 
 def log_in(client: httpx.Client, password: str = PASSWORD, **more: str) -> httpx.Response:
     token = field(client.get("/admin/login").text, "login_csrf")
-    form = {"login_csrf": token, "name": NAME, "password": password, **more}
+    form = {"login_csrf": token, "name": NAME, "password": password} | more
     return client.post("/admin/login", data=form)
 
 

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from enrollment.errors import EnrollmentError
+from enrollment.names import STREAM
 from worker.access import Admin, ApiKey, no_repeats, read_admins, read_keys
 
 _DATABASE_SCHEMES: Final = ("postgresql", "postgresql+psycopg", "postgres")
@@ -26,7 +27,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     broker_url: SecretStr | None = None
     events_url: Annotated[SecretStr | None, Field(description="Redis of the event stream; default: the broker.")] = None
-    events_stream: Annotated[str, Field(min_length=1, description="The stream's key.")] = "enrollment.events"
+    events_stream: Annotated[str, Field(min_length=1, description="The stream's key.")] = STREAM
     events_maxlen: Annotated[
         int, Field(ge=1000, description="Events kept on the stream, about. One takes some 300 bytes of Redis memory.")
     ] = 1_000_000

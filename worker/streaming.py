@@ -155,6 +155,11 @@ def lost(client: Redis, stream: str, position: str) -> bool:
         info = cast("Mapping[str, Any]", client.xinfo_stream(stream))
     except ResponseError:  # there is no such key
         return position != BEGINNING
+    return is_gap(info, position)
+
+
+def is_gap(info: Mapping[str, Any], position: str) -> bool:
+    """Tell the same from what XINFO STREAM says."""
     if position == BEGINNING:  # Redis before 7 does not count what was added
         return int(info.get("entries-added", info["length"])) > int(info["length"])
     if order(position) > order(info["last-generated-id"]):

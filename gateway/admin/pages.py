@@ -63,9 +63,8 @@ class PageRoute(APIRoute):
             except LoginNeeded:
                 response = _to_login(request)
             except Exception as error:  # noqa: BLE001 - all of them are told as pages
-                response = _error_page(request, error)
-            for name, value in _HEADERS.items():
-                response.headers.setdefault(name, value)
+                response = error_page(request, error)
+            _make_safe(response)
             new = getattr(request.state, "new_session", None)
             if new is not None:
                 keep(request, response, new)
@@ -168,7 +167,8 @@ def _to_login(request: Request) -> Response:
     return see(f"/admin/login?next={quote(at)}" if at not in ("", "/admin") else "/admin/login")
 
 
-def _error_page(request: Request, error: Exception) -> Response:
+def error_page(request: Request, error: Exception) -> Response:
+    """Return an error as a person reads it."""
     try:
         trouble = trouble_of(request, error)
     except Exception as unforeseen:
@@ -178,4 +178,10 @@ def _error_page(request: Request, error: Exception) -> Response:
     template = "_error.html" if is_htmx(request) else "error.html"
     response = render(request, template, status=trouble.status, title=trouble.title, message=trouble.message)
     response.headers.update(trouble.headers)
+    _make_safe(response)
     return response
+
+
+def _make_safe(response: Response) -> None:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)

@@ -14,44 +14,48 @@ from fastapi import Depends, Request
 from starlette.datastructures import FormData
 from starlette.responses import Response
 
-from gateway.access import SESSION_SECONDS, Session, Sessions, is_loopback
+from gateway.access import SESSION_SECONDS, Session, Sessions, is_loopback, network_of
 from gateway.admin.trouble import LoginNeeded, Trouble
 from gateway.dependencies import gateway_of
+from gateway.memory import Ended
 from worker.access import Admin
 
 LOCAL: Final = "local"  # the name of whoever uses the page without a login
-ATTEMPTS: Final = 10  # logins of one address in one window
+ATTEMPTS: Final = 10  # logins from one address (IPv6: network) in one window
+NAME_ATTEMPTS: Final = 30  # logins by one name, from anywhere: more, so that one machine alone keeps nobody out
 WINDOW: Final = 300.0  # seconds
 MAX_FIELDS: Final = 20_000  # of one form; a student of very many courses has a box for each
-_ADDRESSES: Final = 10_000  # remembered at once; the one that tried longest ago is forgotten first
+_REMEMBERED: Final = 10_000  # at once; what was tried longest ago is forgotten first
+_LONGEST: Final = 50  # characters of a name that are remembered; no administrator has as many
 _AT_ONCE: Final = 2  # passwords checked at the same time: each takes memory and a core, on purpose
 
 
 class Attempts:
-    """Counts the logins that were tried, by address. In memory, per process."""
+    """Counts the logins that were tried, by whatever they have in common. In memory, per process."""
 
-    def __init__(self, *, now: Callable[[], float] = monotonic) -> None:
+    def __init__(self, limit: int = ATTEMPTS, *, now: Callable[[], float] = monotonic) -> None:
+        self._limit = limit
         self._now = now
         self._tried: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def take(self, address: str) -> None:
+    def take(self, what: str) -> None:
         """Count one, before it is judged. Raises Trouble when there were too many."""
         now = self._now()
-        tried = self._tried.pop(address, deque())
-        self._tried[address] = tried
+        tried = self._tried.pop(what, deque())
+        self._tried[what] = tried
         while tried and tried[0] <= now - WINDOW:
             tried.popleft()
-        if len(tried) >= ATTEMPTS:
+        if len(tried) >= self._limit:
             seconds = ceil(tried[0] + WINDOW - now)
             headers = {"Retry-After": str(seconds)}
             raise Trouble(429, "Too many attempts", f"Wait {seconds} seconds, then log in again.", headers)
         tried.append(now)
-        if len(self._tried) > _ADDRESSES:
+        if len(self._tried) > _REMEMBERED:
             self._tried.popitem(last=False)
 
-    def forget(self, address: str) -> None:
-        """Forget an address that knew the password."""
-        self._tried.pop(address, None)
+    def forget(self, what: str) -> None:
+        """Forget what was tried by someone who knew the password."""
+        self._tried.pop(what, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,31 +63,45 @@ class Door:
     """What one process knows of logins."""
 
     sessions: Sessions
+    ended: Ended
     with_login: bool
     attempts: Attempts = field(default_factory=Attempts)
+    names: Attempts = field(default_factory=lambda: Attempts(NAME_ATTEMPTS))
     limiter: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_AT_ONCE))
 
     @classmethod
-    def of(cls, sessions: Sessions) -> Self:
+    def of(cls, sessions: Sessions, ended: Ended) -> Self:
         """Return the door for the administrators there are, or for this machine alone where there is none."""
         if sessions.configured:
-            return cls(sessions, with_login=True)
-        return cls(Sessions([Admin.create(LOCAL, secrets.token_urlsafe(32))], None), with_login=False)
+            return cls(sessions, ended, with_login=True)
+        return cls(Sessions([Admin.create(LOCAL, secrets.token_urlsafe(32))], None), ended, with_login=False)
 
     async def log_in(self, address: str, name: str, password: str) -> Session | None:
         """Return a new session, or None. Raises Trouble after too many attempts."""
-        self.attempts.take(address)
+        network, short = network_of(address), name[:_LONGEST]
+        self.attempts.take(network)
+        self.names.take(short)
         session = await to_thread.run_sync(self.sessions.log_in, name, password, limiter=self.limiter)
         if session is not None:
-            self.attempts.forget(address)
+            self.attempts.forget(network)
+            self.names.forget(short)
         return session
+
+    async def log_out(self, session: Session) -> None:
+        """End a session, whoever has a copy of its cookie, at every gateway. Raises redis.RedisError."""
+        await self.ended.add(session.id, session.expires)
+
+    async def is_open(self, session: Session) -> bool:
+        """Tell whether a session goes on: nobody logged out, and its time is not over. Raises redis.RedisError."""
+        return session.expires > time() and not (self.with_login and await self.ended.has(session.id))
 
 
 def door_of(request: Request) -> Door:
     """Return the door of this process."""
     state = request.app.state
     if not hasattr(state, "admin_door"):
-        state.admin_door = Door.of(gateway_of(request).sessions)
+        gateway = gateway_of(request)
+        state.admin_door = Door.of(gateway.sessions, gateway.ended)
     return cast(Door, state.admin_door)
 
 
@@ -97,15 +115,18 @@ def cookie_name(request: Request, name: str) -> str:
     return f"__Host-{name}" if request.url.scheme == "https" else name
 
 
-def session_of(request: Request) -> Session:
-    """Return the session of a request. Raises LoginNeeded; without administrators, Trouble for other machines."""
+async def session_of(request: Request) -> Session:
+    """Return the session of a request. Raises LoginNeeded; without administrators, Trouble for other machines.
+
+    Where Redis is away it cannot be known who logged out: raises redis.RedisError.
+    """
     door = door_of(request)
     if not door.with_login:
         _require_this_machine(request)
     session = door.sessions.session_of(request.cookies.get(cookie_name(request, "enrollment_session")))
+    if door.with_login and (session is None or not await door.is_open(session)):
+        raise LoginNeeded
     if session is None:
-        if door.with_login:
-            raise LoginNeeded
         session = Session(name=LOCAL, csrf=secrets.token_urlsafe(24), expires=int(time()) + SESSION_SECONDS)
         request.state.new_session = session
     request.state.session = session

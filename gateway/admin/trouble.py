@@ -1,14 +1,11 @@
 """What keeps a page from being shown, as a person reads it."""
 
 from collections.abc import Mapping
-from typing import Final
 
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 
 from gateway.handlers import problem_of
-
-_UNAVAILABLE: Final = 503
 
 
 class Trouble(Exception):
@@ -38,11 +35,16 @@ def trouble_of(request: Request, error: Exception) -> Trouble:
     if isinstance(error, RequestValidationError):
         return nothing_here()
     problem = problem_of(request, error)
-    if problem.status == _UNAVAILABLE:
-        what = problem.detail.partition(". ")[0]
-        again = "Try again in a few seconds; a command that did arrive takes effect once."
-        return Trouble(_UNAVAILABLE, "Not now", f"{what}. {again}", problem.headers)
-    if problem.code == "not_found":
-        return nothing_here()
-    title = problem.code.replace("_", " ").capitalize()
-    return Trouble(int(problem.status), title, problem.detail, problem.headers)
+    status, what = int(problem.status), problem.detail.partition(". ")[0]
+    title, message = problem.code.replace("_", " ").capitalize(), problem.detail
+    match problem.code:
+        case "not_found":
+            return nothing_here()
+        case "unavailable":
+            again = "Try again in a few seconds; a command that did arrive takes effect once."
+            title, message = "Not now", f"{what}. {again}"
+        case "too_many_requests":
+            message = f"Wait {problem.headers['Retry-After']} s, then load the page again."
+        case "content_too_large":
+            title, message = "Too much at once", f"{what}. Nothing was changed. Send less of it."
+    return Trouble(status, title, message, problem.headers)

@@ -27,7 +27,8 @@ _MEANINGS: Final[Mapping[str, str]] = {
     DeadLetterCode.REVOKED: "Somebody revoked it before it was processed.",
     DeadLetterCode.EXPIRED: "Its sender gave it a time, which was over before it was processed.",
 }
-_LONGEST: Final = 200_000  # characters of a payload that a page shows
+LONGEST: Final = 200_000  # characters of a payload that can be corrected on a page
+_BEGINNING: Final = 5_000  # characters that are shown of a longer one
 
 
 def iso(value: datetime) -> str:
@@ -51,13 +52,20 @@ def meaning(code: str) -> str:
 
 
 def pretty(payload: str) -> str:
-    """Return JSON with a line per value; anything else as it is."""
+    """Return JSON with a line per value; anything else as it is, and of what is very long the beginning."""
+    if is_long(payload):
+        return f"{payload[:_BEGINNING]}…"
     try:
         text = json.dumps(json.loads(payload), indent=2, ensure_ascii=False)
         text.encode()
     except (ValueError, RecursionError):
         text = payload
-    return text if len(text) <= _LONGEST else payload[:_LONGEST]
+    return payload if is_long(text) else text
+
+
+def is_long(payload: str) -> bool:
+    """Tell whether this is more than a page shows in full."""
+    return len(payload) > LONGEST
 
 
 FILTERS: Final[dict[str, Callable[..., Any]]] = {
@@ -65,5 +73,6 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "moment": moment,
     "sign": sign,
     "meaning": meaning,
+    "is_long": is_long,
     "pretty": pretty,
 }

@@ -1,11 +1,13 @@
 """Lookups of commands."""
 
+from uuid import UUID
+
 from fastapi import APIRouter, Request, Response
 
 from enrollment.errors import UnknownCommand
-from enrollment.events import event_of
+from enrollment.events import Event, event_of
 from gateway.answers import Command, answer, lookup
-from gateway.dependencies import Held
+from gateway.dependencies import Gateway, Held
 from gateway.describing import COMMAND
 from gateway.fields import CommandId, IfNoneMatch, Prefer
 from gateway.preferences import preference_of
@@ -21,15 +23,22 @@ async def get_command(
     """A command and what came of it; `pending` while that is not known. `Prefer: wait=N` waits for it."""
     preference = preference_of(request.headers.getlist("prefer"), 0)
     with gateway.listener.expecting([command_id]) as expected:
-        try:
-            record = await gateway.read(queries.command, command_id)
-        except UnknownCommand:
-            sent = await gateway.memory.recall(command_id)
-            if preference.wait and await expected.wait(preference.wait):
-                return lookup(request, Command.of(expected.events()[0]), preference.headers)
-            await gateway.writer.require_no_failure([command_id])
-            if sent is None:
-                raise
-            headers = {"Cache-Control": "no-store", "Retry-After": "1", **preference.headers}
-            return answer(Command.pending(command_id, sent.issued_at), headers=headers)
-    return lookup(request, Command.of(event_of(record)), preference.headers)
+        event = await _stored(gateway, command_id)
+        if event is None and preference.wait:
+            waited = await expected.wait(preference.wait)
+            event = expected.events()[0] if waited else await _stored(gateway, command_id)  # an event may be lost
+    if event is not None:
+        return lookup(request, Command.of(event), preference.headers)
+    sent = await gateway.memory.recall(command_id)
+    await gateway.writer.require_no_failure([command_id], None if sent is None else sent.since)
+    if sent is None:
+        raise UnknownCommand(command_id)
+    headers = {"Cache-Control": "no-store", "Retry-After": "1", **preference.headers}
+    return answer(Command.pending(command_id, sent.issued_at), headers=headers)
+
+
+async def _stored(gateway: Gateway, command_id: UUID) -> Event | None:
+    try:
+        return event_of(await gateway.read(queries.command, command_id))
+    except UnknownCommand:
+        return None

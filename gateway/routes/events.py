@@ -7,15 +7,15 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Header
 from starlette.responses import Response, StreamingResponse
 
-from gateway.dependencies import Held
+from gateway.dependencies import Held, Who
 from gateway.describing import EVENTS
 from gateway.problems import Problem
-from gateway.stream import PAGE, Entry, Stream
-from gateway.waiting import Listener
+from gateway.waiting import Listener, Watcher
+from gateway.watching import MAX_OF_CLIENT, Missed, has_room, past
+from worker.streaming import order
 
 router = APIRouter(tags=["events"])
 
-MAX_STREAMS: Final = 1000  # per process
 HEARTBEAT: Final = 15.0  # seconds; proxies close what is silent for a minute
 _ID: Final = re.compile(r"(0|[1-9]\d{0,18})(-(0|[1-9]\d{0,18}))?", re.ASCII)
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second is for nginx
@@ -31,55 +31,51 @@ LastEventId = Annotated[
 
 
 @router.get("/events", response_class=StreamingResponse, responses=EVENTS)
-async def watch_events(gateway: Held, last_event_id: LastEventId = None) -> Response:
-    """Every result event as it happens, as server-sent events: `data` is the CloudEvent, `id` resumes after it."""
-    if gateway.listener.watching >= MAX_STREAMS:
+async def watch_events(gateway: Held, client: Who, last_event_id: LastEventId = None) -> Response:
+    """Every result event as it happens, as server-sent events: `data` is the CloudEvent, `id` resumes after it.
+
+    An event named `missed` comes first where events after `Last-Event-ID` may no longer be kept.
+    """
+    if not has_room(gateway.listener, client.name):
         raise Problem(
-            503, "unavailable", "Too many streams of events are open. Try again later.", headers={"Retry-After": "30"}
+            503,
+            "unavailable",
+            f"Too many streams of events are open; a client may have {MAX_OF_CLIENT}. Close some, or try again later.",
+            headers={"Retry-After": "30"},
         )
     if last_event_id is not None:
         await gateway.listener.stream.ping()  # raises what is answered with 503, while that can still be said
-    return StreamingResponse(_stream(gateway.listener, last_event_id), media_type="text/event-stream", headers=_HEADERS)
+    stream = _stream(gateway.listener, client.name, last_event_id)
+    return StreamingResponse(stream, media_type="text/event-stream", headers=_HEADERS)
 
 
-async def _stream(listener: Listener, last: str | None) -> AsyncIterator[str]:
-    yield ": the result events, from here on\n\n"
-    if last is not None:
-        async for entry in _past(listener.stream, last):
-            last = entry.id
-            yield _text(entry)
-    with listener.watched() as watcher:
-        if last is not None:  # what came between the last page and now
-            async for entry in _past(listener.stream, last):
-                last = entry.id
-                yield _text(entry)
-        sent = _order(last)
-        while True:
-            try:
-                entry_or_end = await watcher.get(HEARTBEAT)
-            except TimeoutError:
-                yield ": still here\n\n"
-                continue
-            if entry_or_end is None:
-                return
-            if _order(entry_or_end.id) > sent:
-                yield _text(entry_or_end)
+async def _stream(listener: Listener, client: str, last: str | None) -> AsyncIterator[str]:
+    told: Missed | None = None
+    with listener.counted(client):
+        yield ": the result events, from here on\n\n"
+        if last is not None:
+            async for it in past(listener.stream, last):
+                told, last = (it, it.kept) if isinstance(it, Missed) else (told, it.id)
+                yield it.text()
+        with listener.watched() as watcher:
+            if last is not None:  # what came between the last page and now
+                async for it in past(listener.stream, last):
+                    if it != told:
+                        last = it.kept if isinstance(it, Missed) else it.id
+                        yield it.text()
+            async for text in _live(watcher, order(last or "0")):
+                yield text
 
 
-async def _past(stream: Stream, after: str) -> AsyncIterator[Entry]:
-    entries: list[Entry] = []
+async def _live(watcher: Watcher, sent: tuple[int, int]) -> AsyncIterator[str]:
+    """Give what comes after what was sent, until the watcher is closed."""
     while True:
-        entries = await stream.page(entries[-1].id if entries else after)
-        for entry in entries:
-            yield entry
-        if len(entries) < PAGE:
+        try:
+            entry_or_end = await watcher.get(HEARTBEAT)
+        except TimeoutError:
+            yield ": still here\n\n"
+            continue
+        if entry_or_end is None:
             return
-
-
-def _order(entry_id: str | None) -> tuple[int, int]:
-    time, _, number = (entry_id or "0").partition("-")
-    return int(time), int(number or 0)
-
-
-def _text(entry: Entry) -> str:
-    return f"id: {entry.id}\ndata: {entry.event}\n\n"
+        if order(entry_or_end.id) > sent:
+            yield entry_or_end.text()

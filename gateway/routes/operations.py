@@ -1,8 +1,6 @@
 """For whoever keeps the gateway running."""
 
-import asyncio
-from collections.abc import Awaitable
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
@@ -11,13 +9,10 @@ from gateway import metrics
 from gateway.answers import answer
 from gateway.dependencies import Held
 from gateway.describing import METRICS, READY
-from models import queries
+from gateway.problems import Problem
+from gateway.readiness import Part
 
 router = APIRouter(tags=["operations"])
-
-_PATIENCE: Final = 2.0  # seconds for each part to answer
-
-Part = Literal["ok", "away"]
 
 
 class Health(BaseModel):
@@ -26,10 +21,10 @@ class Health(BaseModel):
     status: Literal["ok"]
 
 
-class Readiness(BaseModel):
-    """Whether requests can be served, and of what they need, which part does not answer."""
+class Ready(BaseModel):
+    """Requests can be served: all that they need answers."""
 
-    status: Annotated[Literal["ok", "unavailable"], Field(examples=["ok"])]
+    status: Annotated[Literal["ok"], Field(examples=["ok"])]
     database: Part
     broker: Part
     events: Part
@@ -41,27 +36,23 @@ async def get_health() -> Response:
     return answer(Health(status="ok"))
 
 
-@router.get("/readyz", response_model=Readiness, responses=READY)
+@router.get("/readyz", response_model=Ready, responses=READY)
 async def get_readiness(gateway: Held) -> Response:
-    """Tell whether requests can be served: the database, the broker and the event stream are asked."""
-    database, broker = await asyncio.gather(
-        _part(gateway.read(queries.courses, limit=1)), _part(gateway.outbound.check())
-    )
-    events: Part = "ok" if gateway.listener.live else "away"
-    ready = database == broker == events == "ok"
-    content = Readiness(status="ok" if ready else "unavailable", database=database, broker=broker, events=events)
-    return answer(content, 200 if ready else 503, {"Cache-Control": "no-store"})
+    """Tell whether requests can be served: the database, the broker and the event stream are asked, once a second."""
+    parts = await gateway.readiness.parts()
+    headers = {"Cache-Control": "no-store"}
+    if parts.away:
+        raise Problem(
+            503,
+            "unavailable",
+            f"No answer from: {', '.join(parts.away)}. Send requests to another gateway, or again in a few seconds.",
+            headers={**headers, "Retry-After": "1"},
+            more=parts._asdict(),
+        )
+    return answer(Ready(status="ok", **parts._asdict()), headers=headers)
 
 
 @router.get("/metrics", response_class=Response, responses=METRICS)
 async def get_metrics(gateway: Held) -> Response:
     """Numbers for Prometheus."""
     return Response(gateway.metrics.text(), media_type=metrics.CONTENT_TYPE)
-
-
-async def _part(question: Awaitable[object]) -> Part:
-    try:
-        await asyncio.wait_for(question, _PATIENCE)
-    except Exception:  # noqa: BLE001 - whatever it is, it is no answer
-        return "away"
-    return "ok"

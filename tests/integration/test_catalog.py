@@ -17,7 +17,7 @@ from models.catalog import (
     upsert_students,
 )
 from models.queries import CourseRow, StudentRow
-from tests.integration.test_queries import counted
+from tests.integration.conftest import counted
 
 
 @pytest.fixture

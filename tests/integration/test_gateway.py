@@ -1,12 +1,16 @@
 """Lookups and writes over HTTP, as a client meets them; the outcome is a real worker's."""
 
 import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from sqlalchemy import text
 
+from gateway.writing import repeatable_id
 from tests.gateway import STUDENTS, Backend, eventually
 
 
@@ -106,7 +110,17 @@ def test_a_body_that_says_no_command_is_refused_with_its_field(http: httpx.Clien
 def test_adding_and_removing_the_same_course_is_refused(http: httpx.Client) -> None:
     answer = http.patch("/students/1/courses", json={"add": [101, 102], "remove": [102]})
     assert "at once: 102" in assert_problem(answer, 422, "invalid_command")["detail"]
-    assert_problem(http.patch("/students/1/courses", json={}), 422, "invalid_command")
+    said: list[dict[str, list[int]]] = [{}, {"add": []}, {"add": [], "remove": []}]
+    for nothing in said:
+        problem = assert_problem(http.patch("/students/1/courses", json=nothing), 422, "invalid_command")
+        assert "say courses to add, courses to remove, or both" in problem["detail"]
+
+
+def test_of_a_change_one_half_may_be_empty(http: httpx.Client, backend: Backend) -> None:
+    courses = f"/students/{backend.new_student()}/courses"
+    assert ids(http.patch(courses, json={"add": [101, 102], "remove": []})) == [101, 102]
+    answer = http.patch(courses, json={"add": [], "remove": [101]})
+    assert (ids(answer), [it["command"] for it in answer.json()["commands"]]) == ([102], ["unenroll"])
 
 
 # --- waiting
@@ -207,6 +221,101 @@ def test_a_key_is_one_command_per_kind_of_request_and_repeats_while_it_is_under_
     assert backend.dead_letters() == before
 
 
+@pytest.fixture
+def short_lived(backend: Backend) -> Iterator[Callable[..., None]]:
+    """Give a function that makes the course 900, or deletes it."""
+
+    def decide(*, there: bool) -> None:
+        with backend.engine.begin() as connection:
+            for table in ("student_courses", "tombstones"):
+                connection.execute(text(f"DELETE FROM {table} WHERE course_id = 900"))
+            connection.execute(text("DELETE FROM courses WHERE id = 900"))
+            if there:
+                connection.execute(text("INSERT INTO courses (id) VALUES (900)"))
+
+    decide(there=True)
+    yield decide
+    decide(there=False)
+
+
+def test_a_repeated_change_has_its_outcome_although_a_course_is_gone(
+    http: httpx.Client, backend: Backend, short_lived: Callable[..., None]
+) -> None:
+    courses, key = f"/students/{backend.new_student()}/courses", {"Idempotency-Key": str(uuid4())}
+    said = {"add": [101, 900], "remove": [102]}
+    first = http.patch(courses, json=said, headers=key)
+    short_lived(there=False)
+    again = http.patch(courses, json=said, headers=key)
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert again.json()["commands"] == first.json()["commands"]
+    assert_problem(http.patch(courses, json=said), 422, "unknown_courses")
+
+
+def test_a_change_that_is_under_way_is_not_judged_again(
+    http: httpx.Client, backend: Backend, short_lived: Callable[..., None]
+) -> None:
+    courses, key = f"/students/{backend.new_student()}/courses", {"Idempotency-Key": str(uuid4())}
+    said = {"add": [101, 900], "remove": [102]}
+    backend.worker.kill()
+    try:
+        sent = http.patch(courses, json=said, headers={**key, "Prefer": "wait=0"})
+        short_lived(there=False)
+        again = http.patch(courses, json=said, headers={**key, "Prefer": "wait=0"})
+    finally:
+        short_lived(there=True)
+        backend.start_worker()
+    assert (sent.status_code, again.status_code) == (202, 202)
+    assert again.json() == sent.json()
+
+
+def test_a_change_that_was_refused_at_once_leaves_its_key_free(
+    http: httpx.Client, backend: Backend, short_lived: Callable[..., None]
+) -> None:
+    courses, key = f"/students/{backend.new_student()}/courses", {"Idempotency-Key": str(uuid4())}
+    short_lived(there=False)
+    assert_problem(http.patch(courses, json={"add": [900], "remove": [101]}, headers=key), 422, "unknown_courses")
+    assert ids(http.patch(courses, json={"add": [102], "remove": [101]}, headers=key)) == [102]
+
+
+# --- dead letters answer for what was sent
+
+
+def bury(backend: Backend, command_id: str, age: str = "0") -> None:
+    with backend.engine.begin() as connection:
+        statement = text("""
+            INSERT INTO dead_letters (message_key, code, message, command_id, payload, headers, received_at)
+            VALUES (gen_random_uuid(), 'expired', 'It came too late', :id, '{}', '{}',
+                    clock_timestamp() - CAST(:age AS interval))
+        """)
+        connection.execute(statement, {"id": command_id, "age": age})
+
+
+def test_a_dead_letter_of_before_does_not_answer_for_a_command_that_is_sent_again(
+    http: httpx.Client, backend: Backend
+) -> None:
+    student, key = backend.new_student(), str(uuid4())
+    courses = f"/students/{student}/courses"
+    command_id = str(repeatable_id("local", "POST /students/{student_id}/courses", key))
+    bury(backend, command_id, "1 hour")
+    bury(backend, command_id, "1 second")
+    said = {"json": {"course_id": 101}, "headers": {"Idempotency-Key": key, "Prefer": "wait=1"}}
+    backend.worker.kill()
+    try:
+        again = http.post(courses, **said)  # type: ignore[arg-type]
+        assert (again.status_code, again.json()["commands"][0]["command_id"]) == (202, command_id)
+        assert http.get(again.headers["location"]).json()["outcome"] == "pending"
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(http.post, courses, **said)  # type: ignore[arg-type]
+            with backend.client() as redis:
+                eventually(lambda: redis.llen("enrollment") == 2)
+            bury(backend, command_id)
+            problem = assert_problem(waiting.result(), 409, "expired")
+        assert_problem(http.get(again.headers["location"]), 409, "expired")
+    finally:
+        backend.start_worker()
+    assert problem["detail"].startswith("It came too late. It is kept as a dead letter; ")
+
+
 # --- lookups
 
 
@@ -254,6 +363,29 @@ def test_a_command_that_became_a_dead_letter_says_so(http: httpx.Client, backend
         _push(redis, lost, headers, [[], {"student_id": 1, "course_ids": [101]}, {}])
     eventually(lambda: http.get(f"/commands/{lost}").status_code != 404)
     assert_problem(http.get(f"/commands/{lost}"), 409, "expired")
+
+
+def test_waiting_for_a_command_finds_an_outcome_whose_event_never_came(http: httpx.Client, backend: Backend) -> None:
+    asked = str(uuid4())
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(http.get, f"/commands/{asked}", headers={"Prefer": "wait=2"})
+        eventually(lambda: "enrollment_gateway_waiters 1.0" in http.get("/metrics").text)
+        with backend.engine.begin() as connection:
+            statement = text("""
+                INSERT INTO commands VALUES (CAST(:id AS uuid), 'enroll', 1, '{101}', now(), 'portal', 'applied',
+                                             '{101}', '{}', '{}', '{}', '[]', now(), '\\x00')
+            """)
+            connection.execute(statement, {"id": asked})
+        answer = waiting.result()
+    assert (answer.status_code, answer.json()["outcome"]) == (200, "applied")
+
+
+def test_a_page_has_a_size_that_is_told_when_it_is_missed(http: httpx.Client) -> None:
+    for path in ("/students", "/courses", "/courses/101/students"):
+        for limit in ("0", "1001", "-1", "x", "", "1" * 5000):
+            problem = assert_problem(http.get(path, params={"limit": limit}), 422, "invalid_request")
+            assert "limit: from 1 to 1000 on a page; the next page is asked for with `after`." in problem["detail"]
+        assert http.get(path, params={"limit": 1000}).status_code == 200
 
 
 def _push(redis: Any, command_id: UUID, headers: dict[str, str], body: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.access import Sessions
+from gateway.access import Sessions, network_of
 from tests.gateway import Backend, served
 from worker.access import Admin, ApiKey, Scope
 from worker.settings import Settings, SettingsError
@@ -89,6 +89,17 @@ def test_a_client_that_asks_too_often_is_told_when_to_come_again(backend: Backen
         assert [http.get("/students/1", headers=bearer("guess")).status_code for _ in range(2)] == [401, 429]
 
 
+def test_the_open_addresses_are_limited_too_and_by_themselves(backend: Backend) -> None:
+    settings = backend.settings(gateway_keys=(READER,), gateway_rate=0.5)
+    with served(settings) as url, httpx.Client(base_url=url, timeout=20) as http:
+        answers = [http.get(path) for path in ("/healthz", "/readyz", "/openapi.json")]
+        assert [answer.status_code for answer in answers] == [200, 429, 429]
+        assert answers[1].headers["content-type"] == "application/problem+json"
+        assert int(answers[1].headers["retry-after"]) in (1, 2)
+        assert [http.get("/students/1", headers=bearer("guess")).status_code for _ in range(2)] == [401, 429]
+        assert http.get("/students/1", headers=bearer(READER_KEY)).status_code == 200
+
+
 def test_bodies_are_limited_in_size_and_form(guarded: httpx.Client) -> None:
     def post(**said: object) -> httpx.Response:
         return guarded.post("/students/1/courses", headers={**bearer(WRITER_KEY), **headers}, **said)  # type: ignore[arg-type]
@@ -169,6 +180,23 @@ def test_settings_hold_what_the_command_line_makes(monkeypatch: pytest.MonkeyPat
     admin = Admin.create("ada", "correct horse")
     monkeypatch.setenv("ENROLLMENT_GATEWAY_ADMINS", admin.setting())
     assert Settings.load().gateway_admins == (admin,)
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:0:1:2:3:4:5", "2001:db8:0:1::/64"),
+        ("2001:db8:0:1::", "2001:db8:0:1::/64"),
+        ("::1", "::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("unix", "unix"),
+        ("", ""),
+    ],
+)
+def test_an_ipv6_network_counts_as_one_address(address: str, network: str) -> None:
+    assert network_of(address) == network
 
 
 def test_a_session_is_known_by_its_signature_and_ends() -> None:

@@ -1,14 +1,22 @@
 """The result events over HTTP: live, resumable, and cheap enough for hundreds of streams."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
-from typing import Any
-from uuid import UUID
+from contextlib import ExitStack
+from typing import Any, cast
+from uuid import UUID, uuid4
 
 import httpx
+import pytest
+from redis import Redis
 
+from gateway.stream import Stream, connect
+from gateway.waiting import Listener
+from gateway.watching import MAX_OF_CLIENT, has_room
 from tests.gateway import Backend, eventually, served
+from worker.access import ApiKey, Scope
 
 
 def entries(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -80,13 +88,126 @@ def test_two_hundred_streams_are_open_on_one_process_without_a_thread_each(backe
         eventually(lambda: "enrollment_gateway_event_streams 0.0" in http.get(f"{url}/metrics").text)
 
 
+def test_one_client_cannot_take_the_streams_of_all(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.watching.MAX_OF_CLIENT", 2)
+    monkeypatch.setattr("gateway.watching.MAX_STREAMS", 3)
+    clients = [ApiKey.create(name, [Scope.READ]) for name in ("portal", "dashboard", "batch")]
+    settings = backend.settings(gateway_keys=tuple(client for client, _ in clients))
+    opened: list[Iterator[str]] = []
+    portal, dashboard, batch = ({"X-API-Key": key} for _, key in clients)
+    with served(settings) as url, httpx.Client(base_url=url, timeout=20) as http, ExitStack() as streams:
+
+        def open_one(headers: dict[str, str]) -> int:
+            answer = streams.enter_context(http.stream("GET", "/events", headers=headers))
+            if answer.status_code == 200:
+                opened.append(answer.iter_lines())
+                next(opened[-1])
+            else:
+                assert json.loads(answer.read())["code"] == "unavailable"
+                assert answer.headers["retry-after"] == "30"
+            return answer.status_code
+
+        assert [open_one(portal) for _ in range(3)] == [200, 200, 503]
+        assert [open_one(dashboard), open_one(batch)] == [200, 503]
+        streams.close()
+        eventually(lambda: open_one(batch) == 200)
+
+
+def test_three_hundred_streams_of_one_client_have_room() -> None:
+    listener = Listener(cast("Stream", None))
+    with ExitStack() as streams:
+        for _ in range(MAX_OF_CLIENT):
+            assert has_room(listener, "portal")
+            streams.enter_context(listener.counted("portal"))
+        assert MAX_OF_CLIENT >= 200
+        assert not has_room(listener, "portal")
+        assert has_room(listener, "dashboard")
+    assert (listener.watching, listener.watching_of("portal")) == (0, 0)
+
+
+@pytest.fixture
+def own_stream(backend: Backend) -> Iterator[tuple[httpx.Client, Redis, str]]:
+    """Give a gateway with a stream of its own, which nobody else writes to."""
+    key = f"events-{uuid4()}"
+    with (
+        served(backend.settings(events_stream=key)) as url,
+        httpx.Client(base_url=url, timeout=20) as http,
+        backend.client() as redis,
+    ):
+        yield http, redis, key
+
+
+def test_who_resumes_after_what_was_trimmed_is_told(own_stream: tuple[httpx.Client, Redis, str]) -> None:
+    http, redis, key = own_stream
+    ids = [str(redis.xadd(key, {"event": json.dumps({"n": number})})) for number in range(6)]
+    redis.xtrim(key, maxlen=2, approximate=False)
+    live = iter(range(100, 200))
+
+    def resumed(position: str, count: int) -> list[tuple[str, Any]]:
+        with http.stream("GET", "/events", headers={"Last-Event-ID": position}) as answer:
+            found = named(answer.iter_lines())
+            seen = [next(found) for _ in range(count)]
+            number = next(live)
+            redis.xadd(key, {"event": json.dumps({"n": number})})  # and it goes on
+            assert next(found) == ("message", {"n": number})
+            redis.xdel(key, str(redis.xrevrange(key, count=1)[0][0]))  # type: ignore[index]
+            return seen
+
+    kept = [("message", {"n": 4}), ("message", {"n": 5})]
+    assert resumed(ids[4], 1) == kept[1:]
+    assert resumed("0", 2) == kept
+    [(name, told), *rest] = resumed(ids[1], 3)
+    assert (name, told["code"], told["after"], rest) == ("missed", "events_missed", ids[1], kept)
+    assert "GET /students" in told["detail"]
+    assert [name for name, _ in resumed("9" * 19, 3)] == ["missed", "message", "message"]  # of another stream
+    redis.xtrim(key, maxlen=0, approximate=False)
+    assert [name for name, _ in resumed(ids[5], 1)] == ["missed"]
+    redis.delete(key)
+    assert [name for name, _ in resumed(ids[5], 1)] == ["missed"]
+
+
+def named(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
+    """Read server-sent events: the name, and the data."""
+    name = "message"
+    for line in lines:
+        if line.startswith("event: "):
+            name = line[7:]
+        elif line.startswith("data: "):
+            yield name, json.loads(line[6:])
+        elif not line:
+            name = "message"
+
+
+def test_streams_end_when_the_gateway_itself_missed_events(
+    backend: Backend, own_stream: tuple[httpx.Client, Redis, str]
+) -> None:
+    _, redis, key = own_stream
+
+    async def listen() -> None:
+        client = connect(backend.redis.url)
+        listener = Listener(Stream(client, key))
+        listener._position = str(redis.xadd(key, {"event": "{}"}))  # where it was when the connection was lost
+        redis.xadd(key, {"event": "{}"})
+        redis.xadd(key, {"event": "{}"})
+        redis.xtrim(key, maxlen=1, approximate=False)
+        with listener.watched() as watcher:
+            listener.start()
+            assert await watcher.get(5) is None
+        await listener.stop()
+        await client.aclose()
+
+    asyncio.run(listen())
+
+
 def test_the_gateway_outlives_its_redis(http: httpx.Client, backend: Backend) -> None:
     student = backend.new_student()
     backend.redis.kill()
     away = [http.get("/readyz"), http.post(f"/students/{student}/courses", json={"course_id": 101})]
     backend.redis.start()
     assert [answer.status_code for answer in away] == [503, 503]
-    assert away[0].json()["broker"] == "away"
+    assert away[0].headers["content-type"] == "application/problem+json"
+    assert (away[0].json()["code"], away[0].json()["broker"]) == ("unavailable", "away")
+    assert "broker" in away[0].json()["detail"]
     assert (away[1].json()["code"], away[1].headers["retry-after"]) == ("unavailable", "5")
     assert len(away[1].json()["command_ids"]) == 1
     eventually(lambda: http.get("/readyz").status_code == 200)

@@ -33,6 +33,7 @@ FILL: dict[str, LiteralString] = {  # what each revision brings, and a row or tw
     """,
     "0005": "UPDATE dead_letters SET replayed_at = now(), replayed_as = ARRAY[gen_random_uuid()]",
     "0006": "INSERT INTO students (id, name) VALUES (11, 'Zoë O''Brien-Li')",
+    "0007": "UPDATE dead_letters SET command_id = gen_random_uuid()",
 }
 
 

@@ -29,6 +29,16 @@ from worker.access import Admin
         (["wait"], 5, None),
         (["wait=²"], 5, None),
         (["=;,,;=,\x00"], 5, None),
+        (["wait = 5"], 5, "wait=5"),
+        (['wait="6"', "wait=7"], 6, "wait=6"),
+        (['respond-async; x="a, b", WAIT=7;y'], 7, "wait=7"),
+        (['foo="a, wait=1, b", wait=8'], 8, "wait=8"),  # a comma in quotes separates nothing
+        (['foo="\\", wait=1, \\"", wait=9'], 9, "wait=9"),
+        (['wait="1\\2"'], 12, "wait=12"),
+        (["foo; wait=1, respond-async"], 0, "respond-async"),  # a parameter is no preference
+        (["Respond-Async;a=b"], 0, "respond-async"),
+        (['x="unclosed, wait=4'], 4, "wait=4"),
+        (['"' * 60_000 + '"\\' * 30_000], 5, None),
     ],
 )
 def test_preferences_are_read_as_the_standard_says(headers: list[str], wait: float, applied: str | None) -> None:

@@ -26,24 +26,30 @@ def events(
 
     with stream() as (client, key):
         entries = _newest(client, key, last)
-        for _, entry in entries:
-            show(entry["event"], json)
+        for entry in entries:
+            show(entry, json)
         if not follow:
             if not entries and last:
                 note("There are no events yet.")
             return
-        for _, entry in _following(client, key, entries[-1][0] if entries else None):
-            show(entry["event"], json)
+        for entry in _following(client, key, entries[-1][0] if entries else None):
+            show(entry, json)
 
 
-def show(event: str, json: bool) -> None:
-    """Print one event: as it is, or as a line."""
+def show(entry: Entry, json: bool) -> None:
+    """Print one event: as it is, or as a line. Anyone who may write to the stream can put anything there."""
+    from worker.streaming import entry_of
+
+    read = entry_of(*entry)
+    if read.event is None:
+        note(f"The entry {read.id} of the stream is no event that can be read here; it is left out.")
+        return
     if json:
-        typer.echo(event)
+        typer.echo(read.text)
         return
     from rich.text import Text
 
-    outcome, line = line_of(event)
+    outcome, line = line_of(read.text)
     text = Text(line)
     text.highlight_words([outcome], style=STYLES.get(outcome, ""))
     console().print(text)

@@ -1,9 +1,9 @@
 """Dead letters: shown, replayed, corrected, discarded."""
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import quote
 
-from fastapi import Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from gateway.admin import letters, showing, words
@@ -14,11 +14,15 @@ from gateway.admin.session import Posted, text_of
 from gateway.admin.trouble import nothing_here
 from gateway.dependencies import Held
 from models import dead_letters
+from models.arrays import storable
 
 router = page_router()
 
+Before = Annotated[int | None, Query()]  # the id that the page before ended with
+
 PAGE: Final = 50  # dead letters
 _ROWS: Final = (6, 24)  # of the field for a payload
+_TOO_LONG: Final = "The payload is too long to be corrected here. Nothing was sent."
 _OUTCOMES: Final = 5  # commands of one replay whose outcome is shown
 
 
@@ -29,15 +33,19 @@ async def groups(request: Request, gateway: Held) -> Response:
 
 
 @router.get("/dead-letters/of/{code}")
-async def group(request: Request, gateway: Held, code: str) -> Response:
-    """Show those of one reason."""
-    return await _group(request, gateway, code, None)
+async def group(request: Request, gateway: Held, code: str, before: Before = None) -> Response:
+    """Show those of one reason, page by page."""
+    if not storable(code):
+        raise nothing_here()
+    return await _group(request, gateway, code, None, before)
 
 
 @router.post("/dead-letters/decide")
 async def decide(request: Request, gateway: Held, form: Posted) -> Response:
     """Replay or discard those that were selected."""
     ids, code, decision = numbers(form.getlist("id")), text_of(form, "code"), text_of(form, "decision")
+    if not storable(code):
+        raise nothing_here()
     if decision == "replay":
         decided = await letters.replay_many(gateway.settings, ids)
     elif decision == "replay-all":
@@ -62,6 +70,10 @@ async def show(request: Request, gateway: Held, letter_id: int) -> Response:
 async def replay(request: Request, gateway: Held, form: Posted, letter_id: int) -> Response:
     """Replay one, as it is or corrected."""
     payload = text_of(form, "payload") if text_of(form, "as") == "corrected" else None
+    if payload is not None:
+        letter = await gateway.read(dead_letters.get, letter_id)
+        if words.is_long(letter.payload):  # a page never showed it whole
+            return await _letter(request, gateway, letter_id, wrong=_TOO_LONG, status=422)
     try:
         await letters.replay_one(gateway.settings, letter_id, payload)
     except CannotReplay as error:
@@ -69,17 +81,22 @@ async def replay(request: Request, gateway: Held, form: Posted, letter_id: int) 
     return see(f"/admin/dead-letters/{letter_id}")
 
 
-async def _group(request: Request, gateway: Held, code: str, decided: Decided | None) -> Response:
+async def _group(
+    request: Request, gateway: Held, code: str, decided: Decided | None, before: int | None = None
+) -> Response:
     counts = {count.code: count.letters for count in await gateway.read(dead_letters.counts)}
-    newest = await gateway.read(dead_letters.newest, code=code, limit=PAGE)
-    if not newest and decided is None and not words.meaning(code):
+    newest = await gateway.read(dead_letters.newest, code=code, before=before, limit=PAGE + 1)
+    if not newest and decided is None and before is None and not words.meaning(code):
         raise nothing_here()
+    path, shown = f"/admin/dead-letters/of/{quote(code, safe='')}", newest[:PAGE]
     return render(
         request,
         "letter_group.html",
         code=code,
-        letters=newest,
+        letters=shown,
         total=counts.get(code, 0),
+        first=path if before is not None else None,
+        next=f"{path}?before={shown[-1].id}" if len(newest) > PAGE else None,
         at_once=AT_ONCE,
         decided=decided,
     )

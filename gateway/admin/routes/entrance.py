@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from gateway.admin.pages import page_router, render, see, static_files
 from gateway.admin.session import (
+    Who,
     address_of,
     cookie_name,
     door_of,
@@ -57,8 +58,9 @@ async def log_in(request: Request) -> Response:
 
 
 @nowhere.post("/logout", dependencies=[Depends(posted)])
-async def log_out(request: Request) -> Response:
+async def log_out(request: Request, who: Who) -> Response:
     """Forget who it is."""
+    await door_of(request).log_out(who)
     response = see("/admin/login")
     set_cookie(request, response, "enrollment_session", "", 0)
     return response

@@ -3,21 +3,22 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
-from time import time
 from typing import Annotated, Final
 
 from fastapi import Header, Query, Request
 from pydantic import ValidationError
+from redis.exceptions import RedisError
 from starlette.responses import Response, StreamingResponse
 
 from enrollment.events import Event
+from gateway.access import Session
 from gateway.admin.pages import fragment, page_router, render
-from gateway.admin.session import Who
+from gateway.admin.session import Door, Who, door_of
 from gateway.admin.trouble import Trouble
 from gateway.dependencies import Held
-from gateway.routes.events import MAX_STREAMS
 from gateway.stream import PAGE, Entry, Stream
 from gateway.waiting import Listener, Watcher
+from gateway.watching import has_room
 
 router = page_router()
 
@@ -39,34 +40,45 @@ async def show(request: Request, gateway: Held) -> Response:
 
 @router.get("/events/stream")
 async def stream(
+    request: Request,
     gateway: Held,
     who: Who,
     after: Annotated[str, Query(max_length=50)] = "",
     last_event_id: Annotated[str, Header(alias="Last-Event-ID", max_length=50)] = "",
 ) -> Response:
     """Send what happens, as pieces of the page."""
-    if gateway.listener.watching >= MAX_STREAMS:
+    if not has_room(gateway.listener, who.source):
         raise Trouble(503, "Not now", "Too many streams of events are open.", {"Retry-After": "30"})
     last = next((id_ for id_ in (last_event_id, after) if _ID.fullmatch(id_)), "")
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second is for nginx
     return StreamingResponse(
-        _stream(gateway.listener, last, who.expires), media_type="text/event-stream", headers=headers
+        _stream(gateway.listener, last, who, door_of(request)), media_type="text/event-stream", headers=headers
     )
 
 
-async def _stream(listener: Listener, last: str, until: float) -> AsyncIterator[str]:
-    yield "retry: 2000\n\n"
-    with listener.watched() as watcher:
+async def _stream(listener: Listener, last: str, who: Session, door: Door) -> AsyncIterator[str]:
+    with listener.counted(who.source), listener.watched() as watcher:
+        yield "retry: 2000\n\n"
         missed = await _missed(listener.stream, last) if last else []
         if missed:
             yield _message(missed)
             last = missed[-1].id
-        while time() < until:  # when the session ends
+        while True:
             entries, ended = await _gathered(watcher)
+            if not await _goes_on(door, who):
+                return
             fresh = [entry for entry in entries if _order(entry.id) > _order(last)]
             yield _message(fresh) if fresh else ": still here\n\n"
             if ended:
                 return
+
+
+async def _goes_on(door: Door, who: Session) -> bool:
+    """Tell whether whoever watches is still logged in. While Redis is away there is nothing to see either."""
+    try:
+        return await door.is_open(who)
+    except RedisError:
+        return False
 
 
 async def _missed(stream: Stream, after: str) -> list[Entry]:

@@ -6,6 +6,7 @@ import subprocess
 from uuid import UUID
 
 import pytest
+from redis import Redis as RedisClient
 
 from enrollment.errors import DeadLetterCode
 from enrollment.names import ENROLL
@@ -68,6 +69,15 @@ def test_events_are_shown_as_lines_and_as_they_are(run: Run, processed: Service)
 
 def test_no_events_yet(run: Run) -> None:
     assert run("events") == Result(0, "", "There are no events yet.\n")
+
+
+def test_what_is_no_event_is_left_out_with_a_line(run: Run, processed: Service, redis_client: RedisClient) -> None:
+    for fields in ({"other": "x"}, {"event": "null"}, {"event": b"\xff"}):
+        redis_client.xadd("enrollment.events", fields)  # type: ignore[arg-type]
+    for options in ([], ["--json"]):
+        shown = run("events", "--last", 4, *options)
+        assert (shown.code, len(shown.output.splitlines())) == (0, 1)
+        assert [line.endswith("it is left out.") for line in shown.error.splitlines()] == [True] * 3
 
 
 def test_events_follows_until_it_is_interrupted(variables: dict[str, str], service: Service) -> None:
