@@ -1,48 +1,66 @@
-"""How fast commands get into the queue."""
+"""How fast commands get into the queue.
+
+One by one, each waits for its answer: with `appendfsync always` that is a disk's, which no client can shorten. So the
+loops run with `everysec` as well, and `lpush` says what the same bytes take through redis-py with nothing around them.
+"""
 
 import json
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
+from typing import Final
 
 from celery import Celery
+from redis import Redis
 
 from benchmarks.ground import Ground
 from benchmarks.systems import ours
 from benchmarks.workload import Enroll, enrolls, write
 from worker.client import Client
 
+_ENTRY: Final = "x" * 1_100  # as long as the message of one command
+
 
 @dataclass(frozen=True, slots=True)
 class Producers:
-    """Commands per second. `file` is `enrollment send FILE` as it says itself; the others are loops in one process."""
+    """Commands per second. `file` is `enrollment send FILE` as it says itself; the others are loops in one process.
+
+    Those whose name ends so had a Redis that writes to disk every second, the others one that does for every message.
+    """
 
     file: float
     client: float
     bulk: float
     send_task: float
+    lpush: float
+    client_everysec: float
+    send_task_everysec: float
+    lpush_everysec: float
 
 
 def producers(ground: Ground, *, file: int, loop: int, rounds: int) -> Producers:
     """Measure each in turn, `rounds` times; return the medians."""
     commands = enrolls(loop, seed=5)
-    found = [
-        Producers(
-            file=_file(ground, enrolls(file, seed=4)),
-            client=_timed(ground, commands, _client),
-            bulk=_timed(ground, commands, _bulk),
-            send_task=_timed(ground, commands, _send_task),
-        )
-        for _ in range(rounds)
-    ]
-    return Producers(
-        median(one.file for one in found),
-        median(one.client for one in found),
-        median(one.bulk for one in found),
-        median(one.send_task for one in found),
-    )
+    found: list[tuple[float, ...]] = []
+    for _ in range(rounds):
+        always = [_timed(ground, commands, send) for send in (_client, _bulk, _send_task, _lpush)]
+        with _everysec(ground):
+            everysec = [_timed(ground, commands, send) for send in (_client, _send_task, _lpush)]
+        found.append((_file(ground, enrolls(file, seed=4)), *always, *everysec))
+    return Producers(*map(median, zip(*found, strict=True)))
+
+
+@contextmanager
+def _everysec(ground: Ground) -> Iterator[None]:
+    with ground.client() as client:
+        client.config_set("appendfsync", "everysec")
+        try:
+            yield
+        finally:
+            client.config_set("appendfsync", "always")
 
 
 def _file(ground: Ground, commands: Sequence[Enroll]) -> float:
@@ -85,3 +103,9 @@ def _send_task(url: str, commands: Sequence[Enroll]) -> None:
     for command in commands:
         app.send_task("enrollment.enroll.v1", kwargs=command.fields(), queue="enrollment")
     app.close()
+
+
+def _lpush(url: str, commands: Sequence[Enroll]) -> None:
+    with Redis.from_url(url) as client:
+        for _ in commands:
+            client.lpush("enrollment", _ENTRY)

@@ -15,7 +15,7 @@ from benchmarks.systems import System
 from benchmarks.workload import enrolls
 from worker.local.stack import ROOT
 
-IMPORTS_OF_HELP: Final = "import typer, rich"
+IMPORTS_OF_HELP: Final = "import typer"
 IMPORTS_OF_WORKER: Final = (
     "import celery.bin.celery, celery.apps.worker, kombu.transport.redis, redis, psycopg,"
     " sqlalchemy.dialects.postgresql.psycopg, pydantic, pydantic_settings, structlog, tenacity"

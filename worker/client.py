@@ -20,11 +20,11 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from enrollment.commands import MAX_COMMANDS, Command, Kind, as_fields, format_time
+from enrollment.commands import MAX_COMMANDS, Command, Kind, as_fields
 from enrollment.errors import EnrollmentError
 from enrollment.names import APPLY, BULK_QUEUE, QUEUE, STREAM, TASKS
 from enrollment.parsing import Invalid, Unidentified, parse_many
-from worker.outlet import PATIENCE, BrokerAway, Outlet, headers_of
+from worker.outlet import PATIENCE, BrokerAway, Message, Outlet
 
 if TYPE_CHECKING:
     from enrollment.events import Event
@@ -61,8 +61,8 @@ def read_command(fields: Mapping[str, Any]) -> Command:
     """
     said = {name: value for name, value in fields.items() if value is not None}
     if "command_id" not in said:
-        said["command_id"] = str(uuid7())
-        said.setdefault("issued_at", format_time(datetime.now(UTC)))
+        said["command_id"] = uuid7()
+        said.setdefault("issued_at", datetime.now(UTC))
     request = parse_many((), {"commands": [said]})[0]
     if isinstance(request, Invalid):
         raise InvalidCommand(request.rejection.message, request.rejection.fields)
@@ -125,7 +125,7 @@ class Client(Sender):
         del fields["command"]
         body = f"[[],{_encode(fields)},{_EMBED}]"
         about = f"<{_number(len(command.course_ids), 'course')}>"
-        self._outlet.publish(QUEUE, headers_of(TASKS[kind], task_id, about), body, (command.command_id,))
+        self._outlet.publish(Message(QUEUE, TASKS[kind], task_id, about, body), (command.command_id,))
         return command.command_id
 
     def bulk(self) -> "Bulk":
@@ -193,7 +193,7 @@ class Bulk(Sender):
             return
         body = f'[[],{{"commands":[{",".join(self._items)}]}},{_EMBED}]'
         about = f"<{_number(len(self._items), 'command')}>"
-        self._outlet.publish(BULK_QUEUE, headers_of(APPLY, str(uuid7()), about), body, tuple(self._ids))
+        self._outlet.publish(Message(BULK_QUEUE, APPLY, str(uuid7()), about, body), tuple(self._ids))
         self.sent += len(self._items)
         self.messages += 1
         self._items, self._ids, self._bytes = [], [], 0

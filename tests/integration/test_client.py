@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from uuid import UUID
 
 import pytest
 from celery import Celery
-from kombu import Queue
+from kombu import Connection as KombuConnection
+from kombu import Producer, Queue
 from redis import Redis as Connection
+from redis.connection import AbstractConnection
 
 from enrollment.names import APPLY, BULK_QUEUE, ENROLL, QUEUE, REPLACE
 from worker import outlet
@@ -40,6 +43,10 @@ for name in {names!r}:
 def client(redis_url: str) -> Iterator[Client]:
     with Client(redis_url, patience=2) as client:
         yield client
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def entries(redis: Any, queue: str) -> list[dict[str, Any]]:
@@ -72,6 +79,28 @@ def test_a_message_is_what_celery_itself_sends(client: Client, redis_url: str, r
     leave = ("delivery_tag", "body", "argsrepr", "kwargsrepr", "reply_to", "ignore_result")
     assert body(ours) == body(theirs)
     assert shape(ours, leave=leave) == shape(theirs, leave=leave)
+
+
+def test_a_message_is_byte_for_byte_what_kombu_would_put_on_the_list(redis_url: str, redis_client: Any) -> None:
+    message = outlet.Message(QUEUE, ENROLL, "11111111-1111-4111-8111-111111111111", "<1 course>", '[[],{"é":"%s"},{}]')
+    ours = outlet.Outlet(redis_url, 1)
+    ours.publish(message, ())
+    ours.close()
+    with KombuConnection(redis_url) as connection:
+        outlet._produce(Producer(connection.channel()), message)
+    without_tag = [re.sub(r'"delivery_tag": "[0-9a-f-]{36}"', "", entry) for entry in redis_client.lrange(QUEUE, 0, -1)]
+    assert len(without_tag) == 2
+    assert without_tag[0] == without_tag[1]
+    assert len({entry["properties"]["delivery_tag"] for entry in entries(redis_client, QUEUE)}) == 2
+
+
+def test_another_broker_gets_its_messages_by_kombu() -> None:
+    with Client("memory://") as client, KombuConnection("memory://") as connection:
+        command_id = client.enroll(1, [2])
+        channel: Any = connection.channel()
+        received = channel.basic_get(QUEUE)
+    assert received.headers["id"] == str(command_id)
+    assert json.loads(received.body)[1]["course_ids"] == [2]
 
 
 def test_a_stock_worker_reads_what_is_sent(client: Client, redis_url: str, redis_client: Any, tmp_path: Path) -> None:
@@ -154,6 +183,22 @@ def test_a_bulk_that_the_broker_did_not_take_can_be_tried_again(client: Client, 
         [entry] = entries(connection, BULK_QUEUE)
     assert (bulk.sent, bulk.waiting) == (1, 0)
     assert body(entry)[1]["commands"][0]["command_id"] == str(command_id)
+
+
+def test_a_message_is_never_taken_for_sent_by_the_answer_to_one_that_was_interrupted(
+    client: Client, redis_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.enroll(1, [2])
+    monkeypatch.setattr(AbstractConnection, "read_response", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        client.enroll(1, [3])
+    monkeypatch.undo()
+    redis_client.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(BrokerAway, match="command not allowed"):
+            client.enroll(1, [4])
+    finally:
+        redis_client.config_set("maxmemory", "0")
 
 
 def test_a_client_made_before_a_fork_has_a_connection_of_its_own_after_it(client: Client, redis_client: Any) -> None:

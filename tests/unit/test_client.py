@@ -11,6 +11,7 @@ from enrollment import names
 from enrollment.commands import MAX_COMMANDS, Enroll, Replace
 from worker import client as client_module
 from worker.client import Bulk, Client, InvalidCommand, read_command
+from worker.outlet import Message
 
 ID = "11111111-1111-4111-8111-111111111111"
 
@@ -19,14 +20,18 @@ class Outlet:
     """Keeps what would be sent."""
 
     def __init__(self) -> None:
-        self.sent: list[tuple[str, dict[str, Any], Any]] = []
+        self.sent: list[Message] = []
 
-    def publish(self, queue: str, headers: dict[str, Any], body: str, _ids: tuple[UUID, ...]) -> None:
-        self.sent.append((queue, headers, json.loads(body)))
+    def publish(self, message: Message, _ids: tuple[UUID, ...]) -> None:
+        self.sent.append(message)
+
+    @property
+    def messages(self) -> list[list[dict[str, Any]]]:
+        return [json.loads(message.body)[1]["commands"] for message in self.sent]
 
     @property
     def commands(self) -> list[dict[str, Any]]:
-        return [command for _, _, body in self.sent for command in body[1]["commands"]]
+        return [command for commands in self.messages for command in commands]
 
 
 @pytest.fixture
@@ -90,7 +95,7 @@ def test_bulk_fills_messages_to_the_most_that_one_may_carry(outlet: Outlet) -> N
     with bulk(outlet) as sender:
         ids = [sender.enroll(number, [1]) for number in range(1, MAX_COMMANDS + 2)]
         assert (sender.sent, sender.waiting) == (MAX_COMMANDS, 1)
-    assert [(queue, headers["task"]) for queue, headers, _ in outlet.sent] == [(names.BULK_QUEUE, names.APPLY)] * 2
+    assert [(message.queue, message.task) for message in outlet.sent] == [(names.BULK_QUEUE, names.APPLY)] * 2
     assert [UUID(command["command_id"]) for command in outlet.commands] == ids
     assert (sender.sent, sender.messages, sender.waiting) == (MAX_COMMANDS + 1, 2, 0)
 
@@ -111,7 +116,7 @@ def test_bulk_takes_a_command_that_is_larger_than_a_message_should_be(
     with bulk(outlet) as sender:
         sender.enroll(1, [1])
         sender.enroll(2, [1])
-    assert [len(body[1]["commands"]) for _, _, body in outlet.sent] == [1, 1]
+    assert [len(commands) for commands in outlet.messages] == [1, 1]
 
 
 def test_bulk_sends_nothing_more_after_an_error_in_its_block(outlet: Outlet) -> None:
@@ -132,6 +137,6 @@ def test_an_empty_bulk_sends_nothing(outlet: Outlet) -> None:
 def test_student_ids_are_in_the_body_alone(outlet: Outlet) -> None:
     with bulk(outlet) as sender:
         sender.enroll(987654321, [1])
-    _, headers, _ = outlet.sent[0]
-    assert "987654321" not in json.dumps(headers)
-    assert headers["kwargsrepr"] == "<1 command>"
+    [message] = outlet.sent
+    assert "987654321" not in f"{message.task_id} {message.about}"
+    assert message.about == "<1 command>"

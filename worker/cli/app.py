@@ -7,9 +7,11 @@ import typer
 from typer.core import TyperGroup
 
 from worker.cli import catalog, dead_letters, doctor, events, gateway, local, reading, send
-from worker.cli.errors import sentence_of
 
-_EPILOG = """Settings come from the environment: ENROLLMENT_DATABASE_URL, ENROLLMENT_BROKER_URL.
+_HEADINGS = ("Send", "Read", "Watch", "Look after", "Try it", "Serve")
+_WHOLE = 200  # characters; what does not fit on a line goes on in the next
+_EPILOG = """\b
+Settings come from the environment: ENROLLMENT_DATABASE_URL, ENROLLMENT_BROKER_URL.
 Tables become tab-separated lines where the output is no terminal; --json is for scripts.
 Exit codes: 0 done, 1 failed or answered with no, 2 called wrongly."""
 
@@ -22,11 +24,26 @@ class Root(TyperGroup):
         try:
             return super().main(*args, **extra)
         except Exception as error:
+            from worker.cli.errors import sentence_of  # brings pydantic, for which --help shall not wait
+
             sentence = sentence_of(error)
             if _debug or sentence is None:
                 raise
             typer.echo(f"Error: {sentence}", err=True)
             sys.exit(1)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the verbs below the headings that they were added with."""
+        verbs = [self.commands[name] for name in self.list_commands(ctx)]
+        widest = max(len(verb.name or "") for verb in verbs)
+        for heading in _HEADINGS:
+            with formatter.section(heading):
+                rows = (
+                    (f"{verb.name:{widest}}", verb.get_short_help_str(limit=_WHOLE))
+                    for verb in verbs
+                    if getattr(verb, "rich_help_panel", None) == heading
+                )
+                formatter.write_dl(list(rows))
 
 
 _debug = False
@@ -37,7 +54,7 @@ app = typer.Typer(
     help="Send enrollment commands, read what came of them, look after the worker.",
     epilog=_EPILOG,
     no_args_is_help=True,
-    rich_markup_mode="markdown",  # flows the lines of a docstring together
+    rich_markup_mode=None,  # plain help: what draws it in frames takes longer to import than all else
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -9,7 +9,6 @@ from worker.cli.output import Json, document, number, say
 
 verbs = typer.Typer(
     no_args_is_help=True,
-    rich_markup_mode="markdown",
     help="Look after the students and courses that commands may name.",
 )
 

@@ -5,24 +5,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from enrollment.errors import DeadLetterCode
 from worker.cli.output import Json, document, fields, gap, say, table
 
 if TYPE_CHECKING:
+    from enrollment.errors import DeadLetterCode
     from models.dead_letters import DeadLetter
 
 verbs = typer.Typer(no_args_is_help=True, help="Messages that are no valid command, or could not be processed.")
 
 Ids = Annotated[list[int] | None, typer.Argument(metavar="ID…", help="Which; or use --code or --all.")]
-Code = Annotated[DeadLetterCode | None, typer.Option("--code", metavar="CODE", help="All open ones of one code.")]
+Code = Annotated[str | None, typer.Option("--code", metavar="CODE", help="All open ones of one code.")]
 All = Annotated[bool, typer.Option("--all", help="All open ones.")]
 
 
 @verbs.command("list")
 def list_(
-    code: Annotated[
-        DeadLetterCode | None, typer.Option("--code", metavar="CODE", help="Only those of one code.")
-    ] = None,
+    code: Annotated[str | None, typer.Option("--code", metavar="CODE", help="Only those of one code.")] = None,
     last: Annotated[int, typer.Option("--last", "-n", min=0, max=10_000, help="How many of the newest.")] = 10,
     json: Json = False,
 ) -> None:
@@ -30,9 +28,10 @@ def list_(
     from models import dead_letters
     from worker.cli.connect import database
 
+    only = _known(code)
     with database() as connection:
-        counts = [count for count in dead_letters.counts(connection) if code in (None, count.code)]
-        newest = dead_letters.newest(connection, code=code, limit=last)
+        counts = [count for count in dead_letters.counts(connection) if only in (None, count.code)]
+        newest = dead_letters.newest(connection, code=only, limit=last)
     if json:
         by_code = {count.code: count.letters for count in counts}
         document({"counts": by_code, "newest": [_as_json(letter) for letter in newest]})
@@ -120,7 +119,7 @@ def discard(ids: Ids = None, code: Code = None, all_: All = False, json: Json = 
         say(f"Discarded {count} of {len(chosen)}.")
 
 
-def _chosen(ids: list[int] | None, code: DeadLetterCode | None, all_: bool) -> list[int]:
+def _chosen(ids: list[int] | None, code: str | None, all_: bool) -> list[int]:
     from models import dead_letters
     from worker.cli.connect import database
 
@@ -128,8 +127,20 @@ def _chosen(ids: list[int] | None, code: DeadLetterCode | None, all_: bool) -> l
         raise typer.BadParameter("Say which: ids, or --code CODE, or --all.")
     if ids:
         return ids
+    only = _known(code)
     with database() as connection:
-        return dead_letters.open_ids(connection, code=code)
+        return dead_letters.open_ids(connection, code=only)
+
+
+def _known(code: str | None) -> "DeadLetterCode | None":
+    from enrollment.errors import DeadLetterCode  # here, because it brings pydantic, for which --help shall not wait
+
+    if code is None:
+        return None
+    try:
+        return DeadLetterCode(code)
+    except ValueError:
+        raise typer.BadParameter(f"{code!r} is none of {', '.join(DeadLetterCode)}", param_hint="--code") from None
 
 
 def register(app: typer.Typer) -> None:

@@ -32,7 +32,6 @@ class Verbs(TyperGroup):
 verbs = typer.Typer(
     cls=Verbs,
     no_args_is_help=True,
-    rich_markup_mode="markdown",
     subcommand_metavar="VERB|FILE",
     help="Send one command, or a file of them: `enrollment send commands.jsonl`.",
 )
@@ -144,7 +143,7 @@ def send_file(
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
-    app.add_typer(verbs, name="send")
+    app.add_typer(verbs, name="send", rich_help_panel="Send")
 
 
 def _command(kind: str, student: int, courses: list[str] | None, **said: str | None) -> "Command":
