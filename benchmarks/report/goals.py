@@ -90,8 +90,9 @@ def _memory(part: Results) -> Iterator[Goal]:
 
 def _producers(part: Results) -> Iterator[Goal]:
     yield Goal("`enrollment send FILE`, commands/s", part["file"], 20_000)
-    yield Goal("client, one message each, beside send_task", part["client"] / part["send_task"], 5)
-    yield Goal("client, bulk, beside send_task", part["bulk"] / part["send_task"], 5)
+    yield Goal("client, `bulk()`, beside send_task", part["bulk"] / part["send_task"], 5)
+    ratio = part["client_everysec"] / part["send_task_everysec"]
+    yield Goal("client, one message each, beside send_task, `appendfsync everysec`", ratio, 5)
 
 
 def _reads(part: Results) -> Iterator[Goal]:

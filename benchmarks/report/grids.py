@@ -71,11 +71,14 @@ def others(results: Results) -> Grid:
 
 
 def _producers(part: Results) -> list[list[str]]:
-    loop = f"send_task in a loop {part['send_task']:,.0f}/s"
+    def beside(suffix: str) -> str:
+        return f"send_task {part[f'send_task{suffix}']:,.0f}/s, bare LPUSH {part[f'lpush{suffix}']:,.0f}/s"
+
     return [
         ["`enrollment send FILE`", f"{part['file']:,.0f}/s", ""],
-        ["client, one message each", f"{part['client']:,.0f}/s", loop],
-        ["client, `bulk()`", f"{part['bulk']:,.0f}/s", loop],
+        ["client, `bulk()`", f"{part['bulk']:,.0f}/s", beside("")],
+        ["client, one message each: a disk's answer each", f"{part['client']:,.0f}/s", beside("")],
+        ["the same, `appendfsync everysec`", f"{part['client_everysec']:,.0f}/s", beside("_everysec")],
     ]
 
 
