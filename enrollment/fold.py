@@ -108,6 +108,7 @@ Verdict = Record | Repeat | Reused
 class Changes:
     """The rows to write: for each pair touched, what it is in the end, never the way there."""
 
+    added: list[tuple[int, int, Stamp]] = field(default_factory=list)  # student_courses: insert, nothing was there
     enrolled: list[tuple[int, int, Stamp]] = field(default_factory=list)  # student_courses: insert or update
     unenrolled: list[tuple[int, int]] = field(default_factory=list)  # student_courses: delete
     buried: list[tuple[int, int, Stamp]] = field(default_factory=list)  # tombstones: insert or update
@@ -236,7 +237,7 @@ def _changes(before: Mapping[int, Student], after: Mapping[int, Student]) -> Cha
             if pair is was:
                 continue
             if pair.enrolled:
-                changes.enrolled.append((student_id, course_id, pair.stamp))
+                (changes.added if was is None else changes.enrolled).append((student_id, course_id, pair.stamp))
             else:
                 changes.buried.append((student_id, course_id, pair.stamp))
             if was is not None and was.enrolled is not pair.enrolled:

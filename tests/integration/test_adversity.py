@@ -143,6 +143,26 @@ def test_a_command_that_a_trigger_refuses_becomes_a_dead_letter_alone(
     assert rows("course_id", "student_courses") == [(12,), (14,)]
 
 
+def test_a_row_that_another_hand_puts_there_meanwhile_is_read_again(
+    service: Service, engine: Engine, rows: Rows, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, hands = ledger.write_changes, [1]
+
+    def write_late(*args: Any) -> None:
+        while hands:
+            with engine.begin() as other:
+                other.execute(text("INSERT INTO student_courses VALUES (:student, 11)"), {"student": hands.pop()})
+        write(*args)
+
+    monkeypatch.setattr(ledger, "write_changes", write_late)
+    sent = [message(ENROLL, 1, [10, 11]), message(ENROLL, 2, [11])]
+    assert service.handle(sent) == ["applied", "applied"]
+    assert rows("student_id, course_id, command_id", "student_courses") == sorted(
+        [(1, 10, UUID(sent[0].task_id)), (1, 11, UUID(sent[0].task_id)), (2, 11, UUID(sent[1].task_id))], key=repr
+    )
+    assert [event["data"]["unchanged"] for event in events()] == [[11], []]
+
+
 def test_a_dead_letter_that_fails_again_after_a_replay_is_open_again(
     service: Service, engine: Engine, rows: Rows
 ) -> None:

@@ -23,7 +23,9 @@ def after(state: State, folded: Folded) -> State:
         assert students[student].pairs.pop(course).enrolled
     for student, course in changes.raised:
         assert not students[student].pairs.pop(course).enrolled
-    for enrolled, rows in ((True, changes.enrolled), (False, changes.buried)):
+    for student, course, _ in changes.added:
+        assert course not in students[student].pairs
+    for enrolled, rows in ((True, changes.added), (True, changes.enrolled), (False, changes.buried)):
         for student, course, stamp in rows:
             students[student].pairs[course] = Pair(enrolled, stamp)
     for student, stamp in changes.replaced:
