@@ -99,6 +99,8 @@ class Batch:
     def _withdrawn(self, entry: _Entry) -> bool:
         """Bury a message that was revoked or that has expired."""
         consumer, message = self._consumer, entry.message
+        if message.headers.get("expires") is None and message.task_id not in state.revoked:
+            return False
         try:
             late = expired(message.headers, datetime.now(UTC))
         except Refused as refused:
@@ -109,7 +111,7 @@ class Batch:
         elif message.task_id in state.revoked:
             code, reason = DeadLetterCode.REVOKED, "It was revoked by remote control before it was applied."
         else:
-            return False
+            return False  # it expires later
         consumer.monitor.withdrawn(message, expired=late)
         consumer.bury(entry.delivery, code, reason)
         return True
