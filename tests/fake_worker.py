@@ -1,7 +1,8 @@
 """A Celery app with the real transport, consumer and strategy, and a service that writes down what it is asked to do.
 
 `celery -A tests.fake_worker -b redis://… worker`. What it does is told by the `source` of a command, and by keys:
-`fake:away` (while it exists, the database is away), `fake:slow` (seconds that each batch takes).
+`fake:away` (while it exists, the database is away), `fake:busy` (while it exists, a batch is not done), `fake:slow`
+(seconds that each batch takes).
 """
 
 import json
@@ -19,6 +20,8 @@ from redis import Redis
 from models.dead_letters import NewDeadLetter
 from tasks.messages import Message
 from worker.transport import register
+
+VISIBILITY_TIMEOUT = 3.0  # seconds
 
 register()
 
@@ -40,6 +43,8 @@ class FakeService:
         while self.redis.exists("fake:away"):
             keep_alive()
             time.sleep(0.1)
+        while self.redis.exists("fake:busy"):
+            time.sleep(0.01)
         time.sleep(float(self.redis.get("fake:slow") or 0))
         self.redis.rpush("fake:applied", batch)
         if "die-late" in orders:
@@ -83,11 +88,11 @@ app.conf.update(
     broker_connection_max_retries=None,
     broker_channel_error_retry=True,
     broker_transport_options={
-        "visibility_timeout": 3,
-        "unacked_restore_interval": 0.5,
+        "visibility_timeout": VISIBILITY_TIMEOUT,
+        "unacked_restore_interval": 0.1,
         "claim_limits": {"enrollment.bulk": 4},
-        "socket_timeout": 5,
-        "socket_connect_timeout": 5,
+        "socket_timeout": 2,
+        "socket_connect_timeout": 2,
         "socket_keepalive": True,
         "health_check_interval": 5,
     },

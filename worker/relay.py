@@ -1,13 +1,16 @@
 """From the outbox to the event stream: right after the commit, or when the stream is there again."""
 
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from typing import Final
+from uuid import UUID
 
 import structlog
 from sqlalchemy import Engine
 
+from enrollment.fold import Record
 from models import outbox
 from models.faults import describe, is_outage
 from tasks.apply import Committed
@@ -16,8 +19,11 @@ from worker.publishing import Publisher, RedisError
 GRACE: Final = 2.0  # seconds that a committed batch is left to the worker that wrote it
 BATCHES: Final = 20  # outbox rows per transaction of the relay
 BUDGET: Final = 1.0  # seconds after which a relay lets its worker get back to commands; the next one goes on
-_FIRST_PAUSE: Final = 1.0  # seconds between attempts while the stream is away, doubled up to the longest: a Redis that
-_LONGEST_PAUSE: Final = 15.0  # does not answer costs a timeout each time, and commands wait for it
+# Seconds between attempts while the stream is away, doubled up to the longest. Workers look every 2 s, so events go on
+# within 5 s of its return.
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 3.0
+_REST: Final = 4  # a pause is at least so many times what the attempt took: commands wait while Redis does not answer
 
 log = structlog.get_logger(__name__)
 
@@ -44,9 +50,9 @@ class Relay:
             self.catch_up(older_than=0)  # the batch is in the outbox, too
             return
         with self._outages():
-            self._publisher.publish(batch.batch_id, batch.records)
-            with self._engine.begin() as connection:
-                outbox.settle(connection, [batch.batch_id])
+            self._send(batch.batch_id, batch.records)
+            with self._engine.connect() as connection:
+                outbox.settle(connection.execution_options(isolation_level="AUTOCOMMIT"), [batch.batch_id])
 
     def catch_up(self, *, older_than: float | None = None) -> int:
         """Publish what is committed and not yet sent; return the number of events added.
@@ -79,24 +85,35 @@ class Relay:
             if not outbox.may_relay(connection):
                 return None
             batches = outbox.pending(connection, older_than=older_than, batches=BATCHES)
-            added = sum(self._publisher.publish(batch.batch_id, batch.records) for batch in batches)
+            added = sum(self._send(batch.batch_id, batch.records) for batch in batches)
             outbox.settle(connection, [batch.batch_id for batch in batches])
         return added, len(batches) < BATCHES
+
+    def _send(self, batch_id: UUID, records: Sequence[Record]) -> int:
+        """Publish one batch. Every success counts: a stream that goes away again and again is there in between."""
+        begin = monotonic()
+        try:
+            added = self._publisher.publish(batch_id, records)
+        except RedisError as error:
+            now = monotonic()
+            pause = self._pause * random.uniform(0.75, 1)  # noqa: S311 - workers take turns
+            pause = max(pause, _REST * (now - begin))
+            self._not_before = now + pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            waiting = "events are kept in the outbox"
+            log.warning("event_stream_away", error=describe(error), seconds=round(pause, 1), waiting=waiting)
+            raise
+        self._pause = _FIRST_PAUSE
+        return added
 
     @contextmanager
     def _outages(self) -> Iterator[None]:
         try:
             yield
-        except RedisError as error:
-            waiting = "events are kept in the outbox"
-            log.warning("event_stream_away", error=describe(error), seconds=self._pause, waiting=waiting)
+        except RedisError:
             self._behind = True
-            self._not_before = monotonic() + self._pause
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         except Exception as error:
             if not is_outage(error):
                 raise
             log.warning("outbox_away", error=describe(error))  # no pause: the next batch waits for the database anyway
             self._behind = True
-        else:
-            self._pause = _FIRST_PAUSE

@@ -2,12 +2,11 @@
 
 import base64
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 from uuid import uuid4
 
 import psycopg
@@ -15,24 +14,14 @@ import pytest
 from psycopg.rows import dict_row
 from redis import Redis
 
+from tests.waiting import eventually
 from worker.local.stack import Stack
 
 STREAM = "enrollment.events"
-PATIENCE = 20.0  # seconds for something that takes milliseconds on an idle machine
 COURSES = range(101, 121)
 UNKNOWN = 999_999
 
-T = TypeVar("T")
 _students = count(1000)
-
-
-def eventually(look: Callable[[], T], patience: float = PATIENCE) -> T:
-    """Wait until what is looked for is there (true), and return it."""
-    until = time.monotonic() + patience
-    while not (found := look()) and time.monotonic() < until:
-        time.sleep(0.02)
-    assert found, f"still {found!r} after {patience} s"
-    return found
 
 
 @dataclass

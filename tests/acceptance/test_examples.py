@@ -20,10 +20,11 @@ from uuid import UUID
 import pytest
 
 from enrollment.commands import Enroll, Replace, Unenroll
-from tests.acceptance.conftest import STREAM, Outside, eventually
+from tests.acceptance.conftest import STREAM, Outside
 from tests.documented import blocks
 from tests.unit.copies import Rows, apply, rows_of
 from tests.unit.strategies import COURSES, NOW, empty_state
+from tests.waiting import eventually
 from worker.client import Client
 from worker.local.process import Child
 from worker.local.stack import ROOT, environment

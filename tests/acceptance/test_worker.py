@@ -11,7 +11,8 @@ from celery import Celery
 from jsonschema import Draft202012Validator
 
 from enrollment.schema import FOLDER
-from tests.acceptance.conftest import UNKNOWN, Outside, envelope, eventually
+from tests.acceptance.conftest import UNKNOWN, Outside, envelope
+from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 ENROLL, UNENROLL, REPLACE = (f"enrollment.{verb}.v1" for verb in ("enroll", "unenroll", "replace"))

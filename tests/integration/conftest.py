@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 from uuid import uuid4
 
 import pytest
 from redis import Redis
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, event, text
 
 from enrollment.names import ENROLL
 from tasks.messages import Message
@@ -23,6 +24,21 @@ def message(task: str = ENROLL, /, *args: Any, task_id: object = None, **kwargs:
     """Build a message as the queue delivers it, under a new id unless one is given."""
     id_ = str(task_id or uuid4())
     return Message(task, id_, id_, args, kwargs)
+
+
+@contextmanager
+def counted(connection: Connection) -> Iterator[list[str]]:
+    """Give the statements that are sent meanwhile."""
+    statements: list[str] = []
+
+    def note(_c: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    event.listen(connection.engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(connection.engine, "before_cursor_execute", note)
 
 
 @pytest.fixture

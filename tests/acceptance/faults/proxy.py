@@ -106,9 +106,10 @@ class Proxy:
         self.swallow(on=False)
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(_cancel_the_others(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join()
+        self._loop.close()
 
     # --- how it is done, in the thread of the loop
 
@@ -124,8 +125,17 @@ class Proxy:
 
     async def _listen(self) -> None:
         self._open.set()
-        server = await asyncio.start_server(self._accept, "127.0.0.1", self.listens_on)
-        self.listens_on = server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.listens_on)
+        self.listens_on = self._server.sockets[0].getsockname()[1]
+
+    async def _end(self) -> None:
+        """Hang up, and let every task come to its own end: asyncio prints a traceback for each that is cancelled."""
+        self._server.close()
+        self._refusing = True
+        self._open.set()
+        self._cut_all()
+        if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(tasks)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refusing:
@@ -138,6 +148,8 @@ class Proxy:
             return
         link = _Link(writer, to_server)
         self._links.add(link)
+        if self._refusing:  # since then
+            link.reset()
         try:
             up = asyncio.ensure_future(self._pump(link, reader, to_server, "up"))
             down = asyncio.ensure_future(self._pump(link, from_server, writer, "down"))
@@ -175,13 +187,6 @@ class Proxy:
                 _write_now(writer, data[:budget])
                 raise Cut
         writer.write(data)
-
-
-async def _cancel_the_others() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
 
 
 def _wait(condition: Callable[[], bool], seconds: float) -> bool:

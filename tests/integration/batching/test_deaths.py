@@ -1,0 +1,41 @@
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+
+from tests.integration.batching.conftest import Broker, Worker
+from tests.waiting import eventually
+
+
+def test_a_message_that_kills_its_worker_takes_nobody_with_it(broker: Broker, start: Callable[..., Worker]) -> None:
+    good = broker.send(count=5)
+    (killer,) = broker.send(source="die")
+    good += broker.send(count=5)
+    worker = start()
+    for _ in range(4):  # with its batch, with its batch again, then twice alone
+        worker.wait()
+        broker.expire()
+        worker.start()
+    eventually(lambda: broker.buried() == ["too_many_deliveries"])
+    eventually(broker.at_rest)
+    assert sorted(broker.applied()) == sorted(good)
+    assert worker.child.running
+    assert len(set(broker.keys_begun(killer))) == 1
+
+
+def test_nothing_is_lost_when_workers_are_killed_under_load(broker: Broker, start: Callable[..., Worker]) -> None:
+    broker.redis.set("fake:slow", "0.02")
+    sent: list[str] = []
+    for round_ in range(6):
+        worker = start()
+        sent += broker.send(count=300)
+        eventually(partial(broker.has_applied, 100 * round_ + 20))
+        time.sleep(0.013 * round_)
+        worker.signal(signal.SIGKILL)
+        worker.wait()
+    broker.redis.delete("fake:slow")
+    broker.expire()
+    start()
+    eventually(lambda: set(broker.applied()) == set(sent), patience=40)
+    eventually(broker.at_rest)
+    assert broker.buried() == []
