@@ -77,8 +77,8 @@ class Broker:
     def send(self, count: int = 1, task: str = ENROLL, **kwargs: Any) -> list[str]:
         options = {name: kwargs.pop(name) for name in ("expires", "priority", "task_id", "link") if name in kwargs}
         kwargs = {"student_id": 1, **kwargs}
-        with self.app.connection_for_write() as options["connection"]:
-            return [str(self.app.send_task(task, kwargs=kwargs, **options)) for _ in range(count)]
+        with self.app.connection_for_write() as line:
+            return [str(self.app.send_task(task, kwargs=kwargs, connection=line, **options)) for _ in range(count)]
 
     def push(self, *, queue: str = "enrollment", **changes: Any) -> None:
         headers = {"id": str(uuid4()), "task": ENROLL, **changes.pop("headers", {})}
