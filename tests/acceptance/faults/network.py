@@ -20,7 +20,7 @@ def _sha(name: str) -> bytes:
 CLAIM: Final = _sha("claim.lua")
 COMMIT: Final = b"COMMIT"
 PUBLISH: Final = b":batch:"  # the key that remembers a batch
-ACKNOWLEDGE: Final = b"HDEL"
+ACKNOWLEDGE: Final = _sha("acknowledge.lua")
 
 
 def _clients_killed(run: Run) -> None:
