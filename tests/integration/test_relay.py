@@ -1,0 +1,67 @@
+"""How long the relay leaves an event stream alone that is away."""
+
+from collections.abc import Callable, Iterator
+from itertools import repeat
+from time import sleep
+from typing import Any
+
+import pytest
+from redis import ConnectionError as RedisConnectionError
+from structlog.testing import capture_logs
+
+from enrollment.names import ENROLL
+from tests.integration.conftest import message
+from worker.publishing import Publisher
+from worker.relay import _FIRST_PAUSE, _LONGEST_PAUSE, _REST
+from worker.service import Service
+
+Pauses = Callable[[Iterator[bool]], list[float]]
+
+
+@pytest.fixture
+def pauses(service: Service, publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> Pauses:
+    """Give a function that relays five batches in six attempts; it is told of each whether the stream is there."""
+    with monkeypatch.context() as patch:  # as if killed right after each commit
+        patch.setattr(service._relay, "publish", lambda _: None)
+        for course in range(10, 15):
+            service.handle([message(ENROLL, 1, [course])])
+
+    def attempt(answers: Iterator[bool]) -> list[float]:
+        publish = publisher.publish
+
+        def answer(*args: Any) -> int:
+            if next(answers):
+                return publish(*args)
+            raise RedisConnectionError
+
+        monkeypatch.setattr(publisher, "publish", answer)
+        with capture_logs() as logs:
+            for _ in range(6):
+                service._relay._not_before = 0
+                service.relay(older_than=0)
+        return [entry["seconds"] for entry in logs if entry["event"] == "event_stream_away"]
+
+    return attempt
+
+
+def test_the_pauses_grow_and_stay_below_what_is_promised(pauses: Pauses) -> None:
+    found = pauses(repeat(object=False))
+    assert _FIRST_PAUSE / 2 < found[0] <= _FIRST_PAUSE
+    assert found[0] < found[1] < found[2] <= _LONGEST_PAUSE
+    assert max(found) <= _LONGEST_PAUSE
+
+
+def test_whatever_the_stream_takes_in_between_makes_the_next_pause_short(pauses: Pauses) -> None:
+    away, there = [False], [True]
+    found = pauses(iter([*away * 3, *there * 2, *away, *there, *away, *there * 10]))
+    assert len(found) == 5
+    assert max(found[3:]) <= _FIRST_PAUSE < found[2]
+
+
+def test_a_stream_that_does_not_answer_is_left_alone_for_longer_than_it_was_waited_for(pauses: Pauses) -> None:
+    def slow() -> Iterator[bool]:
+        while True:
+            sleep(1)
+            yield False
+
+    assert min(pauses(slow())) >= _REST
