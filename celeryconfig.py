@@ -71,7 +71,6 @@ broker_transport_options = {
 # halves a producer.
 worker_send_task_events = True
 task_send_sent_event = False
-event_serializer = "enrollment-events"  # worker/monitoring.py: JSON all the same; three events tell of each command
 task_track_started = True
 
 # Beat. The relay is the net below the workers, who publish what they commit themselves.

@@ -1,6 +1,7 @@
 """The use case: one batch of messages, one transaction. Knows no Celery."""
 
 from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
@@ -78,6 +79,26 @@ def portions(units: Sequence[Unit]) -> Iterator[Sequence[Unit]]:
         yield units[start:]
 
 
+def set_aside(
+    units: Sequence[Unit], students: AbstractSet[int], command_ids: AbstractSet[UUID]
+) -> tuple[Sequence[Unit], Sequence[Unit]]:
+    """Return the units that may be applied now, and those of these students or under these ids, which may not yet.
+
+    Of what is under one id the first stands, so what comes under an id that is set aside is set aside, too.
+    """
+    ours: list[Unit] = []
+    left: list[Unit] = []
+    ids = set(command_ids)
+    for unit in units:
+        request = unit.request
+        if not isinstance(request, Unidentified) and (request.student_id in students or request.command_id in ids):
+            left.append(unit)
+            ids.add(request.command_id)
+        else:
+            ours.append(unit)
+    return ours, left
+
+
 def apply(engine: Engine, units: Sequence[Unit], arrival: Arrival, *, wait: bool = True) -> Iterator[Committed]:
     """Apply `units` in one transaction; where one of them breaks it, in as few as it takes to single that one out.
 
@@ -95,8 +116,9 @@ def apply(engine: Engine, units: Sequence[Unit], arrival: Arrival, *, wait: bool
             yield _bury(engine, units[0], describe(error))
         else:
             half = len(units) // 2
-            yield from apply(engine, units[:half], arrival, wait=wait)
-            yield from apply(engine, units[half:], arrival, wait=wait)
+            # With `wait`: what the first half leaves out must not be overtaken by the second.
+            yield from apply(engine, units[:half], arrival)
+            yield from apply(engine, units[half:], arrival)
 
 
 def _apply_reading_again(engine: Engine, units: Sequence[Unit], arrival: Arrival, *, wait: bool) -> Committed:
@@ -113,7 +135,7 @@ def _apply(engine: Engine, units: Sequence[Unit], arrival: Arrival, *, wait: boo
     students = {unit.request.student_id for unit in units if not isinstance(unit.request, Invalid | Unidentified)}
     with engine.begin() as connection:
         locked, busy = ledger.lock_students(connection, students, wait=wait)
-        ours, left = _without(units, busy) if busy else (units, ())
+        ours, left = set_aside(units, busy, set()) if busy else (units, ())
         requests = [unit.request for unit in ours if not isinstance(unit.request, Unidentified)]
         verdicts = iter(_decide(connection, locked, requests, arrival) if requests else ())
         decided = [(u, u.request if isinstance(u.request, Unidentified) else next(verdicts)) for u in ours]
@@ -123,21 +145,6 @@ def _apply(engine: Engine, units: Sequence[Unit], arrival: Arrival, *, wait: boo
             ledger.write_commands(connection, records, committed.batch_id)
         dead_letters.put(connection, list(_dead_letters(decided)))
     return committed
-
-
-def _without(units: Sequence[Unit], busy: set[int]) -> tuple[Sequence[Unit], Sequence[Unit]]:
-    """Set aside the units of busy students; and what says the same command id, of which the first shall stand."""
-    ours: list[Unit] = []
-    left: list[Unit] = []
-    ids: set[UUID] = set()
-    for unit in units:
-        request = unit.request
-        if not isinstance(request, Unidentified) and (request.student_id in busy or request.command_id in ids):
-            left.append(unit)
-            ids.add(request.command_id)
-        else:
-            ours.append(unit)
-    return ours, left
 
 
 def _decide(

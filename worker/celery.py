@@ -10,14 +10,12 @@ from celery import Celery, signals
 from redis import RedisError
 
 from worker import health, logging
-from worker.monitoring import register_serializer
 from worker.publishing import connect
 from worker.service import Service
 from worker.settings import Settings, SettingsError
 from worker.transport import register
 
 register()
-register_serializer()
 log = structlog.get_logger(__name__)
 
 

@@ -20,7 +20,7 @@ GRACE: Final = 2.0  # seconds that a committed batch is left to the worker that 
 BATCHES: Final = 20  # outbox rows per transaction of the relay
 BUDGET: Final = 1.0  # seconds after which a relay lets its worker get back to commands; the next one goes on
 # Seconds between attempts while the stream is away, doubled up to the longest. Workers look every 2 s, so events go on
-# within 5 s of its return.
+# within 5 s of its return, or 10 s where it did not even refuse.
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 3.0
 _REST: Final = 4  # a pause is at least so many times what the attempt took: commands wait while Redis does not answer

@@ -8,11 +8,12 @@ import structlog
 from sqlalchemy import Engine
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
+from enrollment.parsing import Unidentified
 from models import dead_letters
 from models.dead_letters import NewDeadLetter
 from models.engine import make_engine
 from models.faults import describe, is_outage
-from tasks.apply import Arrival, Committed, Result, apply, portions
+from tasks.apply import Arrival, Committed, Result, apply, portions, set_aside
 from tasks.messages import Message, Unit, units_of
 from tasks.results import summaries
 from worker.publishing import Publisher, connect
@@ -21,6 +22,9 @@ from worker.settings import Settings
 
 _LONGEST_PAUSE: Final = 4.0  # seconds between attempts while the database is away; work goes on within 5 of its return
 _STREAM_PATIENCE: Final = 1.0  # seconds for the event stream to answer: commands wait for it meanwhile
+
+PULSE: Final = 1.0  # seconds between signs of life while a batch is applied or waits
+_ROUNDS: Final = (False, False, True)  # whether to wait for students that another batch holds
 
 log = structlog.get_logger(__name__)
 
@@ -44,27 +48,34 @@ class Service:
 
         Waits as long as the database is away, and calls `keep_alive` about every second meanwhile.
         """
-        arrival = Arrival()
         decided: list[tuple[Unit, Result]] = []
-        left: Sequence[Unit] = ()
-
-        def work(units: Sequence[Unit], *, wait: bool) -> Sequence[Unit]:
-            committed = self._apply(units, arrival, keep_alive, wait=wait)
-            decided.extend(pair for each in committed for pair in each.decided)
-            return [unit for each in committed for unit in each.left]
-
-        for portion in portions(units_of(messages)):
-            if decided:
-                keep_alive()
-            left = work([*left, *portion], wait=False)
-        stuck = False
-        while left:
-            if stuck:
-                keep_alive()
-            before = len(left)
-            left = work(left, wait=stuck)
-            stuck = len(left) == before
+        left: Sequence[Unit] = units_of(messages)
+        arrival, alive = Arrival(), _every_second(keep_alive)
+        for wait in _ROUNDS:
+            left = self._round(left, arrival, decided, alive, wait=wait)
         return summaries(messages, decided)
+
+    def _round(
+        self,
+        units: Sequence[Unit],
+        arrival: Arrival,
+        decided: list[tuple[Unit, Result]],
+        keep_alive: Callable[[], None],
+        *,
+        wait: bool,
+    ) -> Sequence[Unit]:
+        """Apply units, a portion at a time; return those that are left for the next round, none with `wait`."""
+        left: list[Unit] = []
+        for portion in portions(units):
+            keep_alive()
+            requests = [unit.request for unit in left if not isinstance(unit.request, Unidentified)]
+            students = {request.student_id for request in requests if request.student_id is not None}
+            mine, aside = set_aside(portion, students, {request.command_id for request in requests})
+            left += aside
+            for committed in self._apply(mine, arrival, keep_alive, wait=wait) if mine else ():
+                decided += committed.decided
+                left += committed.left
+        return left
 
     def _apply(
         self, units: Sequence[Unit], arrival: Arrival, keep_alive: Callable[[], None], *, wait: bool
@@ -115,3 +126,16 @@ class Service:
             before_sleep=waiting,
             sleep=pause,
         )(attempt)
+
+
+def _every_second(keep_alive: Callable[[], None]) -> Callable[[], None]:
+    """Return what calls `keep_alive` when the last call, or at first this one, was a second ago."""
+    last = monotonic()
+
+    def call() -> None:
+        nonlocal last
+        if monotonic() - last >= PULSE:
+            keep_alive()
+            last = monotonic()
+
+    return call

@@ -1,16 +1,18 @@
 """Students that another batch holds are left for a transaction of their own, and everything else goes on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from enrollment.names import APPLY, ENROLL, UNENROLL
+from models import ledger
 from tasks import apply
+from tasks.messages import Unit
 from tests.integration.conftest import message
 from worker.service import Service
 
@@ -92,3 +94,46 @@ def test_an_apply_message_of_which_some_students_are_busy_is_told_as_one(service
         sleep(0.2)
         assert not outcomes.done()
     assert outcomes.result() == ["4 applied"]
+
+
+def test_a_batch_that_is_split_keeps_the_order_of_a_student_who_was_busy(
+    service: Service, engine: Engine, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE student_courses ADD CONSTRAINT odd CHECK (course_id <> 13)"))
+    lock, calls = ledger.lock_students, [0]
+
+    def lock_late(connection: Connection, ids: Collection[int], *, wait: bool) -> tuple[set[int], set[int]]:
+        locked, held = lock(connection, ids, wait=wait)
+        calls[0] += 1
+        busy_now = {1} & locked if calls[0] <= 2 and not wait else set()
+        return locked - busy_now, held | busy_now
+
+    monkeypatch.setattr(ledger, "lock_students", lock_late)
+    first = message(ENROLL, 1, [10])
+    same_id = message(ENROLL, 4, [14], task_id=first.task_id)
+    sent = [first, message(ENROLL, 2, [11]), message(ENROLL, 3, [13]), message(UNENROLL, 1, [10]), same_id]
+    outcomes = service.handle(sent)
+    assert outcomes[:2] == ["applied", "applied"]
+    assert outcomes[2].startswith("dead letter processing_failed")
+    assert outcomes[3:] == ["applied", "dead letter command_id_reused"]
+    assert rows("student_id, course_id", "student_courses") == [(2, 11)]
+
+
+def test_what_is_left_is_applied_in_portions_too(
+    service: Service, engine: Engine, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def spy(engine: Engine, units: Sequence[Unit], *args: Any, **kwargs: Any) -> Iterator[apply.Committed]:
+        sizes.append(len(units))
+        return apply.apply(engine, units, *args, **kwargs)
+
+    monkeypatch.setattr(apply, "MAX_PAIRS", 4)  # two commands in a transaction
+    monkeypatch.setattr("worker.service.apply", spy)
+    with ThreadPoolExecutor(1) as pool, busy(engine, 1, 2):
+        outcomes = pool.submit(service.handle, [message(ENROLL, 1 + n % 2, [10 + n % 5]) for n in range(10)])
+        until(lambda: len(sizes) > 1)
+    assert outcomes.result() == ["applied"] * 10
+    assert max(sizes) == 2
+    assert len(rows("*", "commands")) == 10

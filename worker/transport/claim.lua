@@ -23,7 +23,7 @@ redis.call('HLEN', deliveries)
 local clock = redis.call('TIME')
 local now = clock[1] .. '.' .. string.format('%06d', tonumber(clock[2]))
 local taken, count, bytes = {}, 0, 0
-local PAGE = 200 -- messages that are moved at once
+local FIRST_PAGE, PAGE = 8, 200 -- messages that are moved at once
 local COMPANY = 50 -- most messages that come together for the second time: the next death delays no more than these
 local suspects, of_queue = false, {} -- whether what is taken fell silent with a worker; how much of each queue
 
@@ -83,10 +83,16 @@ end
 
 if suspects then return taken end -- nothing that is new shares their fate
 
+-- Returns how many messages to move at once, going by their size so far: what does not fit has to go back.
+local function page_that_fits()
+  if count == 0 then return FIRST_PAGE end
+  return math.max(1, math.min(PAGE, math.floor((max_bytes - bytes) * count / bytes)))
+end
+
 -- Takes up to `room` messages off a list. Returns how many more could have been taken.
 local function drain(queue, list, room)
   while room > 0 and count < limit do
-    local messages = redis.call('RPOP', KEYS[3 + list], math.min(room, limit - count, PAGE))
+    local messages = redis.call('RPOP', KEYS[3 + list], math.min(room, limit - count, page_that_fits()))
     if not messages then break end
     local entries, scores = {}, {}
     for i, message in ipairs(messages) do

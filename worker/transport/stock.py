@@ -1,7 +1,7 @@
 """kombu's Redis transport as this one needs to see it: with the private parts that are overridden or called, typed.
 
-This is the list to go through when kombu is upgraded; tests/integration/transport/test_stock.py holds it against the real
-one.
+This is the list to go through when kombu is upgraded; tests/integration/transport/test_stock.py holds it against the
+real one.
 """
 # ruff: noqa: SLF001 - kombu is untyped, and this is about its private parts.
 

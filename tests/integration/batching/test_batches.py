@@ -1,7 +1,8 @@
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from tests.integration.batching.conftest import APPLY, ENROLL, Broker, Worker
@@ -38,17 +39,10 @@ def test_a_message_of_a_priority_is_found_within_the_tick(broker: Broker, start:
 
 def test_events_tell_of_each_command_and_remote_control_answers(broker: Broker, start: Callable[..., Worker]) -> None:
     start("-E")
-    events: list[dict[str, Any]] = []
-    with broker.app.connection() as connection:
-        receiver = broker.app.events.Receiver(connection, handlers={"*": events.append})
-        capture = threading.Thread(target=_capture, args=(receiver,))
-        capture.start()
-        eventually(lambda: any(event["type"] == "worker-heartbeat" for event in events))
+    with _events(broker) as events:
         (good,) = broker.send(course_ids=list(range(1000)))
         (bad,) = broker.send(source="fail")
         eventually(lambda: {e["type"] for e in events if e.get("uuid") == bad} >= {"task-failed"})
-        receiver.should_stop = True
-        capture.join()
     kinds = [event["type"] for event in events if event.get("uuid") == good]
     assert kinds == ["task-received", "task-started", "task-succeeded"]
     received, _, succeeded = (event for event in events if event.get("uuid") == good)
@@ -57,6 +51,40 @@ def test_events_tell_of_each_command_and_remote_control_answers(broker: Broker, 
     assert received["name"] == ENROLL
     (stats,) = broker.app.control.inspect(timeout=20, limit=1).stats().values()
     assert stats["total"] == {ENROLL: 2}
+
+
+def test_what_is_refused_or_expired_is_told_though_nothing_else_is_going_on(
+    broker: Broker, start: Callable[..., Worker]
+) -> None:
+    start("-E")
+    with _events(broker) as events:
+        broker.push(headers={"task": "enrollment.enrol.v1", "id": "misspelt"})
+        (late,) = broker.send(expires=datetime(2026, 1, 1, tzinfo=UTC))
+        eventually(lambda: {"misspelt", late} <= {event.get("uuid") for event in events})
+    assert [event["type"] for event in events if event.get("uuid") == late][-1] == "task-revoked"
+
+
+def test_a_header_that_cannot_be_written_as_text_silences_nobody(broker: Broker, start: Callable[..., Worker]) -> None:
+    broker.push(headers={"argsrepr": "half a character: \ud800", "root_id": ["\ud800"], "kwargsrepr": 7})
+    sent = broker.send(count=5)
+    with _events(broker, running=False) as events:
+        start("-E")
+        eventually(lambda: set(sent) <= {e.get("uuid") for e in events if e["type"] == "task-succeeded"})
+    assert any("half a character" in event.get("args", "") for event in events)
+
+
+@contextmanager
+def _events(broker: Broker, *, running: bool = True) -> Iterator[list[dict[str, Any]]]:
+    """Give what a stock receiver hears meanwhile."""
+    events: list[dict[str, Any]] = []
+    with broker.app.connection() as connection:
+        receiver = broker.app.events.Receiver(connection, handlers={"*": events.append})
+        capture = threading.Thread(target=_capture, args=(receiver,))
+        capture.start()
+        eventually(lambda: events if running else broker.redis.pubsub_numpat())  # a worker answers with a heartbeat
+        yield events
+        receiver.should_stop = True
+        capture.join()
 
 
 def _capture(receiver: Any) -> None:
