@@ -34,8 +34,13 @@ STREAM: Final = "enrollment.events"
 
 def main() -> None:
     """Measure, and print."""
-    folder = Path(tempfile.mkdtemp(prefix="enrollment-benchmark-"))
-    folder.chmod(0o711)
+    with tempfile.TemporaryDirectory(prefix="enrollment-benchmark-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        _measure(folder)
+
+
+def _measure(folder: Path) -> None:
     with Stack(folder, beat=False) as stack:
         _load(stack.database_url)
         port = free_port()

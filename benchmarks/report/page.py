@@ -32,6 +32,13 @@ What is compared, and what is not:
   whatever else the machine does. The ratios "by processor time" come from their sum.
 - Only ratios within one run mean anything; the same machine differs by a third from one hour to the next.
 """
+_BOUND: Final = """
+Why bulk commands stay below PostgreSQL's limit: that writes two rows per command and nothing else. A command through
+the worker also reads what is there, locks the student, keeps a record with two indexes and tells the world, which costs
+PostgreSQL {postgres:.1f} times as much, and worker and Redis another {others:,.0f} µs. Workers and servers share the
+cores, so were all {cores} busy all the time, {most:,.0f} commands a second, or {ratio:.2f} of the limit, would be the
+most there is to have.
+"""
 _STAGES: Final = """
 One process; wall-clock time by stage, and in brackets the part of it in which the worker's own processor was at work
 (the rest is waiting for PostgreSQL, Redis or the other processes on the machine). Measured by clocks that
@@ -57,6 +64,7 @@ def _lines(results: Results) -> Iterator[str]:
         yield "## Beside other queues\n\n![Commands per second](performance.svg)"
         yield _HOW
         yield from _grid(grids.systems(results))
+        yield from _bound(results["backlog"], about.get("cores") or 1)
         for key, reason in results["backlog"]["missing"].items():
             yield f"Missing: {key} ({reason.splitlines()[0]}).\n"
     if "latency" in results:
@@ -70,6 +78,19 @@ def _lines(results: Results) -> Iterator[str]:
             yield from _grid(grids.profile({"profile": json.loads(BEFORE.read_text())}))
     yield "## The rest\n"
     yield from _grid(grids.others(results))
+
+
+def _bound(part: Results, cores: int) -> Iterator[str]:
+    us, limit = part["systems"]["ours-apply-2"]["us"], part["limits"]["all at once"]
+    if total := sum(us.values()):
+        most = cores * 1e6 / total
+        yield _BOUND.format(
+            postgres=us["postgres"] / limit["us"]["postgres"],
+            others=us["worker"] + us["redis"],
+            cores=cores,
+            most=most,
+            ratio=most / limit["median"],
+        )
 
 
 def _circumstances(results: Results) -> str:
