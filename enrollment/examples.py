@@ -13,7 +13,8 @@ from enrollment.events import Event, event_of
 from enrollment.fold import BEFORE_ALL, Pair, Record, State, Student, fold
 from enrollment.parsing import Request, parse_single
 
-ISSUED_AT: Final = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+ISSUED_AT: Final = datetime(2026, 1, 31, 9, 30, 0, 481, tzinfo=UTC)
+_STEP: Final = timedelta(microseconds=1)  # a command is later than the one before
 PROCESSED_AT: Final = ISSUED_AT + timedelta(microseconds=48_213)
 STUDENT: Final = 42
 COURSES: Final = frozenset({101, 102, 103})
@@ -27,10 +28,10 @@ ENROLL: Final = Enroll(
     command_id=_id(1), student_id=STUDENT, course_ids=(101, 102), issued_at=ISSUED_AT, source="portal"
 )
 UNENROLL: Final = Unenroll(
-    command_id=_id(2), student_id=STUDENT, course_ids=(102,), issued_at=ISSUED_AT, source="portal"
+    command_id=_id(2), student_id=STUDENT, course_ids=(102,), issued_at=ISSUED_AT + _STEP, source="portal"
 )
 REPLACE: Final = Replace(
-    command_id=_id(3), student_id=STUDENT, course_ids=(101, 103), issued_at=ISSUED_AT, source="sis:nightly"
+    command_id=_id(3), student_id=STUDENT, course_ids=(101, 103), issued_at=ISSUED_AT + 2 * _STEP, source="sis:nightly"
 )
 UNKNOWN_COURSE: Final = Enroll(
     command_id=_id(4), student_id=STUDENT, course_ids=(101, 999), issued_at=ISSUED_AT, source="portal"

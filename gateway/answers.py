@@ -112,7 +112,7 @@ class Command(BaseModel):
                 "command": "enroll",
                 "student_id": 42,
                 "course_ids": [101, 102],
-                "issued_at": "2026-01-31T09:30:00Z",
+                "issued_at": "2026-01-31T09:30:00.000481Z",
                 "processed_at": "2026-01-31T09:30:00.004Z",
                 "source": "http/portal",
                 "effects": {"enrolled": [101], "unenrolled": [], "unchanged": [102], "superseded": []},

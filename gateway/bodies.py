@@ -1,10 +1,17 @@
 """What writes say in their body."""
 
+import json
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any, Final, Self
 
+from fastapi import Request
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from starlette.responses import Response
 
 from enrollment.commands import AnyCourses, Id, SomeCourses
+from gateway.problems import Problem
 
 _ONE_OF: Final[dict[str, Any]] = {"oneOf": [{"required": ["course_ids"]}, {"required": ["course_id"]}]}
 
@@ -72,3 +79,36 @@ class Difference(BaseModel):
         if both:
             raise ValueError(f"to be added and removed at once: {', '.join(map(str, both[:10]))}")
         return self
+
+
+class BodyRoute(APIRoute):
+    """A route whose body says each field once: of two that differ nobody knows which one is meant."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers."""
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            return await handle(_Request(request.scope, request.receive))
+
+        return answer
+
+
+class _Request(Request):
+    async def json(self) -> Any:
+        """Return what the body says. Raises a Problem, 400, which FastAPI hands on as the cause of its own."""
+        return json.loads(await self.body(), object_pairs_hook=_each_once)
+
+
+def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    said = dict(pairs)
+    if len(said) < len(pairs):
+        [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
+        shown = name[:64].encode("utf-8", "replace").decode()
+        raise Problem(
+            400,
+            "bad_request",
+            f"{shown} stands twice in the body. Say it once and send the request again.",
+            fields=[shown],
+        )
+    return said

@@ -73,27 +73,27 @@ class Gateway:
         self.probe.close()
 
 
-def gateway_of(request: Request) -> Gateway:
+# Coroutines: FastAPI calls plain functions in a thread, which takes longer than what they do.
+async def gateway_of(request: Request) -> Gateway:
     """Return what the process has."""
-    return cast(Gateway, request.app.state.gateway)
+    return held_by(request)
 
 
-def client_of(request: Request) -> Client:
+async def client_of(request: Request) -> Client:
     """Return who sent the request; `gateway.guard` has checked it."""
     return cast(Client, request.state.client)
 
 
-def reader_of(request: Request) -> Reader:
+async def reader_of(request: Request) -> Reader:
     """Return what asks the database."""
-    return gateway_of(request).read
+    return held_by(request).read
 
 
-def writer_of(request: Request) -> Writer:
-    """Return what sends commands."""
-    return gateway_of(request).writer
+def held_by(request: Request) -> Gateway:
+    """Return what the process has, to whoever has only the request."""
+    return cast(Gateway, request.app.state.gateway)
 
 
 Held = Annotated[Gateway, Depends(gateway_of)]
 Who = Annotated[Client, Depends(client_of)]
 Read = Annotated[Reader, Depends(reader_of)]
-Write = Annotated[Writer, Depends(writer_of)]

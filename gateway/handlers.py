@@ -28,10 +28,23 @@ from worker.client import BrokerAway, InvalidCommand
 _COME_AGAIN: Final = {"Retry-After": "5"}  # seconds
 _MAX_NAMED: Final = 10  # faults told in one answer
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+# By pydantic's name of the error, with what it tells about the limit.
 _SAID: Final[Mapping[str, str]] = {
     "extra_forbidden": "not known here",
+    "greater_than_equal": "less than {ge}",
+    "int_parsing_size": "too large",
+    "int_type": "not an integer",
     "json_invalid": "not JSON (RFC 8259)",
+    "less_than_equal": "more than {le}",
     "missing": "missing",
+    "model_attributes_type": "not a JSON object",
+    "too_long": "more than {max_length} in a list",
+    "too_short": "an empty list",
+    "tuple_type": "not a list",
+}
+_OF_HEADERS: Final[Mapping[str, str]] = {
+    "Idempotency-Key": "not 1 to 255 printable ASCII characters",
+    "Last-Event-ID": "not the id of an event, such as 1769851800000-0, nor 0 for all that are kept",
 }
 _UNKNOWN: Final[Mapping[type[EnrollmentError], str]] = {
     UnknownStudent: ErrorCode.UNKNOWN_STUDENT,
@@ -113,6 +126,8 @@ def _of_http(request: Request, error: HTTPException) -> Problem:
         allowed = ", ".join(_allowed(request))
         headers["Allow"] = allowed
         return Problem(405, "method_not_allowed", f"This address takes {allowed}.", headers=headers)
+    if isinstance(error.__cause__, Problem):
+        return error.__cause__
     if error.status_code == 400:  # noqa: PLR2004 - as above
         return Problem(400, "bad_request", "The request cannot be read; its body must be JSON (RFC 8259).")
     return Problem(error.status_code, "error", str(error.detail), headers=headers)
@@ -154,5 +169,7 @@ def _invalid(request: Request, errors: Sequence[Any]) -> Problem:
 
 def _said(error: Mapping[str, Any]) -> str:
     if error["type"] in _SAID:
-        return _SAID[error["type"]]
+        return _SAID[error["type"]].format(**error.get("ctx", {}))
+    if error["loc"][-1] in _OF_HEADERS:
+        return _OF_HEADERS[error["loc"][-1]]
     return str(error["msg"]).removeprefix("Value error, ").rstrip(".")

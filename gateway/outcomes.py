@@ -1,5 +1,6 @@
 """From what came of a write to its answer: the student's courses, the rejection, or where to ask later."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,8 @@ _STATUS: Final[Mapping[ErrorCode, int]] = {
     ErrorCode.INVALID_COMMAND: 422,
     ErrorCode.ISSUED_IN_FUTURE: 409,
 }
+
+_AGAIN: Final = re.compile(r"send (the command|it) again with a new id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class Submission:
             raise rejected(errors, headers=self.preference.headers)
 
 
-def submission_of(
+async def submission_of(
     request: Request,
     gateway: Held,
     client: Who,
@@ -124,15 +127,20 @@ def rejected(
     return Problem(
         _STATUS[first.code],
         first.code,
-        " ".join(error.message for error in errors) + (stands if applied else ""),
+        " ".join(map(_over_http, errors)) + (stands if applied else ""),
         ids=first.ids,
         fields=first.fields,
         headers=headers,
         more={
-            "errors": [error.model_dump(mode="json") for error in errors],
+            "errors": [{**error.model_dump(mode="json"), "message": _over_http(error)} for error in errors],
             **({"commands": commands} if commands else {}),
         },
     )
+
+
+def _over_http(error: Rejection) -> str:
+    """Return what to do in the words of HTTP; an event speaks of commands and their ids."""
+    return _AGAIN.sub("send the request again with a new Idempotency-Key", error.message)
 
 
 def _together(events: Sequence[Event]) -> Effects:

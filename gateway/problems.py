@@ -22,7 +22,7 @@ class ProblemDetails(BaseModel):
                 "status": 422,
                 "code": "unknown_courses",
                 "detail": "There is no course 999. Nothing was changed. Create it or leave it out, then send the "
-                "command again with a new id.",
+                "request again with a new Idempotency-Key.",
                 "ids": [999],
                 "fields": ["course_ids"],
             }

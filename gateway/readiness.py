@@ -48,8 +48,10 @@ class Readiness:
         """Return which parts answer, or did a moment ago."""
         async with self._asking:
             if self._found is None or self._now() >= self._at + _KEPT:
-                database, broker = await asyncio.gather(_part(self._read(lookups.clock)), _part(self._outbound.check()))
-                self._found = Parts(database, broker, "ok" if self._listener.live else "away")
+                database, broker, events = await asyncio.gather(
+                    _part(self._read(lookups.clock)), _part(self._outbound.check()), _part(self._listener.stream.ping())
+                )
+                self._found = Parts(database, broker, events if self._listener.live else "away")
                 self._at = self._now()
             return self._found
 

@@ -8,6 +8,7 @@ from anyio import CapacityLimiter, to_thread
 from kombu import Connection
 
 from enrollment.commands import Command
+from enrollment.names import QUEUE
 from worker.client import Client
 
 CONNECTIONS: Final = 4  # per process
@@ -44,7 +45,7 @@ class Outbound:
             if len(commands) == 1:
                 client.send(commands[0])
                 return
-            with client.bulk() as bulk:
+            with client.bulk(QUEUE) as bulk:  # somebody waits for it: not behind an import
                 for command in commands:
                     bulk.send(command)
         finally:

@@ -94,7 +94,7 @@ class Listener:
 
     @contextmanager
     def counted(self, client: str) -> Iterator[None]:
-        """Count a stream of a client's as open, from before it reads what is past."""
+        """Count a stream of a client's as open."""
         self._streams[client] += 1
         try:
             yield

@@ -1,5 +1,6 @@
 """The write side: commands through the same queue as everyone's, and what came of them."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ from gateway.waiting import Listener
 from models import lookups, queries
 from models.faults import is_outage
 
+_LOOK: Final = 1.0  # seconds for the database to answer when the wait is over
 _STEP: Final = timedelta(microseconds=1)
 _NAMESPACE: Final = UUID("6f0d8a5e-6a0c-5d0e-9c3b-0f4f0f6f9a51")  # of command ids made from Idempotency-Keys
 
@@ -117,11 +119,14 @@ class Writer:
         return _as_first(commands, await self._memory.remember(commands[0].command_id, _sent(commands))), None
 
     async def _looked_up(self, command_ids: Sequence[UUID], since: datetime | None) -> tuple[Event, ...] | None:
-        """Return the outcome of what was sent, if it is known. A database that is away does not unsend it."""
+        """Return the outcome of what was sent, if it is known soon. A database that is away does not unsend it."""
         try:
-            events = await self._stored(command_ids)
-            if events is None:
-                await self.require_no_failure(command_ids, since)
+            async with asyncio.timeout(_LOOK):
+                events = await self._stored(command_ids)
+                if events is None:
+                    await self.require_no_failure(command_ids, since)
+        except TimeoutError:
+            return None
         except (DBAPIError, PoolTimeout) as error:
             if not is_outage(error):
                 raise

@@ -22,6 +22,8 @@ HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)> & Söhne"
 LONG = "Wolfeschlegelsteinhausenbergerdorff" * 6
 MANY = range(7000, 7500)
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# That an answer was a refusal, or that there was none, is no fault of a page.
+NO_FAULTS = ("Failed to load resource", "htmx:sendError", "htmx:afterRequest")
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -158,9 +160,9 @@ def courses_of(backend: Backend) -> Callable[[int], list[int]]:
     return look
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """Give a browser."""
+    """Give a browser. Playwright keeps an event loop running, which tests of other modules must not meet."""
     path = next((found for name in CHROMIUMS if (found := shutil.which(name))), None)
     if path is None:
         pytest.skip(
@@ -185,8 +187,7 @@ def opened(chromium: Any, url: str, *, width: int = 1280, scheme: str = "light")
     page.on("pageerror", lambda error: complaints.append(str(error)))
     yield page
     context.close()
-    # That an answer was a refusal is no fault of the page.
-    assert [it for it in complaints if not it.startswith("Failed to load resource")] == []
+    assert [it for it in complaints if not it.startswith(NO_FAULTS)] == []
 
 
 def enter(page: Any) -> None:

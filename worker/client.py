@@ -128,9 +128,9 @@ class Client(Sender):
         self._outlet.publish(Message(QUEUE, TASKS[kind], task_id, about, body), (command.command_id,))
         return command.command_id
 
-    def bulk(self) -> "Bulk":
-        """Return what sends many commands in few messages."""
-        return Bulk(self._outlet)
+    def bulk(self, queue: str = BULK_QUEUE) -> "Bulk":
+        """Return what sends many commands in few messages; `queue` is for a few that are not to wait behind many."""
+        return Bulk(self._outlet, queue)
 
     def wait_for(self, command_id: UUID, seconds: float = OUTCOME) -> "Event":
         """Return the event of a command, applied or rejected. Raises NoEventsAddress, NoOutcomeYet.
@@ -164,10 +164,11 @@ class Bulk(Sender):
     A block that ends with an error sends nothing more: `sent` commands, in order, have reached the broker.
     """
 
-    def __init__(self, outlet: Outlet) -> None:
+    def __init__(self, outlet: Outlet, queue: str = BULK_QUEUE) -> None:
         self.sent = 0
         self.messages = 0
         self._outlet = outlet
+        self._queue = queue
         self._items: list[str] = []
         self._ids: list[UUID] = []
         self._bytes = 0
@@ -193,7 +194,7 @@ class Bulk(Sender):
             return
         body = f'[[],{{"commands":[{",".join(self._items)}]}},{_EMBED}]'
         about = f"<{_number(len(self._items), 'command')}>"
-        self._outlet.publish(Message(BULK_QUEUE, APPLY, str(uuid7()), about, body), tuple(self._ids))
+        self._outlet.publish(Message(self._queue, APPLY, str(uuid7()), about, body), tuple(self._ids))
         self.sent += len(self._items)
         self.messages += 1
         self._items, self._ids, self._bytes = [], [], 0

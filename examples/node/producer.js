@@ -3,10 +3,10 @@
 // Prints the command's id once Redis has the message. If that cannot be confirmed, it ends with exit code 1 and prints
 // how to send the same command again: under the same id and time, which is always safe.
 
-import { randomBytes } from "node:crypto";
 import { parseArgs } from "node:util";
 import celery from "celery-node";
 import { BROKER_URL } from "./settings.js";
+import { now, uuid7 } from "./stamp.js";
 
 const QUEUE = "enrollment";
 const TASKS = {
@@ -29,7 +29,7 @@ if (!(command in TASKS) || numbers.length === 0 || !numbers.every(isId)) {
 const [student_id, ...course_ids] = numbers;
 
 const commandId = values.id ?? uuid7();
-const issuedAt = values["issued-at"] ?? new Date().toISOString();
+const issuedAt = values["issued-at"] ?? now();
 const source = values.source ?? "examples:node";
 
 try {
@@ -69,13 +69,4 @@ async function send(task, taskId, kwargs) {
 /** Ids go to 2^63-1; a JavaScript number is exact to 2^53-1. For larger ones write the JSON with BigInt. */
 function isId(number) {
   return Number.isSafeInteger(number) && number > 0;
-}
-
-/** RFC 9562, version 7: it begins with the time, so the database's index of ids grows at its end. */
-function uuid7() {
-  const bytes = randomBytes(16);
-  bytes.writeUIntBE(Date.now(), 0, 6);
-  bytes[6] = (bytes[6] & 0x0f) | 0x70;
-  bytes[8] = (bytes[8] & 0x3f) | 0x80;
-  return bytes.toString("hex").replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }

@@ -12,9 +12,24 @@ usage() { echo "Usage: $0 enroll|unenroll|replace STUDENT [COURSE ...]" >&2; exi
 for number in "${@:2}"; do [[ $number =~ ^[1-9][0-9]*$ ]] || usage; done
 courses=$(IFS=,; echo "${*:3}")
 
+# The time in microseconds: which of two commands of the same moment counts is up to their ids, and those are random.
+now() {
+  local time=${EPOCHREALTIME-} # of bash 5; with a comma in some locales
+  if [[ $time =~ ^([0-9]+)[.,]([0-9]{6})$ ]]; then
+    TZ=UTC0 printf '%(%Y-%m-%dT%H:%M:%S)T.%sZ' "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}"
+    return
+  fi
+  time=$(date -u +%Y-%m-%dT%H:%M:%S.%6NZ) # of GNU
+  if ! [[ $time =~ \.[0-9]{6}Z$ ]]; then
+    time=$(date -u +%Y-%m-%dT%H:%M:%SZ)
+    echo "This machine tells whole seconds only: send one command about a student per second, or their order is chance." >&2
+  fi
+  echo "$time"
+}
+
 # The command's id and time are made once. To send it again after a failure, send the same ones: it takes effect once.
 id=${COMMAND_ID:-$(cat /proc/sys/kernel/random/uuid 2> /dev/null || uuidgen | tr A-Z a-z)}
-issued_at=${ISSUED_AT:-$(date -u +%Y-%m-%dT%H:%M:%SZ)}
+issued_at=${ISSUED_AT:-$(now)}
 
 body='[[],{"student_id":'$2',"course_ids":['$courses'],"issued_at":"'$issued_at'","source":"examples:shell"},{}]'
 entry='{"body":"'$(printf %s "$body" | base64 | tr -d '\n')'","content-encoding":"utf-8"'

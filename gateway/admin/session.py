@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from gateway.access import SESSION_SECONDS, Session, Sessions, is_loopback, network_of
 from gateway.admin.trouble import LoginNeeded, Trouble
-from gateway.dependencies import gateway_of
+from gateway.dependencies import held_by
 from gateway.memory import Ended
 from worker.access import Admin
 
@@ -100,7 +100,7 @@ def door_of(request: Request) -> Door:
     """Return the door of this process."""
     state = request.app.state
     if not hasattr(state, "admin_door"):
-        gateway = gateway_of(request)
+        gateway = held_by(request)
         state.admin_door = Door.of(gateway.sessions, gateway.ended)
     return cast(Door, state.admin_door)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from enrollment.errors import DeadLetterCode
+from enrollment.errors import DeadLetterCode, Rejection
 
 _SIGNS: Final[Mapping[str, str]] = {
     "applied": "✓",
@@ -27,6 +27,7 @@ _MEANINGS: Final[Mapping[str, str]] = {
     DeadLetterCode.REVOKED: "Somebody revoked it before it was processed.",
     DeadLetterCode.EXPIRED: "Its sender gave it a time, which was over before it was processed.",
 }
+_NAMED: Final = 30  # ids that a rejection names where it is not all that is shown
 LONGEST: Final = 200_000  # characters of a payload that can be corrected on a page
 _BEGINNING: Final = 5_000  # characters that are shown of a longer one
 
@@ -63,6 +64,19 @@ def pretty(payload: str) -> str:
     return payload if is_long(text) else text
 
 
+def brief(error: Rejection) -> str:
+    """Return what a rejection says, with a long list of ids cut."""
+    if not is_cut(error):
+        return error.message
+    all_ids, shown = (", ".join(map(str, ids)) for ids in (error.ids, error.ids[:_NAMED]))
+    return error.message.replace(all_ids, f"{shown} and {len(error.ids) - _NAMED:,} more")
+
+
+def is_cut(error: Rejection) -> bool:
+    """Tell whether a rejection names more ids than are shown beside other things."""
+    return len(error.ids) > _NAMED
+
+
 def is_long(payload: str) -> bool:
     """Tell whether this is more than a page shows in full."""
     return len(payload) > LONGEST
@@ -73,6 +87,8 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "moment": moment,
     "sign": sign,
     "meaning": meaning,
+    "brief": brief,
+    "is_cut": is_cut,
     "is_long": is_long,
     "pretty": pretty,
 }

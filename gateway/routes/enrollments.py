@@ -4,13 +4,13 @@ from fastapi import APIRouter, HTTPException, Response
 
 from enrollment.commands import Kind
 from gateway.answers import Written
-from gateway.bodies import AllCourses, Courses, Difference, StudentAndCourses
+from gateway.bodies import AllCourses, BodyRoute, Courses, Difference, StudentAndCourses
 from gateway.describing import WRITE
 from gateway.fields import CourseId, StudentId
 from gateway.outcomes import Submit
 from gateway.writing import Wish
 
-router = APIRouter(tags=["enrollments"])
+router = APIRouter(tags=["enrollments"], route_class=BodyRoute)
 
 
 @router.post("/students/enroll", response_model=Written, responses=WRITE)

@@ -115,6 +115,12 @@
     reveal(root);
     count();
   });
+  // The bar to save with stands over the page: what is scrolled to shall stand above it, however much it says.
+  function keepAbove() {
+    const bar = document.querySelector(".save");
+    if (bar) document.documentElement.style.scrollPaddingBottom = `${bar.offsetHeight + 8}px`;
+  }
+  window.addEventListener("resize", keepAbove);
   // A save renews the list around whoever looks at it; they stay where they are, and see what came of it.
   let place = null;
   document.addEventListener("htmx:beforeSwap", (event) => {
@@ -125,15 +131,24 @@
     if (!place || event.target.id !== "outcome") return;
     document.getElementById("enrolled")?.scrollTo(0, place.list);
     window.scrollTo(0, place.page);
-    document.querySelector(".save").scrollIntoView({ block: "nearest" });
+    keepAbove();
+    const wrong = document.getElementById("ids-wrong") && document.getElementById("ids-field");
+    (wrong || document.querySelector(".save")).scrollIntoView({ block: "nearest" });
     place = null;
   });
 
-  document.addEventListener("htmx:sendError", (event) => {
+  const unreachable = (event) => {
     const place = document.getElementById("outcome");
-    if (place) place.textContent = "The server cannot be reached. Nothing was sent; try again.";
-  });
+    if (!place) return;
+    place.textContent =
+      event.detail.requestConfig?.verb === "post"
+        ? "The server cannot be reached; what you saved may have arrived. Load the page again."
+        : "The server cannot be reached. Load the page again.";
+  };
+  document.addEventListener("htmx:sendError", unreachable);
+  document.addEventListener("htmx:timeout", unreachable);
   document.addEventListener("DOMContentLoaded", () => {
+    keepAbove();
     localTimes(document);
     reveal(document);
     count();

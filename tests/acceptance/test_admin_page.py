@@ -96,6 +96,29 @@ def test_a_rejection_stands_beside_the_field(page: Any, backend: Backend, course
     page.locator("#ids-wrong").get_by_text("“and” is no course id").wait_for()
 
 
+def test_a_rejection_does_not_hide_the_field_on_a_small_screen(
+    chromium: Any, admin_url: str, cookie: str, backend: Backend
+) -> None:
+    with opened(chromium, admin_url, width=360) as page:
+        page.context.add_cookies([{"name": "enrollment_session", "value": cookie, "url": admin_url}])
+        page.goto(f"/admin/students/{backend.new_student()}")
+        page.get_by_label("Or by course ids").fill(" ".join(map(str, range(5000, 5900))))
+        page.get_by_role("button", name="Save").click()
+        page.locator("#ids-wrong").get_by_text("and 870 more").wait_for()
+        page.locator(UNSETTLED).first.wait_for(state="detached")
+        field, wrong, bar = (page.locator(it).bounding_box() for it in ("#ids", "#ids-wrong", ".save"))
+        assert field["y"] >= 0
+        assert wrong["y"] + wrong["height"] <= bar["y"]
+
+
+def test_a_server_that_cannot_be_reached_is_told_and_not_more(page: Any, backend: Backend) -> None:
+    page.goto(f"/admin/students/{backend.new_student()}")
+    page.get_by_role("checkbox", name="C101").check()
+    page.route("**/courses", lambda it: it.abort())
+    page.get_by_role("button", name="Save").click()
+    page.locator("#outcome").get_by_text("what you saved may have arrived. Load the page again.").wait_for()
+
+
 def test_the_history_of_a_course_says_what_decided_it(page: Any, backend: Backend) -> None:
     student = backend.new_student()
     with Client(backend.redis.url) as client:

@@ -228,6 +228,27 @@ def test_what_cannot_be_a_command_is_told_and_not_sent(admin: httpx.Client, back
     assert commands(backend) == before
 
 
+def test_a_long_rejection_is_cut_everywhere_but_on_the_page_of_its_command(
+    admin: httpx.Client, backend: Backend
+) -> None:
+    student, ids = backend.new_student(), " ".join(map(str, [101, *range(5000, 5900)]))
+    page = f"/admin/students/{student}"
+    sent = submit(admin, page, f"{page}/courses", ids=ids).headers["location"]
+    command = f"/admin/commands/{sent.rpartition('=')[2]}"
+    whole: str = eventually(lambda: it if "rejected" in (it := admin.get(command).text) else "")
+    assert "All 900 ids" in whole
+    assert "5898, 5899</details>" in whole
+    eventually(lambda: command in admin.get("/admin/events").text)
+    for address in (sent, f"{page}/commands", f"{page}/courses/101", "/admin/events"):
+        shown = admin.get(address).text
+        assert "5028, 5029 and 870 more. Nothing was changed." in shown
+        assert ", 5030" not in shown
+    form = {"csrf": field(admin.get(page).text, "csrf"), "ids": ids}
+    piece = admin.post(f"{page}/courses", data=form, headers={"HX-Request": "true"}).text
+    assert "5029 and 870 more" in re.sub(r".*ids-wrong\">", "", piece, flags=re.DOTALL)
+    assert ", 5030" not in piece
+
+
 def test_dead_letters_are_replayed_and_discarded_by_reason(
     admin: httpx.Client, backend: Backend, dead_letter: Callable[..., int], courses_of: Courses
 ) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import cast
@@ -19,7 +20,7 @@ from uuid import UUID
 
 import pytest
 
-from enrollment.commands import Enroll, Replace, Unenroll
+from enrollment.commands import Enroll, Replace, Unenroll, parse_time
 from tests.acceptance.conftest import STREAM, Outside
 from tests.documented import blocks
 from tests.unit.copies import Rows, apply, rows_of
@@ -86,6 +87,34 @@ def test_the_shell_sends_a_command_and_sees_what_comes_of_it(outside: Outside, p
     assert outside.courses_of(int(student)) == [101, 102]
 
 
+@pytest.mark.parametrize("without", ["nothing", "EPOCHREALTIME"])
+def test_the_later_of_two_commands_from_a_shell_is_the_one_that_counts(
+    outside: Outside, path: str, tmp_path: Path, without: str
+) -> None:
+    before = tmp_path / "before.sh"
+    before.write_text(f"unset {without}\n")
+    student = str(outside.new_student())
+    for _ in range(5):
+        for command in ("enroll", "unenroll"):
+            sent = run([PLAIN, command, student, "101"], outside, PATH=path, BASH_ENV=str(before))
+            assert (sent.returncode, sent.stderr) == (0, "")
+            assert re.search(r'"issued_at":"[^"]+:\d\d\.\d{6}Z"', sent.stdout)
+            assert json.loads(sent.stdout)["data"]["superseded"] == []
+        assert outside.courses_of(int(student)) == []
+
+
+def test_a_shell_that_knows_whole_seconds_only_says_so(outside: Outside, tmp_path: Path) -> None:
+    before, date = tmp_path / "before.sh", tmp_path / "date"
+    before.write_text("unset EPOCHREALTIME\n")
+    date.write_text(f'#!/bin/sh\nexec {shutil.which("date")} "$1" "$(echo "$2" | sed s/%6N/6N/)"\n')
+    date.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    sent = run([PLAIN, "enroll", str(outside.new_student()), "101"], outside, PATH=path, BASH_ENV=str(before))
+    assert sent.returncode == 0
+    assert sent.stderr.startswith("This machine tells whole seconds only")
+    assert re.search(r'"issued_at":"[^".]+:\d\dZ"', sent.stdout)
+
+
 def test_the_shell_says_how_to_send_again_when_redis_is_away(outside: Outside, path: str) -> None:
     nobody = "redis://127.0.0.1:1/0"
     failed = run([PLAIN, "enroll", "1", "101"], outside, PATH=path, ENROLLMENT_BROKER_URL=nobody)
@@ -141,6 +170,33 @@ def test_javascript_sees_that_a_publication_failed_and_sends_the_same_command_ag
     first, second = (run(again, outside, node) for _ in range(2))
     assert first.stdout == second.stdout
     assert outside.event(first.stdout.strip())["data"]["enrolled"] == [103]
+
+
+STAMPS = """
+import { now, uuid7 } from "./stamp.js";
+for (let number = 0; number < 5000; number += 1) console.log(`${now()} ${uuid7()}`);
+"""
+
+
+def test_javascript_makes_every_time_later_than_the_one_before() -> None:
+    program = [shutil.which("node") or pytest.skip("node is not on this machine"), "--input-type=module", "-e", STAMPS]
+    before = datetime.now(UTC)
+    done = subprocess.run(program, cwd=EXAMPLES / "node", capture_output=True, text=True, check=True)
+    times, ids = zip(*(line.split() for line in done.stdout.splitlines()), strict=True)
+    stamps = [parse_time(time) for time in times]
+    assert all(earlier < later for earlier, later in pairwise(stamps))
+    assert timedelta(seconds=-1) < stamps[0] - before < timedelta(minutes=1)
+    assert {UUID(it).version for it in ids} == {7}
+
+
+@pytest.mark.parametrize("program", ["producer.js", "consumer.js"])
+@pytest.mark.parametrize("variable", ["ENROLLMENT_BROKER_URL", "ENROLLMENT_EVENTS_URL"])
+def test_an_address_that_is_none_is_one_sentence(outside: Outside, node: Path, program: str, variable: str) -> None:
+    for url in ("", "localhost:6379"):
+        refused = run(["node", program, "enroll", "1", "101"], outside, node, **{variable: url})
+        assert (refused.returncode, refused.stdout) == (2, "")
+        [sentence] = refused.stderr.splitlines()
+        assert sentence.startswith(f"{variable} is no address of a Redis, such as ")
 
 
 FOLLOW = """

@@ -80,6 +80,8 @@ def test_a_rejection_names_what_is_unknown_and_what_to_do(http: httpx.Client, ba
         assert (problem["ids"], problem["fields"]) == ([998, 999], ["course_ids"])
         assert "998, 999" in problem["detail"]
         assert "Create them" in problem["detail"]
+        for said in (problem["detail"], problem["errors"][0]["message"]):
+            assert said.endswith("then send the request again with a new Idempotency-Key.")
     command = http.get(f"/commands/{problem['commands'][0]['command_id']}").json()
     assert (command["outcome"], command["errors"][0]["code"]) == ("rejected", "unknown_courses")
 
@@ -105,6 +107,45 @@ def test_a_rejection_names_what_is_unknown_and_what_to_do(http: httpx.Client, ba
 def test_a_body_that_says_no_command_is_refused_with_its_field(http: httpx.Client, body: Any, field: str) -> None:
     problem = assert_problem(http.post("/students/1/courses", json=body), 422, "invalid_command")
     assert problem["fields"] == [field]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"course_ids": []}, "course_ids: an empty list."),
+        ({"course_ids": "101"}, "course_ids: not a list."),
+        ({"course_ids": ["101"]}, "course_ids.0: not an integer."),
+        ({"course_ids": list(range(1, 1002))}, "course_ids: more than 1000 in a list."),
+        ({"course_id": 0}, "course_id: less than 1."),
+        ({"course_id": 2**63}, f"course_id: more than {2**63 - 1}."),
+        ([101], "body: not a JSON object."),
+    ],
+)
+def test_a_refusal_speaks_of_json_and_not_of_python(http: httpx.Client, body: Any, said: str) -> None:
+    problem = assert_problem(http.post("/students/1/courses", json=body), 422, "invalid_command")
+    assert problem["detail"] == f"{said} Correct it and send the request again."
+
+
+def test_a_key_that_is_none_is_told_what_one_is(http: httpx.Client) -> None:
+    for key in (b"", b"x" * 256, b"\xc3\xa9"):
+        answer = http.delete("/students/1/courses/101", headers={b"Idempotency-Key": key})
+        detail = assert_problem(answer, 422, "invalid_command")["detail"]
+        assert detail.startswith("Idempotency-Key: not 1 to 255 printable ASCII characters.")
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ('{"course_id": 101, "course_id": 102}', "course_id"),
+        ('{"course_ids": [101], "more": {"a": 1, "a": 1}}', "a"),
+        ('{"\\ud800": 1, "\\ud800": 2}', "?"),
+    ],
+)
+def test_a_field_that_is_said_twice_is_refused(http: httpx.Client, body: str, named: str) -> None:
+    answer = http.post("/students/1/courses", content=body, headers={"Content-Type": "application/json"})
+    problem = assert_problem(answer, 400, "bad_request")
+    assert problem["fields"] == [named]
+    assert problem["detail"].startswith(f"{named} stands twice in the body.")
 
 
 def test_adding_and_removing_the_same_course_is_refused(http: httpx.Client) -> None:
@@ -149,6 +190,32 @@ def test_a_wait_that_is_over_answers_202_and_the_command_is_pending_until_it_is_
     finally:
         backend.start_worker()
     assert http.get(answer.headers["location"], headers={"Prefer": "wait=10"}).json()["outcome"] == "applied"
+
+
+def test_a_change_does_not_wait_behind_imports(http: httpx.Client, backend: Backend) -> None:
+    courses = f"/students/{backend.new_student()}/courses"
+    backend.worker.kill()
+    try:
+        http.patch(courses, json={"add": [101], "remove": [102]}, headers={"Prefer": "respond-async"})
+        with backend.client() as redis:
+            [entry] = redis.lrange("enrollment", 0, -1)
+            assert json.loads(entry)["headers"]["task"] == "enrollment.apply.v1"
+            assert redis.llen("enrollment.bulk") == 0
+    finally:
+        backend.start_worker()
+    eventually(lambda: ids(http.get(courses)) == [101])
+
+
+def test_a_database_that_hangs_does_not_prolong_the_wait(gateway_url: str, backend: Backend) -> None:
+    courses = f"{gateway_url}/students/{backend.new_student()}/courses"
+    backend.worker.kill()
+    try:
+        with backend.engine.begin() as connection:
+            connection.execute(text("LOCK TABLE commands IN ACCESS EXCLUSIVE MODE"))
+            answer = httpx.post(courses, json={"course_id": 101}, headers={"Prefer": "wait=1"}, timeout=8)
+    finally:
+        backend.start_worker()
+    assert (answer.status_code, answer.headers["preference-applied"]) == (202, "wait=1")
 
 
 def test_an_outcome_is_found_although_its_event_never_came(http: httpx.Client, backend: Backend) -> None:
@@ -266,6 +333,8 @@ def test_a_change_that_is_under_way_is_not_judged_again(
         backend.start_worker()
     assert (sent.status_code, again.status_code) == (202, 202)
     assert again.json() == sent.json()
+    found = http.get(sent.headers["location"], headers={"Prefer": "wait=10"})
+    assert found.json()["outcome"] == "applied"  # before the course is deleted again
 
 
 def test_a_change_that_was_refused_at_once_leaves_its_key_free(

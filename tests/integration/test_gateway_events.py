@@ -2,9 +2,13 @@
 
 import asyncio
 import json
+import os
+import signal
+import socket
+import struct
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -69,6 +73,7 @@ def test_a_position_that_is_none_is_refused(http: httpx.Client) -> None:
     for position in ("x", "1-2-3", "-1", "$", "9" * 30):
         answer = http.get("/events", headers={"Last-Event-ID": position})
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+        assert answer.json()["detail"].startswith("Last-Event-ID: not the id of an event, such as ")
 
 
 def test_two_hundred_streams_are_open_on_one_process_without_a_thread_each(backend: Backend) -> None:
@@ -111,6 +116,38 @@ def test_one_client_cannot_take_the_streams_of_all(backend: Backend, monkeypatch
         assert [open_one(dashboard), open_one(batch)] == [200, 503]
         streams.close()
         eventually(lambda: open_one(batch) == 200)
+
+
+def test_a_burst_of_streams_is_not_let_in_beyond_the_limit(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.watching.MAX_OF_CLIENT", 5)
+
+    async def burst(url: str) -> list[int]:
+        async with httpx.AsyncClient(base_url=url, timeout=20) as http, AsyncExitStack() as streams:
+            asked = (streams.enter_async_context(http.stream("GET", "/events")) for _ in range(60))
+            return [answer.status_code for answer in await asyncio.gather(*asked)]
+
+    with served(backend.settings()) as url:
+        for _ in range(2):
+            assert sorted(asyncio.run(burst(url))) == [200] * 5 + [503] * 55
+            eventually(lambda: "enrollment_gateway_event_streams 0.0" in httpx.get(f"{url}/metrics").text)
+
+
+def test_who_leaves_during_a_replay_is_written_to_no_more(
+    own_stream: tuple[httpx.Client, Redis, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    http, redis, key = own_stream
+    with redis.pipeline() as pipeline:
+        for number in range(2000):
+            pipeline.xadd(key, {"event": json.dumps({"n": number, "long": "x" * 500})})
+        pipeline.execute()
+    for _ in range(20):
+        with socket.create_connection((http.base_url.host, http.base_url.port or 80)) as client:
+            client.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: 0\r\n\r\n")
+            while b"data: " not in client.recv(65536):
+                pass
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # hang up at once
+    eventually(lambda: "enrollment_gateway_event_streams 0.0" in http.get("/metrics").text)
+    assert [it for it in caplog.messages if "socket.send()" in it] == []
 
 
 def test_three_hundred_streams_of_one_client_have_room() -> None:
@@ -213,6 +250,17 @@ def test_the_gateway_outlives_its_redis(http: httpx.Client, backend: Backend) ->
     eventually(lambda: http.get("/readyz").status_code == 200)
     answer = http.post(f"/students/{student}/courses", json={"course_id": 101}, headers={"Prefer": "wait=20"})
     assert [course["id"] for course in answer.json()["courses"]] == [101]
+
+
+def test_a_redis_that_hangs_is_not_ready(http: httpx.Client, backend: Backend) -> None:
+    eventually(lambda: http.get("/readyz").status_code == 200)
+    os.kill(backend.redis.pid, signal.SIGSTOP)
+    try:
+        found: Any = eventually(lambda: (it := http.get("/readyz")).status_code == 503 and it.json())
+    finally:
+        os.kill(backend.redis.pid, signal.SIGCONT)
+    assert (found["broker"], found["events"]) == ("away", "away")
+    eventually(lambda: http.get("/readyz").status_code == 200)
 
 
 def test_what_is_no_event_stops_nobody(http: httpx.Client, backend: Backend) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as NoAnswer
 from gateway.readiness import Readiness
 from gateway.reading import CONNECTIONS, Reader
 from gateway.sending import Outbound
+from gateway.stream import Stream, connect
 from gateway.waiting import Listener
 from models import lookups
 from models.faults import is_outage
@@ -79,7 +81,8 @@ def test_readiness_is_asked_once_whoever_asks_and_waits_for_no_one(url: str, red
     async def ask() -> None:
         nonlocal now, asked
         probe, outbound = Reader.connect(url, connections=1), Outbound(redis_url)
-        live = cast("Listener", type("Live", (), {"live": True}))
+        stream = Stream(connect(redis_url), "events")
+        live = cast("Listener", SimpleNamespace(live=True, stream=stream))
 
         def question(*arguments: Any) -> Any:
             nonlocal asked
@@ -101,6 +104,7 @@ def test_readiness_is_asked_once_whoever_asks_and_waits_for_no_one(url: str, red
         assert (await readiness.parts()).away == ["database"]
         held.cancel()
         outbound.close()
+        await stream._client.aclose()
         probe.close()
 
     asyncio.run(ask())

@@ -100,6 +100,12 @@ def test_bulk_fills_messages_to_the_most_that_one_may_carry(outlet: Outlet) -> N
     assert (sender.sent, sender.messages, sender.waiting) == (MAX_COMMANDS + 1, 2, 0)
 
 
+def test_bulk_goes_to_the_queue_that_is_named(outlet: Outlet) -> None:
+    with Bulk(outlet, names.QUEUE) as sender:  # type: ignore[arg-type]
+        sender.enroll(1, [1])
+    assert [(message.queue, message.task) for message in outlet.sent] == [(names.QUEUE, names.APPLY)]
+
+
 def test_bulk_bounds_the_bytes_of_a_message(outlet: Outlet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "MAX_BYTES", 1000)
     with bulk(outlet) as sender:

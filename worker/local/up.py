@@ -50,6 +50,7 @@ def _tell(console: Console, stack: Stack) -> None:
     console.print("\n  enrollment send enroll --student 1 --course 101 --wait")
     console.print("  enrollment courses-of 1")
     console.print("  enrollment events --follow")
+    console.print("  enrollment gateway    (HTTP and the admin page)")
     console.print("  enrollment doctor")
     console.print(f"\nFlower: {stack.flower_url}    Logs: {stack.folder / 'log'}", soft_wrap=True)
     console.print("Ctrl-C stops everything; the data is kept.")

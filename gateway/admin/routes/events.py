@@ -5,7 +5,7 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Final
 
-from fastapi import Header, Query, Request
+from fastapi import Depends, Header, Query, Request
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 from starlette.responses import Response, StreamingResponse
@@ -38,7 +38,15 @@ async def show(request: Request, gateway: Held) -> Response:
     return render(request, "events.html", entries=_events(entries), newest=newest, skipped=0, fresh=False)
 
 
-@router.get("/events/stream")
+async def place_of(gateway: Held, who: Who) -> AsyncIterator[None]:
+    """Count the stream as open until its answer is over. Raises Trouble when there are too many."""
+    if not has_room(gateway.listener, who.source):
+        raise Trouble(503, "Not now", "Too many streams of events are open.", {"Retry-After": "30"})
+    with gateway.listener.counted(who.source):
+        yield
+
+
+@router.get("/events/stream", dependencies=[Depends(place_of)])
 async def stream(
     request: Request,
     gateway: Held,
@@ -47,8 +55,6 @@ async def stream(
     last_event_id: Annotated[str, Header(alias="Last-Event-ID", max_length=50)] = "",
 ) -> Response:
     """Send what happens, as pieces of the page."""
-    if not has_room(gateway.listener, who.source):
-        raise Trouble(503, "Not now", "Too many streams of events are open.", {"Retry-After": "30"})
     last = next((id_ for id_ in (last_event_id, after) if _ID.fullmatch(id_)), "")
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second is for nginx
     return StreamingResponse(
@@ -57,7 +63,7 @@ async def stream(
 
 
 async def _stream(listener: Listener, last: str, who: Session, door: Door) -> AsyncIterator[str]:
-    with listener.counted(who.source), listener.watched() as watcher:
+    with listener.watched() as watcher:
         yield "retry: 2000\n\n"
         missed = await _missed(listener.stream, last) if last else []
         if missed:

@@ -12,6 +12,7 @@ from gateway.admin import showing
 from gateway.admin.pages import PAGE, After, Said, is_htmx, links, page_router, render, see
 from gateway.admin.saving import NoIds, Ticked, numbers
 from gateway.admin.session import Posted, Who, text_of
+from gateway.admin.words import brief
 from gateway.dependencies import Held
 from models import finding, queries
 from worker.client import InvalidCommand, read_command
@@ -162,5 +163,5 @@ def _said(student_id: int, command_id: UUID, record: Record | None, *, ids: str 
     if record.outcome == "applied":
         return values
     typed = set(numbers(ids.replace(",", " ").replace(";", " ").split()))
-    wrong = [e.message for e in record.errors if e.code == ErrorCode.UNKNOWN_COURSES and typed & set(e.ids)]
+    wrong = [brief(e) for e in record.errors if e.code == ErrorCode.UNKNOWN_COURSES and typed & set(e.ids)]
     return values | {"ids": ids, "ids_wrong": " ".join(wrong)}
