@@ -37,7 +37,7 @@ bench: $(INSTALLED) ## Measure beside other queues, and write docs/performance.*
 bench-short: $(INSTALLED) ## The same in five minutes, one round; BENCH_ARGS="--only profile" for parts of it
 	@$(BIN)/python -m benchmarks --short $(BENCH_ARGS)
 
-chaos: $(INSTALLED) ## Break everything again and again for twenty minutes; SEED=7 to repeat, ONLY=Redis for some of it
+chaos: $(INSTALLED) ## Break everything again and again for half an hour; SEED=7 to repeat, ONLY=Redis for some of it
 	@$(BIN)/python -m tests.acceptance.faults --only "$(ONLY)" $(if $(SEED),--seed $(SEED))
 
 lint: $(INSTALLED) ## Check style, format, types and the direction of imports
