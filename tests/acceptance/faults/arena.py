@@ -34,7 +34,8 @@ CONNECTIONS: Final = 40  # of PostgreSQL: few, so that they can be exhausted
 STEPS: Final = ("", "\x06\x163", "\x06\x166", "\x06\x169")  # how kombu names the lists of other priorities
 LISTS: Final = [f"{queue}{step}" for queue in ("enrollment", "enrollment.bulk") for step in STEPS]
 RECORDS: Final = ["unacked", "unacked_index", "unacked_deliveries"]
-TABLES: Final = "student_courses, tombstones, replace_marks, commands, outbox, dead_letters"
+# In the order in which a relay reads them: it may be looking, every two seconds, while they are emptied.
+TABLES: Final = "outbox, commands, student_courses, tombstones, replace_marks, dead_letters"
 
 
 class Arena:
