@@ -207,3 +207,8 @@ def page(chromium: Any, admin_url: str, cookie: str) -> Iterator[Any]:
     with opened(chromium, admin_url) as window:
         window.context.add_cookies([{"name": "enrollment_session", "value": cookie, "url": admin_url}])
         yield window
+
+
+def commands(backend: Backend) -> int:
+    with backend.engine.connect() as connection:
+        return int(connection.scalar(text("SELECT count(*) FROM commands")) or 0)

@@ -129,3 +129,16 @@ def gateway_url(backend: Backend) -> Iterator[str]:
 def http(gateway_url: str, backend: Backend) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=gateway_url, timeout=20) as client:
         yield client
+
+
+def ids(answer: httpx.Response) -> list[int]:
+    return [course["id"] for course in answer.json()["courses"]]
+
+
+def assert_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    problem: dict[str, Any] = answer.json()
+    assert (answer.status_code, problem["code"], problem["status"]) == (status, code, status), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert problem["type"] == f"urn:enrollment:problem:{code}"
+    assert problem["detail"].endswith(".")
+    return problem
