@@ -14,7 +14,8 @@ import pytest
 from celery import Celery
 from sqlalchemy import text
 
-from tests.gateway import Backend, eventually, served
+from tests.gateway import Backend, served
+from tests.waiting import eventually
 from worker.access import Admin
 
 NAME, PASSWORD = "ana", "correct horse"

@@ -1,12 +1,11 @@
 """A gateway for the tests: real HTTP on a port of its own, a real worker, and servers that other tests leave alone."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import pytest
@@ -16,6 +15,7 @@ from sqlalchemy import Engine, NullPool, create_engine, text
 
 from gateway.app import create_app
 from gateway.server import Server
+from tests.waiting import eventually
 from worker.local.postgres import Postgres
 from worker.local.process import Child
 from worker.local.redis import Redis
@@ -25,17 +25,6 @@ from worker.settings import Settings
 
 STUDENTS = 400  # 1 to 400, without courses
 COURSES = range(101, 121)
-
-T = TypeVar("T")
-
-
-def eventually(look: Callable[[], T], patience: float = 15.0) -> T:
-    """Wait until what is looked for is there (true), and return it."""
-    until = time.monotonic() + patience
-    while not (found := look()) and time.monotonic() < until:
-        time.sleep(0.02)
-    assert found, f"still {found!r} after {patience} s"
-    return found
 
 
 @dataclass

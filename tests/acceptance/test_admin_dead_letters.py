@@ -8,7 +8,8 @@ import httpx
 from sqlalchemy import text
 
 from tests.admin import commands, submit
-from tests.gateway import Backend, eventually
+from tests.gateway import Backend
+from tests.waiting import eventually
 
 Courses = Callable[[int], list[int]]
 

@@ -5,7 +5,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 
 from tests.admin import HOSTILE, LONG, MANY, Extremes, enter, opened
-from tests.gateway import Backend, eventually
+from tests.gateway import Backend
+from tests.waiting import eventually
 from worker.client import Client
 
 Courses = Callable[[int], list[int]]

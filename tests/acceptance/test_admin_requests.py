@@ -10,7 +10,8 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from tests.admin import HOSTILE, NAME, PASSWORD, Extremes, commands, field, log_in, submit
-from tests.gateway import Backend, eventually, served
+from tests.gateway import Backend, served
+from tests.waiting import eventually
 from worker.client import Client
 
 Courses = Callable[[int], list[int]]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.gateway import Backend, eventually
+from tests.gateway import Backend
+from tests.waiting import eventually
 from worker.local.process import Child
 from worker.local.server import free_port
 from worker.local.stack import ROOT, environment

@@ -19,7 +19,8 @@ from redis import Redis
 from gateway.stream import Stream, connect
 from gateway.waiting import Listener
 from gateway.watching import MAX_OF_CLIENT, has_room
-from tests.gateway import Backend, eventually, served
+from tests.gateway import Backend, served
+from tests.waiting import eventually
 from worker.access import ApiKey, Scope
 
 

@@ -8,7 +8,8 @@ from uuid import UUID, uuid4
 import httpx
 from sqlalchemy import text
 
-from tests.gateway import STUDENTS, Backend, assert_problem, eventually
+from tests.gateway import STUDENTS, Backend, assert_problem
+from tests.waiting import eventually
 
 
 def test_students_and_courses_come_page_by_page_along_their_links(http: httpx.Client) -> None:

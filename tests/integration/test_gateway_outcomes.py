@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import text
 
 from gateway.writing import repeatable_id
-from tests.gateway import Backend, assert_problem, eventually, ids
+from tests.gateway import Backend, assert_problem, ids
+from tests.waiting import eventually
 
 # --- waiting
 
