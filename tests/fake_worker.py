@@ -2,7 +2,7 @@
 
 `celery -A tests.fake_worker -b redis://… worker`. What it does is told by the `source` of a command, and by keys:
 `fake:away` (while it exists, the database is away), `fake:busy` (while it exists, a batch is not done), `fake:slow`
-(seconds that each batch takes).
+(seconds that each batch takes), `fake:immortal` (while it exists, nothing kills the worker).
 """
 
 import json
@@ -36,7 +36,7 @@ class FakeService:
         batch = json.dumps([{"id": m.task_id, "key": m.key, "pid": os.getpid()} for m in messages])
         self.redis.rpush("fake:begun", batch)
         orders = {str(message.kwargs.get("source")) for message in messages}
-        if "die" in orders:
+        if "die" in orders and not self.redis.exists("fake:immortal"):
             os.kill(os.getpid(), signal.SIGKILL)
         if "raise" in orders:
             raise RuntimeError("nobody foresaw this")
@@ -89,7 +89,7 @@ app.conf.update(
     broker_channel_error_retry=True,
     broker_transport_options={
         "visibility_timeout": VISIBILITY_TIMEOUT,
-        "unacked_restore_interval": 0.1,
+        "unacked_restore_interval": float(os.environ.get("FAKE_TICK", "0.1")),
         "claim_limits": {"enrollment.bulk": 4},
         "socket_timeout": 2,
         "socket_connect_timeout": 2,

@@ -92,7 +92,8 @@ class Batch:
             _let_go(deliveries)
             return
         seconds = monotonic() - begin
-        _acknowledge(deliveries)
+        if _acknowledge(deliveries) and consumer.hub:
+            consumer.hub.call_later(0, deliveries[0].channel.claim)
         consumer.monitor.finished(messages, outcomes, seconds)
         log.info("batch_applied", messages=len(messages), seconds=round(seconds, 4))
 
@@ -128,13 +129,14 @@ def _start(deliveries: Sequence[Any]) -> None:
         channel.begin([delivery.delivery_tag for delivery in deliveries])
 
 
-def _acknowledge(deliveries: Sequence[Any]) -> None:
+def _acknowledge(deliveries: Sequence[Any]) -> bool:
+    """Acknowledge; tell whether to claim again at once."""
     channel = deliveries[0].channel
     if isinstance(channel, Channel):
-        channel.ack_many([delivery.delivery_tag for delivery in deliveries])
-    else:
-        for delivery in deliveries:
-            delivery.ack()
+        return channel.ack_many([delivery.delivery_tag for delivery in deliveries])
+    for delivery in deliveries:
+        delivery.ack()
+    return False
 
 
 def _let_go(deliveries: Sequence[Any]) -> None:

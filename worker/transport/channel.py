@@ -59,9 +59,14 @@ class Channel(stock.Channel):
 
     # --- what a strategy needs besides kombu's interface
 
-    def ack_many(self, tags: Sequence[str]) -> None:
-        """Acknowledge claimed messages in one round trip."""
+    def ack_many(self, tags: Sequence[str]) -> bool:
+        """Acknowledge claimed messages in one round trip; tell whether more may wait that no answer will tell of.
+
+        So it is after messages that came again: those that have to come alone wait in no list.
+        """
+        again = any(not claim.fresh for tag in tags if (claim := self.qos.claims.get(tag)))
         self.qos.ack_many(tags)
+        return again
 
     def mark_started(self, tags: Sequence[str]) -> None:
         """From here on these are never handed back to their list: they keep their tags until they are acknowledged."""

@@ -3,6 +3,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+import pytest
+
 from tests.integration.batching.conftest import Broker, Worker
 from tests.waiting import eventually
 
@@ -39,3 +41,20 @@ def test_nothing_is_lost_when_workers_are_killed_under_load(broker: Broker, star
     eventually(lambda: set(broker.applied()) == set(sent), patience=40)
     eventually(broker.at_rest)
     assert broker.buried() == []
+
+
+def test_messages_that_have_to_come_alone_follow_each_other_at_once(
+    broker: Broker, start: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suspects = broker.send(count=30, source="die")
+    worker = start()
+    worker.wait()  # it fell silent with all of them
+    for tag in broker.redis.hkeys("unacked"):
+        broker.redis.hset("unacked_deliveries", tag, 1)  # and so did a second one
+    broker.redis.set("fake:immortal", "1")
+    broker.expire()
+    monkeypatch.setenv("FAKE_TICK", "2")  # one for each tick would take a minute
+    start()
+    eventually(lambda: broker.has_applied(30))
+    assert sorted(broker.batches()) == sorted([one] for one in suspects)
+    eventually(broker.at_rest)
