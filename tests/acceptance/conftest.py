@@ -2,6 +2,10 @@
 
 import base64
 import json
+import os
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
@@ -15,11 +19,12 @@ from psycopg.rows import dict_row
 from redis import Redis
 
 from tests.waiting import eventually
-from worker.local.stack import Stack
+from worker.local.stack import ROOT, Stack
 
 STREAM = "enrollment.events"
 COURSES = range(101, 121)
 UNKNOWN = 999_999
+INSTALL = 30.0  # seconds that npm is given
 
 _students = count(1000)
 
@@ -114,3 +119,21 @@ def outside(stack: Stack) -> Iterator[Outside]:
     outside = Outside(stack)
     yield outside
     outside.close()
+
+
+@pytest.fixture(scope="session")
+def node(server_folder: Path) -> Path:
+    """Give the example with its packages; they are fetched once, within seconds, or the tests are skipped."""
+    if not shutil.which("node") or not shutil.which("npm"):
+        pytest.skip("node and npm are not on this machine")
+    folder = server_folder / "node"
+    shutil.copytree(ROOT / "examples" / "node", folder, ignore=shutil.ignore_patterns("node_modules"))
+    cache = Path(tempfile.gettempdir()) / f"enrollment-npm-{os.getuid()}"
+    install = ["npm", "ci", "--silent", "--prefer-offline", "--cache", str(cache)]
+    try:
+        done = subprocess.run(install, cwd=folder, capture_output=True, text=True, timeout=INSTALL, check=False)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"npm did not bring the packages within {INSTALL:.0f} s")
+    if done.returncode:
+        pytest.skip(f"npm could not bring the packages: {done.stderr.strip()[-200:]}")
+    return folder
