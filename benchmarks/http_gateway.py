@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from redis import Redis
 
+from enrollment.names import STREAM
 from models import catalog
 from models.catalog import NewCourse, NewStudent
 from models.engine import make_engine
@@ -29,7 +30,6 @@ from worker.local.stack import ROOT, Stack, environment
 WRITES: Final = 500  # each way
 STREAMS: Final = 200
 STREAMED: Final = 200  # writes while the streams are open
-STREAM: Final = "enrollment.events"
 
 
 def main() -> None:

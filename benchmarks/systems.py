@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.environments import PEERS, environment
+from enrollment.names import STREAM
 from worker.local.stack import ROOT
 from worker.local.stack import environment as inherited
 
-OURS: Final = "enrollment.events"  # the stream of the worker
-THEIRS: Final = "bench.events"
+THEIRS: Final = "bench.events"  # the stream of the peers
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class System:
     @property
     def stream(self) -> str:
         """The key of the stream its events are on."""
-        return THEIRS if self.peer else OURS
+        return THEIRS if self.peer else STREAM
 
     @property
     def records(self) -> str:

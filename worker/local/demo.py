@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from sqlalchemy import Connection
 
-from enrollment.names import BULK_QUEUE, QUEUE
+from enrollment.names import BULK_QUEUE, QUEUE, STREAM
 from models.engine import make_engine
 from worker import catalog
 from worker.client import Client
 from worker.local.errors import LocalError
-from worker.local.scenario import EVENTS, EXPECTED, PARTS, Stage
+from worker.local.scenario import EXPECTED, PARTS, Stage
 from worker.local.stack import DATABASE, ROOT, Stack
 from worker.local.summary import Summary, collect, show
 from worker.publishing import connect
@@ -94,7 +94,7 @@ def _wait(console: Console, stack: Stack, redis: Redis) -> None:
     columns = (TextColumn("  Process them"), BarColumn(), MofNCompleteColumn(), TextColumn("events"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=expected)
-        while (events := redis.xlen(EVENTS)) < expected or _unprocessed(redis):
+        while (events := redis.xlen(STREAM)) < expected or _unprocessed(redis):
             bar.update(task, completed=events)
             seconds = monotonic() - begin
             if seconds > PATIENCE or not worker.running:

@@ -22,7 +22,6 @@ NO_COURSE: Final = 999
 LATE_STUDENT: Final = 121  # the first of those whose newer command came first
 LATE_COURSE: Final = COURSES[0] + LATE_STUDENT % len(COURSES)
 PORTAL: Final = "portal"
-EVENTS: Final = "enrollment.events"
 
 
 @dataclass

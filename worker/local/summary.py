@@ -14,12 +14,13 @@ from rich.text import Text
 from sqlalchemy import Connection
 
 from enrollment.commands import format_time
+from enrollment.names import STREAM
 from models import dead_letters, queries
 from models.dead_letters import DeadLetter
 from models.queries import HistoryEntry
 from worker.cli.events import line_of
 from worker.cli.output import number
-from worker.local.scenario import EVENTS, EXPECTED, LATE_COURSE, LATE_STUDENT, PARTS, Numbers, Part
+from worker.local.scenario import EXPECTED, LATE_COURSE, LATE_STUDENT, PARTS, Numbers, Part
 
 _SHOWN: Final = 3  # events
 _STUDENTS: Final = 1000  # more than the catalog has
@@ -38,7 +39,7 @@ class Summary:
 
 def collect(connection: Connection, redis: Redis, *, seconds: float) -> Summary:
     """Count, and pick what is worth showing."""
-    events = [entry["event"] for _, entry in cast("list[tuple[str, dict[str, str]]]", redis.xrange(EVENTS))]
+    events = [entry["event"] for _, entry in cast("list[tuple[str, dict[str, str]]]", redis.xrange(STREAM))]
     data = [json.loads(event) for event in events]
     outcomes = Counter(event["type"].split(".")[1] for event in data)
     students = queries.students_with_courses(connection, limit=_STUDENTS).items
