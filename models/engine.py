@@ -6,12 +6,24 @@ from sqlalchemy import Engine, create_engine
 
 LOCK_TIMEOUT: Final = 10  # seconds; a batch that waits longer for a student's lock gives it up and tries again
 STATEMENT_TIMEOUT: Final = 60  # seconds; no statement of ours comes near; one that does holds locks others wait for
+IDLE_TIMEOUT: Final = 30  # seconds; nothing here pauses so long in a transaction: who does is frozen, or gone
+
+# For the server's side of the connection as well: it holds the locks of a client that it has not missed yet.
+_OPTIONS: Final = {
+    "timezone": "UTC",
+    "lock_timeout": f"{LOCK_TIMEOUT}s",
+    "statement_timeout": f"{STATEMENT_TIMEOUT}s",
+    "idle_in_transaction_session_timeout": f"{IDLE_TIMEOUT}s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
 
 
 def make_engine(url: str, *, application_name: str, pool_size: int = 1) -> Engine:
     """Return an engine for `url` (SQLAlchemy's form). Nothing is connected yet.
 
-    Timeouts and keepalives are set so that a dead network is noticed in seconds, not hours.
+    Timeouts and keepalives are set so that a dead network is noticed in seconds, not hours, on both ends.
     """
     return create_engine(
         url,
@@ -26,6 +38,6 @@ def make_engine(url: str, *, application_name: str, pool_size: int = 1) -> Engin
             "keepalives_interval": 5,
             "keepalives_count": 3,
             "tcp_user_timeout": 20_000,  # milliseconds
-            "options": f"-c timezone=UTC -c lock_timeout={LOCK_TIMEOUT}s -c statement_timeout={STATEMENT_TIMEOUT}s",
+            "options": " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items()),
         },
     )
