@@ -24,7 +24,7 @@ _OUTAGES: Final = (
     "XX002",
 )
 _TOO_MUCH: Final = ("57014", "53200", "54")  # cancelled by a timeout, out of memory, over a limit
-_INTEGRITY: Final = "23"
+_CONFLICTS: Final = ("23505", "23503")  # such a row is there by now; the row that it refers to no longer is
 
 
 def is_outage(error: BaseException) -> bool:
@@ -49,8 +49,8 @@ def is_too_much(error: BaseException) -> bool:
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Tell whether a constraint was broken: a concurrent batch may have come first, so reading again may mend it."""
-    return isinstance(error, SQLAlchemyError) and (_sqlstate(error) or "")[:2] == _INTEGRITY
+    """Tell whether somebody else's write may have come first, so that reading again may mend it."""
+    return isinstance(error, SQLAlchemyError) and _sqlstate(error) in _CONFLICTS
 
 
 def describe(error: BaseException) -> str:

@@ -1,0 +1,64 @@
+"""Batches of which many commands break: they are split, and meanwhile the worker gives signs of life."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event, text
+
+from enrollment.names import ENROLL
+from tests.integration.conftest import message
+from worker.service import Service
+
+Rows = Callable[..., list[tuple[Any, ...]]]
+
+
+@pytest.fixture
+def errors(engine: Engine) -> list[object]:
+    """Give what the database refused, in order."""
+    found: list[object] = []
+    event.listen(engine, "handle_error", lambda context: found.append(context.original_exception))
+    return found
+
+
+def test_each_attempt_that_fails_is_followed_by_a_sign_of_life_and_made_once(
+    service: Service, engine: Engine, rows: Rows, errors: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE student_courses ADD CONSTRAINT odd CHECK (course_id <> 13)"))
+    monkeypatch.setattr("worker.service.PULSE", 0)
+    signs: list[int] = []
+    service.handle([message(ENROLL, 1, [13]) for _ in range(8)], lambda: signs.append(len(errors)))
+    assert len(errors) == 15, "eight, and all that they were halves of"
+    assert set(range(1, 16)) <= set(signs)
+    assert len(rows("*", "dead_letters")) == 8
+
+
+def test_a_worker_that_is_told_to_stop_while_it_splits_stops(
+    service: Service, engine: Engine, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(BaseException):
+        pass
+
+    def stop() -> None:
+        if rows("*", "dead_letters"):
+            raise Stop
+
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE student_courses ADD CONSTRAINT odd CHECK (course_id <> 13)"))
+    monkeypatch.setattr("worker.service.PULSE", 0)
+    sent = [message(ENROLL, 1, [13]) for _ in range(8)]
+    with pytest.raises(Stop):
+        service.handle(sent, stop)
+    assert len(rows("*", "dead_letters")) == 1
+    service.handle(sent)
+    assert len(rows("*", "dead_letters")) == 8
+
+
+def test_dead_letters_of_one_key_in_one_batch_break_nothing(service: Service, rows: Rows, errors: list[object]) -> None:
+    first = message(ENROLL, 1, [10])
+    again = [message(ENROLL, 2, [11], task_id=first.task_id) for _ in range(2)]
+    outcomes = service.handle([first, *again])
+    assert outcomes == ["applied", *["dead letter command_id_reused"] * 2]
+    assert errors == []
+    assert len(rows("*", "dead_letters")) == 1
