@@ -205,7 +205,7 @@ def canonical(value: object) -> str:
     """JSON text, ASCII alone: what PostgreSQL's text cannot hold (U+0000, lone surrogates) stays escaped."""
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), default=repr)
-    except (ValueError, RecursionError) as error:  # integers of thousands of digits; deep nesting
+    except (ValueError, TypeError, RecursionError) as error:  # long integers, keys of several kinds, deep nesting
         return json.dumps(f"cannot be written as JSON: {error}")
 
 

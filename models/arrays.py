@@ -16,8 +16,8 @@ def nullable(values: Iterable[object]) -> str:
     return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
 
 
-def nested(rows: Iterable[Collection[int] | None]) -> str:
-    """Return the array literal of texts that are themselves array literals of integers, with NULL for None."""
+def nested(rows: Iterable[Collection[object] | None]) -> str:
+    """Return the array literal of texts that are literals as `plain` makes them, with NULL for None."""
     return "{" + ",".join(["NULL" if row is None else f'"{plain(row)}"' if row else '"{}"' for row in rows]) + "}"
 
 

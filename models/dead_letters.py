@@ -1,6 +1,5 @@
 """Dead letters: one row per message that is not a valid command, or that could not be processed."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -11,21 +10,23 @@ from sqlalchemy import Connection, TextClause, text
 
 from enrollment.commands import MAX_ID
 from enrollment.errors import DeadLetterCode, UnknownDeadLetter
-from models.arrays import nullable, plain, quoted
+from enrollment.parsing import canonical
+from models.arrays import nested, nullable, plain, quoted
 
 # A message delivered again is the same dead letter: the first row stands. And a command whose acknowledgement was lost
-# may come again after it was processed; that it then expired, say, makes it no dead letter. But one that was replayed,
-# and could not be processed this time either, is open again.
+# may come again after it was processed, as may a message of many; that it then expired, say, makes it no dead letter.
+# But one that was replayed, and could not be processed this time either, is open again.
 _PUT: Final = text("""
     INSERT INTO dead_letters (message_key, code, message, command_id, task, payload, headers)
     SELECT key, code, message, command_id, task, payload, headers
       FROM unnest(CAST(:keys AS text[]), CAST(:codes AS text[]), CAST(:messages AS text[]),
                          CAST(:commands AS uuid[]), CAST(:tasks AS text[]), CAST(:payloads AS text[]),
-                         CAST(:headers AS text[]), CAST(:contents AS text[]))
-        AS t(key, code, message, command_id, task, payload, headers, content)
-     WHERE NOT (code = ANY(CAST(:not_when_processed AS text[]))
-                AND EXISTS (SELECT FROM commands WHERE commands.command_id = t.command_id
-                               AND commands.content_hash = decode(t.content, 'hex')))
+                         CAST(:headers AS text[]), CAST(:ids AS text[]), CAST(:hashes AS text[]))
+        AS t(key, code, message, command_id, task, payload, headers, ids, hashes)
+     WHERE NOT (code = ANY(CAST(:not_when_processed AS text[])) AND ids <> '{}'
+                AND NOT EXISTS (SELECT FROM unnest(ids::uuid[], hashes::text[]) AS said(id, hash)
+                                  LEFT JOIN commands AS done ON done.command_id = said.id
+                                 WHERE done.content_hash IS DISTINCT FROM decode(said.hash, 'hex')))
     ON CONFLICT (message_key) DO UPDATE
        SET message = EXCLUDED.message, received_at = EXCLUDED.received_at,
            replayed_at = NULL, replayed_as = NULL, discarded_at = NULL
@@ -52,13 +53,17 @@ class NewDeadLetter:
     command_id: UUID | None = None
     task: str | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
-    content: bytes | None = None  # the hash of the command's content, where it is one
+    contents: Sequence[tuple[UUID, bytes]] = ()  # id and hash of each command in it, where it is nothing but commands
 
 
 def put(connection: Connection, letters: Sequence[NewDeadLetter]) -> None:
     """Keep these dead letters, each once per key."""
     if not letters:
         return
+    unique: dict[str, NewDeadLetter] = {}
+    for letter in letters:
+        unique.setdefault(letter.key, letter)
+    letters = list(unique.values())
     connection.execute(
         _PUT,
         {
@@ -70,8 +75,9 @@ def put(connection: Connection, letters: Sequence[NewDeadLetter]) -> None:
             "commands": nullable(letter.command_id for letter in letters),
             "tasks": quoted(None if letter.task is None else storable(letter.task) for letter in letters),
             "payloads": quoted(storable(letter.payload) for letter in letters),
-            "contents": nullable(None if letter.content is None else letter.content.hex() for letter in letters),
-            "headers": quoted(json.dumps(dict(letter.headers), default=repr) for letter in letters),
+            "ids": nested([id_.hex for id_, _ in letter.contents] for letter in letters),
+            "hashes": nested([content.hex() for _, content in letter.contents] for letter in letters),
+            "headers": quoted(_json(letter.headers) for letter in letters),
         },
     )
 
@@ -188,6 +194,11 @@ def _one(connection: Connection, statement: TextClause, dead_letter_id: int) -> 
 def _letter(row: Sequence[Any]) -> DeadLetter:
     letter = DeadLetter(*row)
     return letter if letter.replayed_as is None else replace(letter, replayed_as=tuple(letter.replayed_as))
+
+
+def _json(headers: Mapping[str, Any]) -> str:
+    """Write headers as JSON, each by itself: what cannot be written, such as one nested too deep, is said to be so."""
+    return "{" + ", ".join(f"{canonical(str(name))}: {canonical(value)}" for name, value in headers.items()) + "}"
 
 
 def storable(value: str) -> str:

@@ -1,6 +1,6 @@
 """The use case: one batch of messages, one transaction. Knows no Celery."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -84,27 +84,38 @@ def set_aside(
 ) -> tuple[Sequence[Unit], Sequence[Unit]]:
     """Return the units that may be applied now, and those of these students or under these ids, which may not yet.
 
-    Of what is under one id the first stands, so what comes under an id that is set aside is set aside, too.
+    Of what is under one id the first stands, so what comes under an id that is set aside is set aside, too, and with it
+    what its student is told later: without a stamp, the order of arrival is what counts.
     """
     ours: list[Unit] = []
     left: list[Unit] = []
-    ids = set(command_ids)
+    held, ids = set(students), set(command_ids)
     for unit in units:
         request = unit.request
-        if not isinstance(request, Unidentified) and (request.student_id in students or request.command_id in ids):
+        if not isinstance(request, Unidentified) and (request.student_id in held or request.command_id in ids):
             left.append(unit)
             ids.add(request.command_id)
+            if request.student_id is not None:
+                held.add(request.student_id)
         else:
             ours.append(unit)
     return ours, left
 
 
-def apply(engine: Engine, units: Sequence[Unit], arrival: Arrival, *, wait: bool = True) -> Iterator[Committed]:
+def apply(
+    engine: Engine,
+    units: Sequence[Unit],
+    arrival: Arrival,
+    *,
+    wait: bool = True,
+    keep_alive: Callable[[], None] = lambda: None,
+) -> Iterator[Committed]:
     """Apply `units` in one transaction; where one of them breaks it, in as few as it takes to single that one out.
 
     The broken one is committed as a dead letter. Without `wait`, units whose students belong to another batch just now
-    are left out. Raises what `is_outage` tells: then nothing of the transaction under way has happened, and what was
-    yielded before stands. Repeating the same units is harmless at any time.
+    are left out. `keep_alive` is called after each attempt that failed. Raises what that raises, and what `is_outage`
+    tells: then nothing of the transaction under way has happened, and what was yielded before stands. Repeating the
+    same units is harmless at any time.
     """
     try:
         yield _apply_reading_again(engine, units, arrival, wait=wait)
@@ -112,13 +123,14 @@ def apply(engine: Engine, units: Sequence[Unit], arrival: Arrival, *, wait: bool
         divisible = len(units) > 1 and is_too_much(error)
         if isinstance(error, MemoryError) or (is_outage(error) and not divisible):
             raise
+        keep_alive()
         if len(units) == 1:
             yield _bury(engine, units[0], describe(error))
         else:
             half = len(units) // 2
             # With `wait`: what the first half leaves out must not be overtaken by the second.
-            yield from apply(engine, units[:half], arrival)
-            yield from apply(engine, units[half:], arrival)
+            yield from apply(engine, units[:half], arrival, keep_alive=keep_alive)
+            yield from apply(engine, units[half:], arrival, keep_alive=keep_alive)
 
 
 def _apply_reading_again(engine: Engine, units: Sequence[Unit], arrival: Arrival, *, wait: bool) -> Committed:

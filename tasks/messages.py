@@ -35,14 +35,20 @@ class Unit:
     position: int  # of the command in its message
     request: Request | Unidentified
 
+    @property
+    def arrived(self) -> tuple[int, int]:
+        """Its place in the order of arrival."""
+        return self.index, self.position
+
     def dead_letter(self, code: DeadLetterCode, reason: str) -> NewDeadLetter:
         """Return the dead letter that keeps this unit. Its key names the content where there is a command id."""
         request = self.request
         if isinstance(request, Unidentified):
-            command_id, payload, content = None, request.payload, None
+            command_id, payload, contents = None, request.payload, []
             key = f"delivery {self.message.key} {self.position}"
         else:
             command_id, content = request.command_id, content_hash(request)
+            contents = [(command_id, content)]
             payload = request.payload if isinstance(request, Invalid) else canonical(as_fields(request))
             key = f"command {command_id} {content.hex()} {code}"
         return NewDeadLetter(
@@ -53,7 +59,7 @@ class Unit:
             command_id=command_id,
             task=self.message.task,
             headers=self.message.headers,
-            content=content,
+            contents=contents,
         )
 
 

@@ -7,9 +7,10 @@ from uuid import UUID
 
 from enrollment.commands import parse_uuid
 from enrollment.errors import DeadLetterCode
-from enrollment.parsing import content_hash, parse_single
+from enrollment.names import APPLY
+from enrollment.parsing import Unidentified, content_hash
 from models.dead_letters import NewDeadLetter
-from tasks.messages import KINDS
+from tasks.messages import KINDS, Message, units_of
 from worker.transport.entries import Garbage, parse
 
 
@@ -25,7 +26,7 @@ def letter_of_message(headers: object, body: object, *, key: str, code: DeadLett
         command_id=_command_id(named.get("id")),
         task=task if isinstance(task, str) else None,
         headers=named,
-        content=_content(task, named.get("id"), body),
+        contents=_contents(task, named.get("id"), body),
     )
 
 
@@ -38,19 +39,21 @@ def letter_of_entry(raw: bytes, *, key: str, code: DeadLetterCode, reason: str) 
     return letter_of_message(payload["headers"], payload["body"], key=key, code=code, reason=reason)
 
 
-def _content(task: object, task_id: object, body: object) -> bytes | None:
-    """Return the hash of the command in a message, if there is one: it may have been processed before."""
-    command_id = _command_id(task_id)
-    if command_id is None or not isinstance(task, str) or task not in KINDS or not isinstance(body, str | bytes):
-        return None
+def _contents(task: object, task_id: object, body: object) -> list[tuple[UUID, bytes]]:
+    """Return id and hash of each command in a message of nothing else: it may have been processed before."""
+    if not isinstance(task, str) or task not in (APPLY, *KINDS) or not isinstance(body, str | bytes):
+        return []
     try:
         said = json.loads(body)
     except (ValueError, RecursionError):
-        return None
+        return []
     match said:
         case [list() | None as args, dict() | None as kwargs, *_]:
-            return content_hash(parse_single(KINDS[task], command_id, args or (), kwargs or {}))
-    return None
+            units = units_of([Message(task, str(task_id), "", args or (), kwargs or {})])
+            requests = [unit.request for unit in units if not isinstance(unit.request, Unidentified)]
+            if len(requests) == len(units):
+                return [(request.command_id, content_hash(request)) for request in requests]
+    return []
 
 
 def _text(body: object) -> str:

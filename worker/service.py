@@ -75,7 +75,7 @@ class Service:
             for committed in self._apply(mine, arrival, keep_alive, wait=wait) if mine else ():
                 decided += committed.decided
                 left += committed.left
-        return left
+        return sorted(left, key=lambda unit: unit.arrived)
 
     def _apply(
         self, units: Sequence[Unit], arrival: Arrival, keep_alive: Callable[[], None], *, wait: bool
@@ -84,7 +84,7 @@ class Service:
 
         def attempt() -> None:
             committed.clear()
-            for transaction in apply(self._engine, units, arrival, wait=wait):
+            for transaction in apply(self._engine, units, arrival, wait=wait, keep_alive=keep_alive):
                 committed.append(transaction)
                 self._relay.publish(transaction)
 

@@ -1,9 +1,11 @@
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from time import sleep
 from typing import Any
+from unittest.mock import ANY
 from uuid import UUID, uuid4
 
 import pytest
@@ -14,6 +16,7 @@ from enrollment.names import APPLY, ENROLL, REPLACE, UNENROLL
 from models import dead_letters, ledger
 from tasks.messages import Message, units_of
 from tests.integration.conftest import message
+from worker.letters import letter_of_message
 from worker.local.postgres import Postgres
 from worker.publishing import Publisher
 from worker.service import Service
@@ -123,6 +126,36 @@ def test_a_processed_command_that_comes_again_too_late_is_no_dead_letter(service
         ]
     )
     assert {key for (key,) in rows("message_key", "dead_letters")} == {f"delivery {m.key}" for m in (other, reused)}
+
+
+@pytest.mark.parametrize("code", [DeadLetterCode.EXPIRED, DeadLetterCode.REVOKED, DeadLetterCode.TOO_MANY_DELIVERIES])
+def test_a_message_of_many_that_comes_again_too_late_is_a_dead_letter_only_if_some_of_it_was_not_processed(
+    service: Service, rows: Rows, code: DeadLetterCode
+) -> None:
+    done, more = ([as_item(message(ENROLL, n, [10])) for n in numbers] for numbers in ((1, 2, 3), (4, 5)))
+    service.handle([message(APPLY, commands=done)])
+    for key, items in (("done", done), ("some", [*done, *more]), ("unknown", [*done, {"command": "enroll"}])):
+        body = json.dumps([[], {"commands": items}, {}])
+        headers = {"id": str(uuid4()), "task": APPLY}
+        service.bury([letter_of_message(headers, body, key=key, code=code, reason="Too late.")])
+    assert rows("message_key", "dead_letters") == [("delivery some",), ("delivery unknown",)]
+
+
+def as_item(command: Message) -> dict[str, Any]:
+    student_id, course_ids = command.args
+    return {"command_id": command.task_id, "command": "enroll", "student_id": student_id, "course_ids": course_ids}
+
+
+def test_a_header_that_cannot_be_written_as_json_is_kept_as_that(service: Service, rows: Rows) -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    headers = {"id": "x", "expires": deep, "eta": None}
+    code = DeadLetterCode.UNDECODABLE_BODY
+    service.bury([letter_of_message(headers, b"", key="deep", code=code, reason="No.")])
+    [(kept,)] = rows("headers", "dead_letters")
+    assert json.loads(kept) == {"id": "x", "eta": None, "expires": ANY}
+    assert "cannot be written as JSON" in json.loads(kept)["expires"]
 
 
 def test_a_command_that_a_trigger_refuses_becomes_a_dead_letter_alone(

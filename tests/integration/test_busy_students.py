@@ -84,6 +84,39 @@ def test_of_two_commands_under_one_id_the_first_stands_though_its_student_is_bus
     assert rows("student_id, course_id", "student_courses") == [(1, 10), (3, 12)]
 
 
+def test_of_two_commands_under_one_id_the_first_stands_though_the_second_is_left_earlier(
+    service: Service, engine: Engine, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apply, "MAX_PAIRS", 4)  # two commands in a transaction
+    first = message(ENROLL, 2, [11])
+    second = message(ENROLL, 3, [12], task_id=first.task_id)  # left as soon as its student is known to be busy
+    sent = [message(ENROLL, 3, [10]), message(ENROLL, 4, [10]), first, second]
+    with ThreadPoolExecutor(1) as pool, busy(engine, 2, 3):
+        outcomes = pool.submit(service.handle, sent)
+        until(lambda: rows("*", "commands"))
+    assert outcomes.result() == ["applied", "applied", "applied", "dead letter command_id_reused"]
+    assert rows("student_id, course_id", "student_courses") == [(2, 11), (3, 10), (4, 10)]
+
+
+def test_what_follows_a_command_that_is_left_for_its_id_is_left_as_well(
+    service: Service, engine: Engine, rows: Rows
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE student_courses ADD CONSTRAINT odd CHECK (course_id <> 13)"))
+    broken = message(ENROLL, 1, [13])
+    same_id = message(ENROLL, 2, [10], task_id=broken.task_id)  # counts after all, once the first has come to nothing
+    with ThreadPoolExecutor(1) as pool, busy(engine, 1):
+        outcomes = pool.submit(service.handle, [broken, same_id, message(UNENROLL, 2, [10]), message(ENROLL, 3, [10])])
+        until(lambda: rows("*", "commands"))
+    assert [outcome.split(":")[0] for outcome in outcomes.result()] == [
+        "dead letter processing_failed",
+        "applied",
+        "applied",
+        "applied",
+    ]
+    assert rows("student_id, course_id", "student_courses") == [(3, 10)]
+
+
 def test_an_apply_message_of_which_some_students_are_busy_is_told_as_one(service: Service, engine: Engine) -> None:
     commands = [
         {"command_id": message().task_id, "command": "enroll", "student_id": student, "course_ids": [10]}
