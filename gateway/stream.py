@@ -3,7 +3,7 @@
 from typing import Any, Final, NamedTuple
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from worker.streaming import is_gap
 
@@ -79,6 +79,7 @@ def connect(url: str) -> Redis:
         socket_connect_timeout=2,
         socket_keepalive=True,
         health_check_interval=15,
+        retry_on_error=[ReadOnlyError],  # a master that became a replica: a new connection finds the new master
         client_name="enrollment-gateway",
     )
     return Redis.from_pool(pool)

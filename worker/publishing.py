@@ -6,7 +6,7 @@ from uuid import UUID
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 from redis.retry import Retry
 
 from enrollment.events import event_json
@@ -65,6 +65,7 @@ def connect(url: str, *, patience: float = 5) -> Redis:
         socket_keepalive=True,
         health_check_interval=15,
         retry=Retry(NoBackoff(), 1),  # the first try may meet a connection that went stale while idle
+        retry_on_error=[ReadOnlyError],  # a master that became a replica: a new connection finds the new master
     )
 
 

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +9,10 @@ from sqlalchemy import Engine
 
 from enrollment.names import ENROLL
 from models import outbox
+from tests.acceptance.faults.proxy import Proxy
 from tests.integration.conftest import STREAM, message
 from worker.local.redis import Redis as RedisServer
-from worker.publishing import Publisher
+from worker.publishing import Publisher, connect
 from worker.service import Service
 
 Rows = Callable[..., list[tuple[Any, ...]]]
@@ -91,3 +93,22 @@ def test_a_stream_key_of_another_type_loses_no_event(service: Service, redis_cli
     service._relay._not_before = 0
     service.handle([message(ENROLL, 1, [11])])
     assert [e["data"]["enrolled"] for e in events()] == [[10], [11]]
+
+
+def test_a_stream_that_failed_over_behind_its_address_is_found_though_the_old_connection_stays(
+    engine: Engine, catalog: None, redis: RedisServer, server_folder: Path
+) -> None:
+    with RedisServer(server_folder / "new_master") as new:
+        Redis.from_url(new.url).config_set("requirepass", redis.password)
+        proxy = Proxy(redis.port)
+        client = connect(f"redis://:{redis.password}@127.0.0.1:{proxy.listens_on}/0")
+        service = Service(engine, Publisher(client, stream=STREAM, maxlen=100_000))
+        service.handle([message(ENROLL, 1, [10])])
+        with Redis.from_url(redis.url) as old:
+            old.replicaof("127.0.0.1", str(new.port))  # read-only from here on, and still there
+        proxy.port = new.port
+        service.handle([message(ENROLL, 1, [11])])
+        with Redis.from_url(f"redis://:{redis.password}@127.0.0.1:{new.port}/0") as master:
+            assert master.xlen(STREAM) == 1
+        client.close()
+        proxy.close()
