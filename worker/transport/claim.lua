@@ -1,8 +1,8 @@
 -- Takes messages off their queues and records them as claimed, in one step: a process killed at any point loses none.
 --
 -- KEYS  1 unacked_index: zset, delivery tag -> time of the claim; 2 unacked: hash, tag -> [message,exchange,routing key];
---       3 unacked_deliveries: hash, tag -> times it was claimed from a worker that fell silent, and tag:begun -> times
---       that work on it was begun after that;
+--       3 unacked_deliveries: hash, tag -> times it was claimed from a worker that fell silent, tag:begun -> times
+--       that work on it was begun after that, and tag:owner -> the prefix of the claim that holds it since;
 --       then the lists of each queue: its own, then those of the priorities, the same number for each queue.
 -- ARGV  visibility timeout (s); most messages; most bytes; prefix of new tags; number of queues;
 --       per queue: its most messages, and how an entry of the hash ends when it was claimed here;
@@ -59,7 +59,7 @@ local function claim_again(tag, score, entry)
   if suspect and company >= math.min(COMPANY, tonumber(ARGV[4 + 2 * queue])) then return false end
   local message = string.sub(entry, 2, -(ending + 1))
   if not own then redis.call('HSET', unacked, tag, '[' .. message .. own_end(queue)) end
-  redis.call('HSET', deliveries, tag, attempts)
+  redis.call('HSET', deliveries, tag, attempts, tag .. ':owner', prefix)
   redis.call('ZADD', index, now, tag)
   note(tag, message, (queue - 1) * steps + 1, attempts, redis.call('HGET', deliveries, tag .. ':begun') or 0, 'again')
   suspects, of_queue[queue] = suspect, company + 1

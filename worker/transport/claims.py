@@ -6,7 +6,8 @@ r"""What Redis keeps of the messages under way, and the scripts that are all tha
 | `unacked` | hash | no | delivery tag: `[message,exchange,routing key]`, JSON, as stock kombu writes it |
 | `unacked_index` | zset | no | delivery tag: time of the claim by the server's clock; 0: given back, claim it now |
 | `unacked_deliveries` | hash | no | delivery tag: how often it was claimed from a worker that fell silent; |
-| | | | `<tag>:begun`: how often work on it was begun after that |
+| | | | `<tag>:begun`: how often work on it was begun after that; |
+| | | | `<tag>:owner`: who claimed it since; absent where that is the first who did |
 
 At every moment a message is in one list or in `unacked`, never in both and never in neither.
 """
@@ -58,11 +59,16 @@ class Claim:
     raw: bytes
     source: Source
     list_key: str
-    fresh: bool  # taken off its list by this claim
+    owner: str  # of the claims of one tag, which; "" is the first
     deliveries: int  # before this one, by workers that fell silent with it; TOUCHED
     begun: int  # of those after the first, how often work on it was begun: else the answer to the claim was lost
     started: bool = False
     since: float = field(default_factory=monotonic)  # of the claim, or of the last touch
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it was taken off its list by this claim."""
+        return not self.owner
 
     @property
     def goes_back(self) -> bool:
@@ -100,20 +106,19 @@ class Claims:
         new ones, then each alone. Should one of them be the message that kills, it kills by itself.
         """
         lists = [(source, key) for source in sources for key in source.lists]
+        prefix = f"{uuid4().hex}-"
         endings = [(ending, number) for number, source in enumerate(sources, 1) for ending in source.foreign_endings]
         reply = self._run(
             _CLAIM,
             [key for _, key in lists],
             [
-                *(self._visibility_timeout, limit, max_bytes, f"{uuid4().hex}-", len(sources)),
+                *(self._visibility_timeout, limit, max_bytes, prefix, len(sources)),
                 *(value for source in sources for value in (source.limit, source.ending)),
                 *(value for pair in endings for value in pair),
             ],
         )
         return [
-            Claim(
-                tag.decode(), raw, *lists[int(number) - 1], fresh=how == b"fresh", deliveries=int(n), begun=int(begun)
-            )
+            Claim(tag.decode(), raw, *lists[int(number) - 1], "" if how == b"fresh" else prefix, int(n), int(begun))
             for tag, raw, number, n, begun, how in zip(*(reply[i::6] for i in range(6)), strict=True)
         ]
 
@@ -136,7 +141,7 @@ class Claims:
         """Start the visibility timeout of these claims anew."""
         held = list(claims)
         if held:
-            self._run(_TOUCH, [], [claim.tag for claim in held])
+            self._run(_TOUCH, [], [value for claim in held for value in (claim.tag, claim.owner)])
         for claim in held:
             claim.deliveries, claim.since = TOUCHED, monotonic()
 
@@ -152,7 +157,7 @@ class Claims:
             for claim in held
             for value in (
                 claim.tag,
-                claim.deliveries,
+                claim.owner,
                 numbers[claim.list_key] if requeue or claim.goes_back else 0,
                 len(claim.source.ending.encode()),
             )

@@ -1,13 +1,15 @@
 -- Makes claims young again. Whoever can do that is alive: the count of deliveries starts anew, so that the death of a
 -- worker after a long wait for the database is held against none of the messages that it waited with.
 --
--- KEYS  unacked_index, unacked, unacked_deliveries (see claim.lua). ARGV  tags.
+-- KEYS  unacked_index, unacked, unacked_deliveries (see claim.lua). ARGV  per claim: tag; owner.
+-- A claim that another worker has taken over in the meantime is left alone.
 local index, unacked, deliveries = KEYS[1], KEYS[2], KEYS[3]
 redis.call('ZREM', index, '') -- see claim.lua
 local clock = redis.call('TIME')
 local now = clock[1] .. '.' .. string.format('%06d', tonumber(clock[2]))
-for _, tag in ipairs(ARGV) do
-  if redis.call('HEXISTS', unacked, tag) == 1 then
+for i = 1, #ARGV, 2 do
+  local tag, owner = ARGV[i], redis.call('HGET', deliveries, ARGV[i] .. ':owner') or ''
+  if owner == ARGV[i + 1] and redis.call('HEXISTS', unacked, tag) == 1 then
     redis.call('ZADD', index, now, tag)
     redis.call('HSET', deliveries, tag, -1)
     redis.call('HDEL', deliveries, tag .. ':begun')

@@ -152,6 +152,24 @@ def test_a_claim_that_somebody_else_has_taken_over_is_not_given_back(
     assert state(redis_client) == (0, 1, 1)
 
 
+def test_a_claim_that_two_have_touched_belongs_to_the_later_one(
+    receiver: Callable[..., Receiver], send: Callable[..., None], redis_client: Any
+) -> None:
+    send("1")
+    slow = receiver()
+    slow.drain()
+    slow.channel.touch()
+    expire_all(redis_client)
+    heir = receiver()
+    assert heir.ids() == ["1"]
+    heir.channel.touch()
+    expire_all(redis_client)
+    slow.channel.touch()
+    slow.connection.release()
+    assert state(redis_client) == (0, 1, 1)
+    assert receiver().ids() == ["1"], "the touch of the former owner made nothing young"
+
+
 def test_a_claim_that_was_held_too_long_is_let_go_of_and_comes_again(
     receiver: Callable[..., Receiver], send: Callable[..., None]
 ) -> None:
