@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     events_url: Annotated[SecretStr | None, Field(description="Redis of the event stream; default: the broker.")] = None
     events_stream: Annotated[str, Field(min_length=1, description="The stream's key.")] = STREAM
     events_maxlen: Annotated[
-        int, Field(ge=1000, description="Events kept on the stream, about. One takes some 300 bytes of Redis memory.")
+        int, Field(ge=1000, description="Events kept on the stream, about. One takes some 500 bytes of Redis memory.")
     ] = 1_000_000
     batch_messages: Annotated[
         int, Field(ge=1, le=5000, description="Messages claimed at once, so the largest batch. More: longer locks.")
