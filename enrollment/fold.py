@@ -56,7 +56,10 @@ class Student:
 
 @dataclass(slots=True)
 class State:
-    """What the fold must know: the students and courses named that exist, and the command ids already processed."""
+    """What the fold must know: the students and courses named that exist, and the command ids already processed.
+
+    Of the students' pairs, those that are `needed`; others change nothing.
+    """
 
     students: dict[int, Student] = field(default_factory=dict)
     courses: set[int] = field(default_factory=set)
@@ -157,6 +160,17 @@ def fold(state: State, requests: Sequence[Request], now: datetime, *, first_seen
             effects = _apply(student, request, stamp)
         verdicts.append(_record(request, stamp, effects, rejections, now=now, content=content))
     return Folded(verdicts, _changes(state.students, students), students)
+
+
+def needed(requests: Sequence[Request]) -> tuple[set[int], set[tuple[int, int]]]:
+    """Return the students all of whose pairs must be known to decide these requests, and the pairs of the others.
+
+    Only a replace looks beyond the courses that it names. So a batch costs what it says, not what its students have.
+    """
+    commands = [request for request in requests if not isinstance(request, Invalid)]
+    whole = {command.student_id for command in commands if isinstance(command, Replace)}
+    rest = [command for command in commands if command.student_id not in whole]
+    return whole, {(command.student_id, course_id) for command in rest for course_id in command.course_ids}
 
 
 def _rejections(state: State, request: Request, stamp: Stamp, now: datetime) -> tuple[Rejection, ...]:

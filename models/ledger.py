@@ -9,7 +9,8 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from enrollment.commands import format_time
-from enrollment.fold import BEFORE_ALL, Changes, Pair, Record, Stamp, State, Student
+from enrollment.fold import BEFORE_ALL, Changes, Pair, Record, Stamp, State, Student, needed
+from enrollment.parsing import Invalid, Request
 from models.arrays import nested, nullable, plain, quoted
 
 # In id order, so that two batches with students in common wait for each other instead of deadlocking. NO KEY: rows that
@@ -22,7 +23,12 @@ _EXISTING: Final = text("SELECT id FROM students WHERE id = ANY(CAST(:students A
 
 # All that the fold must know, in one round trip; `what` says of which kind a row is. A statement of its own after the
 # lock, so that it sees what was committed while we waited for it; the clock, too, is read under the lock.
+# All pairs of a student are read where that is needed only: else each batch would take longer, and the worker more
+# memory, the more courses its students have.
 _READ: Final = text("""
+      WITH named AS (
+           SELECT * FROM unnest(CAST(:named_students AS bigint[]), CAST(:named_courses AS bigint[]))
+               AS pair(student_id, course_id))
     SELECT 'clock' AS what, NULL::bigint AS a, NULL::bigint AS b, clock_timestamp() AS at, NULL::uuid AS id,
            NULL::bytea AS hash
     UNION ALL
@@ -32,10 +38,16 @@ _READ: Final = text("""
       FROM commands WHERE command_id = ANY(CAST(:commands AS uuid[]))
     UNION ALL
     SELECT 'enrolled', student_id, course_id, issued_at, command_id, NULL
-      FROM student_courses WHERE student_id = ANY(CAST(:students AS bigint[]))
+      FROM student_courses WHERE student_id = ANY(CAST(:whole AS bigint[]))
     UNION ALL
     SELECT 'tombstone', student_id, course_id, issued_at, command_id, NULL
-      FROM tombstones WHERE student_id = ANY(CAST(:students AS bigint[]))
+      FROM tombstones WHERE student_id = ANY(CAST(:whole AS bigint[]))
+    UNION ALL
+    SELECT 'enrolled', student_id, course_id, issued_at, command_id, NULL
+      FROM named JOIN student_courses USING (student_id, course_id)
+    UNION ALL
+    SELECT 'tombstone', student_id, course_id, issued_at, command_id, NULL
+      FROM named JOIN tombstones USING (student_id, course_id)
     UNION ALL
     SELECT 'replaced', student_id, NULL, issued_at, command_id, NULL
       FROM replace_marks WHERE student_id = ANY(CAST(:students AS bigint[]))
@@ -102,14 +114,12 @@ def lock_students(connection: Connection, student_ids: Collection[int], *, wait:
 
 
 def read_state(
-    connection: Connection, student_ids: Iterable[int], course_ids: Iterable[int], command_ids: Iterable[UUID]
+    connection: Connection, student_ids: Iterable[int], requests: Sequence[Request]
 ) -> tuple[State, datetime]:
-    """Return what the fold must know of these (locked) students, courses and commands, and the database's clock."""
+    """Return what the fold must know to decide these requests, and the database's clock; the students are locked."""
     state = State(students={student_id: Student() for student_id in student_ids})
     now: datetime | None = None
-    rows = connection.execute(
-        _READ, {"students": plain(state.students), "courses": plain(course_ids), "commands": plain(command_ids)}
-    )
+    rows = connection.execute(_READ, {"students": plain(state.students), **_named(state.students, requests)})
     for what, a, b, at, id_, content_hash in rows:
         match what:
             case "course":
@@ -125,6 +135,20 @@ def read_state(
                 now = at
     assert now is not None  # noqa: S101 (the first SELECT always returns its row)
     return state, now
+
+
+def _named(students: Collection[int], requests: Sequence[Request]) -> dict[str, str]:
+    """Return what these requests are about, as parameters of `_READ`; of these students, the others are not locked."""
+    commands = [request for request in requests if not isinstance(request, Invalid)]
+    whole, named = needed(commands)
+    pairs = sorted(pair for pair in named if pair[0] in students)
+    return {
+        "commands": plain({request.command_id for request in requests}),
+        "courses": plain({course_id for command in commands for course_id in command.course_ids}),
+        "whole": plain(whole.intersection(students)),
+        "named_students": plain([pair[0] for pair in pairs]),
+        "named_courses": plain([pair[1] for pair in pairs]),
+    }
 
 
 def write_changes(connection: Connection, changes: Changes) -> None:

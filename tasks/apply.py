@@ -163,8 +163,7 @@ def _decide(
     connection: Connection, students: Collection[int], requests: Sequence[Request], arrival: Arrival
 ) -> list[Verdict]:
     """Read, fold, and write the rows. The students are locked."""
-    courses = {course for request in requests if not isinstance(request, Invalid) for course in request.course_ids}
-    state, now = ledger.read_state(connection, students, courses, {request.command_id for request in requests})
+    state, now = ledger.read_state(connection, students, requests)
     folded = fold(state, requests, now, first_seen=arrival.times(now, len(requests)))
     ledger.write_changes(connection, folded.changes)
     return folded.verdicts

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from enrollment.commands import Command, Enroll, Kind, Replace, Unenroll
 from enrollment.errors import ErrorCode
-from enrollment.fold import Changes, Folded, Pair, Record, Repeat, Reused, Stamp, State, Student, fold
+from enrollment.fold import Changes, Folded, Pair, Record, Repeat, Reused, Stamp, State, Student, fold, needed
 from enrollment.parsing import Invalid, Request, parse_single
 from tests.unit.strategies import COURSES, NOW, STUDENTS, UNKNOWN_COURSE, UNKNOWN_STUDENT, commands, empty_state
 
@@ -52,6 +52,18 @@ def oracle(of: Sequence[Command]) -> set[tuple[int, int]]:
             rows -= {r for r in rows if r[0] == c.student_id and (c.kind == "replace" or r[1] in c.course_ids)}
             rows |= {(c.student_id, course) for course in c.course_ids if c.kind != "unenroll"}
     return rows
+
+
+@given(commands(), commands())
+def test_pairs_that_are_not_needed_change_nothing(before: list[Command], of: list[Command]) -> None:
+    state = run(before)
+    whole, pairs = needed(of)
+    part = deepcopy(state)
+    for student_id, student in part.students.items():
+        if student_id not in whole:
+            student.pairs = {c: pair for c, pair in student.pairs.items() if (student_id, c) in pairs}
+    known, all_known = fold(part, of, NOW), fold(state, of, NOW)
+    assert (known.verdicts, known.changes) == (all_known.verdicts, all_known.changes)
 
 
 @given(commands())

@@ -17,8 +17,7 @@ def process(connection: Connection, *requests: Request) -> None:
     students, _ = ledger.lock_students(
         connection, {r.student_id for r in requests if r.student_id is not None}, wait=True
     )
-    courses = {course_id for r in requests for course_id in r.course_ids or ()}
-    state, now = ledger.read_state(connection, students, courses, [r.command_id for r in requests])
+    state, now = ledger.read_state(connection, students, requests)
     folded = fold(state, requests, now)
     ledger.write_changes(connection, folded.changes)
     records = [verdict for verdict in folded.verdicts if isinstance(verdict, Record)]
