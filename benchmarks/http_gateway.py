@@ -12,7 +12,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from worker.local.stack import ROOT, Stack, environment
 WRITES: Final = 500  # each way
 STREAMS: Final = 200
 STREAMED: Final = 200  # writes while the streams are open
+PATIENCE: Final = 5.0  # seconds for all streams to say something
 
 
 def main() -> None:
@@ -121,16 +122,13 @@ def _streams(port: int, pid: int) -> None:
     streams = [socket.create_connection(("127.0.0.1", port)) for _ in range(STREAMS)]
     for stream in streams:
         stream.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        stream.recv(4096)
+        _chunks([stream], time.monotonic() + PATIENCE)
     time.sleep(0.5)
     send, delays = _http(port), []
     for number in range(STREAMED):
         send(number)
-        began, left = time.perf_counter(), set(streams)
-        while left:
-            for stream in select.select(list(left), [], [], 5)[0]:
-                if b"data: " in stream.recv(65536):
-                    left.discard(stream)
+        began = time.perf_counter()
+        _until_all_have_it(streams)
         delays.append(time.perf_counter() - began)
     status = Path(f"/proc/{pid}/status").read_text()
     facts = dict(line.split(":", 1) for line in status.splitlines())
@@ -141,6 +139,23 @@ def _streams(port: int, pid: int) -> None:
     _say(f"  the gateway has {facts['Threads'].strip()} threads and {int(facts['VmRSS'].split()[0]) // 1024} MB")
     for stream in streams:
         stream.close()
+
+
+def _until_all_have_it(streams: Collection[socket.socket]) -> None:
+    deadline, left = time.monotonic() + PATIENCE, set(streams)
+    while left:
+        left -= {stream for stream, chunk in _chunks(left, deadline).items() if b"data: " in chunk}
+
+
+def _chunks(streams: Collection[socket.socket], deadline: float) -> dict[socket.socket, bytes]:
+    """Return what there is to read, of at least one stream. Raises TimeoutError, and ConnectionError if one ended."""
+    ready = select.select(list(streams), [], [], max(0.0, deadline - time.monotonic()))[0]
+    if not ready:
+        raise TimeoutError(f"{len(streams)} streams said nothing for {PATIENCE:.0f} s")
+    chunks = {stream: stream.recv(65536) for stream in ready}
+    if not all(chunks.values()):
+        raise ConnectionError("the gateway closed a stream")
+    return chunks
 
 
 def _until_it_answers(port: int) -> None:

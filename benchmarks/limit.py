@@ -7,8 +7,8 @@ from typing import Final
 
 import psycopg
 
-from benchmarks.backlog import Run
-from benchmarks.ground import Ground
+from benchmarks.backlog import Run, WrongResultError
+from benchmarks.ground import Ground, count
 from benchmarks.processes import cpu_seconds
 from benchmarks.workload import Enroll
 
@@ -26,6 +26,7 @@ def insert_select(ground: Ground, commands: Sequence[Enroll], *, at_once: int | 
     """Let PostgreSQL insert the rows of these commands into a fresh database.
 
     `at_once` is the number of commands in one transaction, of which each waits for the disk; by default all of them.
+    Raises WrongResultError.
     """
     url, size = ground.fresh(), at_once or len(commands)
     now = datetime.now(UTC)
@@ -43,4 +44,6 @@ def insert_select(ground: Ground, commands: Sequence[Enroll], *, at_once: int | 
             connection.execute(_INSERT, [message, message])
         rate = len(commands) / (perf_counter() - begin)
         used = cpu_seconds([ground.postgres.pid]) - used
+    if (there := count(url, "student_courses")) != len(rows):
+        raise WrongResultError(f"PostgreSQL alone: {there} of {len(rows)} rows")
     return Run(len(commands), rate, postgres_us=1e6 * used / len(commands))

@@ -1,7 +1,8 @@
 """The parts of a benchmark, each a function from the ground to what goes into the result file."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
@@ -15,15 +16,16 @@ from benchmarks.producers import producers
 from benchmarks.reads import reads
 from benchmarks.stages import profiles
 from benchmarks.starts import starts
-from benchmarks.systems import PLAIN, SYSTEMS, TUNED, System, ours
-from benchmarks.workload import enrolls
+from benchmarks.systems import PLAIN, SOLO, SYSTEMS, System, ours
+from benchmarks.workload import Enroll, enrolls
+from worker.local.stack import ROOT
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How much of everything. The full form takes less than ten minutes on two cores, the short one five at most."""
+    """How much of everything. The full form takes about ten minutes on two quiet cores, the short one five at most."""
 
     rounds: int
     peer_seconds: float  # of a run of a peer, at the rate it had when this was written
@@ -40,6 +42,7 @@ class Form:
     reads: int
     profile: float  # of the sizes in stages.py
     peers: tuple[System, ...] = SYSTEMS
+    before: Path | None = None  # a checkout of an earlier commit, to be profiled in turn with this one
 
 
 FULL: Final = Form(
@@ -47,14 +50,14 @@ FULL: Final = Form(
     peer_seconds=2.0,
     peer_most=5_000,
     single=20_000,
-    bulk=60_000,
+    bulk=120_000,
     latency=150,
     rows=(100_000, 10_000_000),
     grown=10_000,
-    grown_rounds=2,
-    memory=100_000,
+    grown_rounds=3,
+    memory=400_000,
     file=50_000,
-    loop=2_000,
+    loop=1_000,
     reads=2_000,
     profile=1.0,
 )
@@ -81,21 +84,22 @@ def backlog(ground: Ground, form: Form, say: Say) -> dict[str, Any]:
     backlogs, missing = Backlogs(), dict[str, str]()
     runs: dict[str, list[Run]] = {}
     limits: dict[str, list[Run]] = {}
+    commands = enrolls(max(form.peer_most, form.single, form.bulk), seed=1)  # each takes as many as it needs
     systems = [*_ready(ground, form, missing), ours(1), ours(2), ours(1, bulk=True), ours(2, bulk=True)]
     for number in range(1, form.rounds + 1):
         for system in systems:
             if system.key not in missing:
-                run = _run(ground, system, form, backlogs, missing)
+                run = _run(ground, system, commands[: _size(system, form)], backlogs, missing)
                 if run:
                     runs.setdefault(system.key, []).append(run)
                     say(f"round {number}: {system.label}: {run.rate:,.0f}/s")
-        commands = enrolls(form.bulk, seed=1)
         for name, at_once in (("all at once", None), ("1,000 commands at once", 1000)):
-            limit = insert_select(ground, commands, at_once=at_once)
+            limit = insert_select(ground, commands[: form.bulk], at_once=at_once)
             limits.setdefault(name, []).append(limit)
             say(f"round {number}: PostgreSQL alone, {name}: {limit.rate:,.0f}/s")
+    whole = [system for system in systems if system.key not in missing]  # a peer that failed once is not compared
     return {
-        "systems": {s.key: {**_row(s.label, runs[s.key]), "ours": s.peer is None} for s in systems if s.key in runs},
+        "systems": {s.key: {**_row(s.label, runs[s.key]), "ours": s.peer is None} for s in whole},
         "missing": missing,
         "limits": {name: _row(f"PostgreSQL alone, {name}", found) for name, found in limits.items()},
     }
@@ -112,13 +116,18 @@ def _ready(ground: Ground, form: Form, missing: dict[str, str]) -> Iterator[Syst
             yield system
 
 
-def _run(ground: Ground, system: System, form: Form, backlogs: Backlogs, missing: dict[str, str]) -> Run | None:
+def _size(system: System, form: Form) -> int:
+    """Return how many commands make a run."""
     if system.peer:
-        size = min(form.peer_most, int(system.rate * form.peer_seconds))
-    else:
-        size = form.bulk if system.bulk else form.single
+        return min(form.peer_most, int(system.rate * form.peer_seconds))
+    return form.bulk if system.bulk else form.single
+
+
+def _run(
+    ground: Ground, system: System, commands: Sequence[Enroll], backlogs: Backlogs, missing: dict[str, str]
+) -> Run | None:
     try:
-        return measure(ground, system, ground.fresh(), enrolls(size, seed=1), backlogs)
+        return measure(ground, system, ground.fresh(), commands, backlogs)
     except (WrongResultError, TimeoutError) as error:
         if system.peer is None:
             raise
@@ -140,11 +149,11 @@ def _row(label: str, runs: list[Run]) -> dict[str, Any]:
 
 
 def latency(ground: Ground, form: Form, say: Say) -> dict[str, Any]:
-    """Idle latency, ours and Celery's, in turn."""
+    """Idle latency in turn: ours, plain Celery, which the goal is about, and Celery at its leanest."""
     prepare(ground.folder.parent, [name for name in [PLAIN.peer] if name])
     found: dict[str, list[float]] = {}
     for _ in range(form.rounds):
-        for system in (ours(1), PLAIN, TUNED):
+        for system in (ours(1), PLAIN, SOLO):
             found.setdefault(system.key, []).extend(latencies(ground, system, form.latency))
             say(f"idle: {system.label}: {summary(found[system.key]).p50:.1f} ms")
     return {key: asdict(summary(times)) for key, times in found.items()}
@@ -203,10 +212,11 @@ def starting(ground: Ground, form: Form, say: Say) -> dict[str, Any]:
 
 
 def profile(ground: Ground, form: Form, say: Say) -> dict[str, Any]:
-    """Where a command's time goes."""
-    found = profiles(ground, Backlogs(), scale=form.profile)
-    say(f"profiled {len(found)} sizes of batch")
-    return {"profiles": [each.as_json() for each in found]}
+    """Where a command's time goes; with an earlier state of the worker in turn, where the form names one."""
+    places = [ROOT, *([form.before] if form.before else [])]
+    found, *before = profiles(ground, *places, scale=form.profile)
+    say(f"profiled {len(found)} sizes of batch, {len(places)} state{'s' if before else ''} of the worker")
+    return {"profiles": found, **({"before": {"profiles": before[0]}} if before else {})}
 
 
 PARTS: Final[Mapping[str, Callable[[Ground, Form, Say], dict[str, Any]]]] = {

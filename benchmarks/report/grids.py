@@ -40,7 +40,7 @@ def latency(results: Results) -> Grid:
     names = {
         "ours-single-1": "this worker",
         "celery-orm": "Celery, ORM, prefork",
-        "celery-tuned": "Celery, tuned, solo",
+        "celery-solo": "Celery, tuned, one solo process",
     }
     rows = [
         [names.get(key, key), f"{each['p50']:.1f}", f"{each['p99']:.1f}", str(each["commands"])]
@@ -102,12 +102,18 @@ def _starts(part: Results) -> list[list[str]]:
 
 
 def _memory(part: Results) -> list[list[str]]:
-    (first, early), (last, late) = part["megabytes"][0], part["megabytes"][-1]
-    return [["memory of a worker", f"{late:,.0f} MB after {last:,} commands", f"{early:,.0f} MB after {first:,}"]]
+    found = part["megabytes"]
+    (first, early), (start, then), (last, late) = found[0], found[max(0, len(found) // 4 - 1)], found[-1]
+    between = f"from {start:,} to {last:,} commands"
+    return [
+        ["memory of a worker", f"{late:,.0f} MB after {last:,} commands", f"{early:,.0f} MB after {first:,}"],
+        ["its growth per million commands", f"{1e6 * (late - then) / max(1, last - start):,.1f} MB", between],
+    ]
 
 
 def _growth(part: Results) -> list[list[str]]:
     (few, small), (many, large) = part["rates"].items()
+    cost, more = sum(small["us"].values()), sum(large["us"].values())
     return [
         [
             f"commands/s with {int(many):,} rows",
@@ -116,8 +122,13 @@ def _growth(part: Results) -> list[list[str]]:
         ],
         [
             f"processor time per command with {int(many):,} rows",
-            f"{sum(large['us'].values()):,.0f} µs",
-            f"with {int(few):,}: {sum(small['us'].values()):,.0f} µs",
+            f"{more:,.0f} µs, of which PostgreSQL {large['us']['postgres']:,.0f}",
+            f"with {int(few):,}: {cost:,.0f} µs, of which PostgreSQL {small['us']['postgres']:,.0f}",
+        ],
+        [
+            f"processor time per command with {int(many):,} rows, beside {int(few):,}",
+            f"{more / cost:.2f}" if cost else "",
+            "no goal; where it is above 1, equal rates only mean that a core was free",
         ],
         *(
             [

@@ -1,4 +1,4 @@
-"""RQ; two workers that do not fork per job."""
+"""RQ; four workers that do not fork per job."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""SAQ; two processes of ten jobs each."""
+"""SAQ; four processes of ten jobs each."""
 
 import asyncio
 import os
