@@ -1,5 +1,7 @@
 """Connections to PostgreSQL: one engine per process, made after the fork."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from sqlalchemy import Engine, create_engine
@@ -19,9 +21,15 @@ _OPTIONS: Final = {
     "tcp_keepalives_count": "3",
 }
 
+# For who finds all rows by key: PostgreSQL keeps plans, and one that was made while a table was small would read all of
+# it when it has grown.
+BY_KEY: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
 
-def make_engine(url: str, *, application_name: str, pool_size: int = 1) -> Engine:
-    """Return an engine for `url` (SQLAlchemy's form). Nothing is connected yet.
+
+def make_engine(
+    url: str, *, application_name: str, pool_size: int = 1, options: Mapping[str, str] = MappingProxyType({})
+) -> Engine:
+    """Return an engine for `url` (SQLAlchemy's form), with `options` set in each session. Nothing is connected yet.
 
     Timeouts and keepalives are set so that a dead network is noticed in seconds, not hours, on both ends.
     """
@@ -38,6 +46,6 @@ def make_engine(url: str, *, application_name: str, pool_size: int = 1) -> Engin
             "keepalives_interval": 5,
             "keepalives_count": 3,
             "tcp_user_timeout": 20_000,  # milliseconds
-            "options": " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items()),
+            "options": " ".join(f"-c {name}={value}" for name, value in {**_OPTIONS, **options}.items()),
         },
     )

@@ -24,8 +24,16 @@ _EXISTING: Final = text("SELECT id FROM students WHERE id = ANY(CAST(:students A
 # All that the fold must know, in one round trip; `what` says of which kind a row is. A statement of its own after the
 # lock, so that it sees what was committed while we waited for it; the clock, too, is read under the lock.
 # All pairs of a student are read where that is needed only: else each batch would take longer, and the worker more
-# memory, the more courses its students have.
-_READ: Final = text("""
+# memory, the more courses its students have. The others are looked up one by one, in a way that only the primary key
+# can serve: by the index on courses each would be on a page of its own.
+_NAMED: Final = """
+      FROM named CROSS JOIN LATERAL (
+           SELECT issued_at, command_id FROM {table} AS at
+            WHERE at.student_id = named.student_id
+              AND (at.student_id, at.course_id) >= (named.student_id, named.course_id)
+              AND (at.student_id, at.course_id) <= (named.student_id, named.course_id) OFFSET 0) AS pair
+"""
+_READ: Final = text(f"""
       WITH named AS (
            SELECT * FROM unnest(CAST(:named_students AS bigint[]), CAST(:named_courses AS bigint[]))
                AS pair(student_id, course_id))
@@ -44,10 +52,10 @@ _READ: Final = text("""
       FROM tombstones WHERE student_id = ANY(CAST(:whole AS bigint[]))
     UNION ALL
     SELECT 'enrolled', student_id, course_id, issued_at, command_id, NULL
-      FROM named JOIN student_courses USING (student_id, course_id)
+    {_NAMED.format(table="student_courses")}
     UNION ALL
     SELECT 'tombstone', student_id, course_id, issued_at, command_id, NULL
-      FROM named JOIN tombstones USING (student_id, course_id)
+    {_NAMED.format(table="tombstones")}
     UNION ALL
     SELECT 'replaced', student_id, NULL, issued_at, command_id, NULL
       FROM replace_marks WHERE student_id = ANY(CAST(:students AS bigint[]))

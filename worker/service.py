@@ -11,7 +11,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponent
 from enrollment.parsing import Unidentified
 from models import dead_letters
 from models.dead_letters import NewDeadLetter
-from models.engine import make_engine
+from models.engine import BY_KEY, make_engine
 from models.faults import describe, is_outage
 from tasks.apply import Arrival, Committed, Result, apply, portions, set_aside
 from tasks.messages import Message, Unit, units_of
@@ -39,7 +39,7 @@ class Service:
     @classmethod
     def connect(cls, settings: Settings) -> Self:
         """Return a service for these settings. Nothing is connected yet. Raises SettingsError."""
-        engine = make_engine(settings.require_database_url(), application_name="enrollment worker")
+        engine = make_engine(settings.require_database_url(), application_name="enrollment worker", options=BY_KEY)
         client = connect(settings.require_events_url(), patience=_STREAM_PATIENCE)
         return cls(engine, Publisher(client, stream=settings.events_stream, maxlen=settings.events_maxlen))
 
