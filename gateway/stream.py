@@ -3,6 +3,8 @@
 from typing import Any, Final, NamedTuple
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError, ResponseError
 
 from worker.streaming import is_gap
@@ -79,7 +81,8 @@ def connect(url: str) -> Redis:
         socket_connect_timeout=2,
         socket_keepalive=True,
         health_check_interval=15,
-        retry_on_error=[ReadOnlyError],  # a master that became a replica: a new connection finds the new master
+        # A master that became a replica: a new connection finds the new master. Nothing else is tried again.
+        retry=Retry(NoBackoff(), 1, (ReadOnlyError,)),
         client_name="enrollment-gateway",
     )
     return Redis.from_pool(pool)

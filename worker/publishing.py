@@ -6,7 +6,7 @@ from uuid import UUID
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from enrollment.events import event_json
@@ -51,7 +51,12 @@ class Publisher:
         events = "\n".join(map(event_json, records))
         # The hash tag keeps both keys on one node of a Redis Cluster.
         keys = [self._stream, f"{{{self._stream}}}:batch:{batch_id}"]
-        added: int = self._publish(keys=keys, args=[REMEMBERED, self._maxlen, events])
+        try:
+            added: int = self._publish(keys=keys, args=[REMEMBERED, self._maxlen, events])
+        except ResponseError:
+            # A master that became a replica answers, and refuses writes for ever: a new connection finds the new one.
+            self._client.connection_pool.disconnect()
+            raise
         return added
 
 
@@ -65,7 +70,6 @@ def connect(url: str, *, patience: float = 5) -> Redis:
         socket_keepalive=True,
         health_check_interval=15,
         retry=Retry(NoBackoff(), 1),  # the first try may meet a connection that went stale while idle
-        retry_on_error=[ReadOnlyError],  # a master that became a replica: a new connection finds the new master
     )
 
 

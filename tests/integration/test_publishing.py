@@ -107,7 +107,9 @@ def test_a_stream_that_failed_over_behind_its_address_is_found_though_the_old_co
         with Redis.from_url(redis.url) as old:
             old.replicaof("127.0.0.1", str(new.port))  # read-only from here on, and still there
         proxy.port = new.port
-        service.handle([message(ENROLL, 1, [11])])
+        service.handle([message(ENROLL, 1, [11])])  # refused, and kept in the outbox
+        service._relay._not_before = 0
+        service.relay(older_than=0)
         with Redis.from_url(f"redis://:{redis.password}@127.0.0.1:{new.port}/0") as master:
             assert master.xlen(STREAM) == 1
         client.close()
