@@ -21,11 +21,16 @@ def replayer() -> Iterator[Callable[[int, str | None], Replayed]]:
     engine = make_engine(settings.require_database_url(), application_name="enrollment replay")
     try:
         with Client(settings.require_broker_url()) as client:
-            yield partial(replay, engine, partial(_send, client))
+            yield partial(replay, engine, partial(send_all, client))
     finally:
         engine.dispose()
 
 
-def _send(client: Client, commands: Sequence[Command]) -> None:
-    for command in commands:
-        client.send(command)
+def send_all(client: Client, commands: Sequence[Command]) -> None:
+    """Send commands, several in few messages. Raises BrokerAway."""
+    if len(commands) == 1:
+        client.send(commands[0])
+        return
+    with client.bulk() as bulk:
+        for command in commands:
+            bulk.send(command)

@@ -3,17 +3,18 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from anyio import to_thread
 from sqlalchemy import Engine
 
-from enrollment.commands import Command
 from gateway.sending import PATIENCE
 from models import dead_letters
 from models.engine import make_engine
 from tasks.replay import CannotReplay, replay
 from worker.client import Client
+from worker.replaying import send_all
 from worker.settings import Settings
 
 __all__ = ["AT_ONCE", "CannotReplay", "Decided", "discard", "replay_many", "replay_oldest", "replay_one"]
@@ -53,7 +54,7 @@ async def discard(settings: Settings, letter_ids: Iterable[int]) -> Decided:
 
 def _replay_one(settings: Settings, letter_id: int, payload: str | None) -> None:
     with _database(settings) as engine, Client(settings.require_broker_url(), patience=PATIENCE) as client:
-        replay(engine, lambda commands: _send(client, commands), letter_id, payload)
+        replay(engine, partial(send_all, client), letter_id, payload)
 
 
 def _replay_many(settings: Settings, letter_ids: Sequence[int]) -> Decided:
@@ -61,7 +62,7 @@ def _replay_many(settings: Settings, letter_ids: Sequence[int]) -> Decided:
     with _database(settings) as engine, Client(settings.require_broker_url(), patience=PATIENCE) as client:
         for letter_id in letter_ids:
             try:
-                replay(engine, lambda commands: _send(client, commands), letter_id)
+                replay(engine, partial(send_all, client), letter_id)
                 decided.replayed += 1
             except CannotReplay as error:
                 decided.refused.append((letter_id, error.reason))
@@ -87,12 +88,3 @@ def _database(settings: Settings) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
-
-
-def _send(client: Client, commands: Sequence[Command]) -> None:
-    if len(commands) == 1:
-        client.send(commands[0])
-        return
-    with client.bulk() as bulk:
-        for command in commands:
-            bulk.send(command)
