@@ -92,8 +92,8 @@ class Batch:
             _let_go(deliveries)
             return
         seconds = monotonic() - begin
-        if _acknowledge(deliveries) and consumer.hub:
-            consumer.hub.call_later(0, deliveries[0].channel.claim)
+        if _acknowledge(deliveries):
+            consumer.claim_soon()
         consumer.monitor.finished(messages, outcomes, seconds)
         log.info("batch_applied", messages=len(messages), seconds=round(seconds, 4))
 

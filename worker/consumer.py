@@ -101,6 +101,7 @@ class Consumer(stock.Consumer):
         log.warning("dead_letter", key=key, code=code, reason=reason)
         if not delivery.acknowledged:
             delivery.ack()
+            self.claim_soon()
         if code not in (DeadLetterCode.REVOKED, DeadLetterCode.EXPIRED):
             self.monitor.refused(str(letter.headers.get("id", key)), f"{code}: {reason}")
 
@@ -108,6 +109,13 @@ class Consumer(stock.Consumer):
         """Keep what is no delivery (worker.transport.OnGarbage)."""
         self.service.bury([letter_of_entry(raw, key=tag, code=code, reason=message)], self.keep_alive)
         log.warning("dead_letter", key=tag, code=code, reason=message)
+        self.claim_soon()
+
+    def claim_soon(self) -> None:
+        """Claim as soon as nothing is held any more: what has to come alone waits in no list that would tell of it."""
+        channel = self.task_consumer.channel
+        if self.hub and isinstance(channel, Channel):
+            self.hub.call_later(0, channel.claim)
 
     def relay(self) -> None:
         """Publish what was left behind. Not only on a message from beat: that may have to wait behind others."""

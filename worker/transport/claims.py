@@ -84,6 +84,7 @@ class _Script:
 
 _CLAIM: Final = _Script("claim.lua")
 _ACKNOWLEDGE: Final = _Script("acknowledge.lua")
+_BEGIN: Final = _Script("begin.lua")
 _RELEASE: Final = _Script("release.lua")
 _TOUCH: Final = _Script("touch.lua")
 
@@ -129,13 +130,9 @@ class Claims:
 
     def begin(self, claims: Iterable[Claim]) -> None:
         """Note that work begins on messages that workers fell silent with: should it happen again, it may be theirs."""
-        suspects = [claim.tag for claim in claims if claim.deliveries > 0]
-        if not suspects:
-            return
-        pipeline = self._client().pipeline(transaction=False)
-        for tag in suspects:
-            pipeline.hincrby(self._keys[2], f"{tag}:begun", 1)
-        _refusals_as_disconnects(pipeline.execute)
+        suspects = [value for claim in claims if claim.deliveries > 0 for value in (claim.tag, claim.owner)]
+        if suspects:
+            self._run(_BEGIN, [], suspects)
 
     def touch(self, claims: Iterable[Claim]) -> None:
         """Start the visibility timeout of these claims anew."""
