@@ -70,11 +70,11 @@ def filled(ground: Ground, rows: int) -> Iterator[str]:
         ground.postgres.drop_database(name)
 
 
-def with_rows(ground: Ground, url: str, rows: int, commands: int, *, seed: int) -> Run:
-    """Return how fast two processes work off single commands for students of a database made by `filled`."""
+def with_rows(ground: Ground, url: str, rows: int, commands: int, *, seed: int, bulk: bool = False) -> Run:
+    """Return how fast two processes work off commands for students of a database made by `filled`."""
     ground.empty_redis()
     backlog = enrolls(commands, seed=seed, students=rows // EACH)
-    return measure(ground, ours(2), url, backlog, Backlogs(), grown=True)
+    return measure(ground, ours(2, bulk=bulk), url, backlog, Backlogs(), grown=True)
 
 
 def memory(ground: Ground, commands: int) -> list[tuple[int, float]]:

@@ -35,6 +35,7 @@ class Form:
     latency: int
     rows: tuple[int, int]
     grown: int  # commands
+    grown_before: int  # commands, so that few pages are written for the first time since a checkpoint
     grown_rounds: int
     memory: int
     file: int
@@ -47,19 +48,20 @@ class Form:
 
 FULL: Final = Form(
     rounds=3,
-    peer_seconds=2.0,
+    peer_seconds=1.5,
     peer_most=5_000,
     single=20_000,
-    bulk=120_000,
+    bulk=60_000,
     latency=150,
     rows=(100_000, 10_000_000),
     grown=10_000,
+    grown_before=60_000,
     grown_rounds=3,
     memory=400_000,
     file=50_000,
     loop=1_000,
     reads=2_000,
-    profile=1.0,
+    profile=0.7,
 )
 SHORT: Final = Form(
     rounds=1,
@@ -70,6 +72,7 @@ SHORT: Final = Form(
     latency=100,
     rows=(100_000, 1_000_000),
     grown=5_000,
+    grown_before=5_000,
     grown_rounds=1,
     memory=40_000,
     file=20_000,
@@ -160,14 +163,15 @@ def latency(ground: Ground, form: Form, say: Say) -> dict[str, Any]:
 
 
 def grown(ground: Ground, form: Form, say: Say) -> dict[str, Any]:
-    """With few rows and with many, in turn; the reads as well. The first run of each only warms it up."""
+    """With few rows and with many, in turn; the reads as well. The first run of each only goes before."""
     small, large = form.rows
     runs: dict[int, list[Run]] = {small: [], large: []}
     with growth.filled(ground, small) as few, growth.filled(ground, large) as many:
         say(f"{large:,} rows are there")
         for number in range(form.grown_rounds + 1):
             for rows, url in ((small, few), (large, many)):
-                run = growth.with_rows(ground, url, rows, form.grown, seed=100 + number)
+                size = form.grown if number else form.grown_before
+                run = growth.with_rows(ground, url, rows, size, seed=100 + number, bulk=not number)
                 if number:
                     runs[rows].append(run)
                     say(f"{rows:,} rows: {run.rate:,.0f}/s")
