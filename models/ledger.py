@@ -148,7 +148,7 @@ def read_state(
 def _named(students: Collection[int], requests: Sequence[Request]) -> dict[str, str]:
     """Return what these requests are about, as parameters of `_READ`; of these students, the others are not locked."""
     commands = [request for request in requests if not isinstance(request, Invalid)]
-    whole, named = needed(commands)
+    whole, named = needed(requests)
     pairs = sorted(pair for pair in named if pair[0] in students)
     return {
         "commands": plain({request.command_id for request in requests}),

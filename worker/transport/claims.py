@@ -164,15 +164,9 @@ class Claims:
     def _run(self, script: _Script, keys: Sequence[str], args: Sequence[str | float]) -> Any:
         client, all_keys = self._client(), (*self._keys, *keys)
         try:
-            return client.evalsha(script.sha, len(all_keys), *all_keys, *args)
-        except NoScriptError:  # a restarted server has forgotten its scripts
-            return _refusals_as_disconnects(lambda: client.eval(script.text, len(all_keys), *all_keys, *args))
+            try:
+                return client.evalsha(script.sha, len(all_keys), *all_keys, *args)
+            except NoScriptError:  # a restarted server has forgotten its scripts
+                return client.eval(script.text, len(all_keys), *all_keys, *args)
         except ResponseError as error:
             raise BrokerRefused(str(error)) from error
-
-
-def _refusals_as_disconnects(call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except ResponseError as error:
-        raise BrokerRefused(str(error)) from error
