@@ -18,7 +18,7 @@ from rich.console import Console
 from benchmarks.ground import Ground
 from benchmarks.parts import FULL, PARTS, SHORT, Say
 from benchmarks.report import page, plot, tables
-from worker.local.stack import ROOT
+from benchmarks.root import ROOT
 
 FOLDER: Final = ROOT / ".local" / "bench"
 DOCS: Final = ROOT / "docs"

@@ -18,7 +18,7 @@ from redis import Redis as Client
 from benchmarks.workload import COURSES, STUDENTS
 from worker.local.postgres import Postgres
 from worker.local.redis import Redis
-from worker.local.stack import migrate
+from worker.schema import upgrade
 
 BASE: Final = "bench_base"
 RUN: Final = "bench_run"
@@ -73,7 +73,7 @@ class Ground:
         """Make a database with the worker's tables, this many students and courses, and nobody enrolled."""
         self.postgres.drop_database(name)
         url = self.postgres.create_database(name)
-        migrate(url)
+        upgrade(url)
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(_PEERS)
             connection.execute(_FILL_STUDENTS, [students])

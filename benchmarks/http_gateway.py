@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from redis import Redis
 
+from benchmarks.root import ROOT
 from enrollment.names import STREAM
 from models import catalog
 from models.catalog import NewCourse, NewStudent
@@ -25,7 +26,7 @@ from models.engine import make_engine
 from worker.client import Client
 from worker.local.process import Child
 from worker.local.server import free_port
-from worker.local.stack import ROOT, Stack, environment
+from worker.local.stack import Stack, environment
 
 WRITES: Final = 500  # each way
 STREAMS: Final = 200

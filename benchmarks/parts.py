@@ -14,11 +14,11 @@ from benchmarks.latency import latencies, summary
 from benchmarks.limit import insert_select
 from benchmarks.producers import producers
 from benchmarks.reads import reads
+from benchmarks.root import ROOT
 from benchmarks.stages import profiles
 from benchmarks.starts import starts
 from benchmarks.systems import PLAIN, SOLO, SYSTEMS, System, ours
 from benchmarks.workload import Enroll, enrolls
-from worker.local.stack import ROOT
 
 Say = Callable[[str], None]
 

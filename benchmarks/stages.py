@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from benchmarks.backlog import Backlogs, Run, measure
 from benchmarks.ground import Ground
+from benchmarks.root import ROOT
 from benchmarks.systems import ours
 from benchmarks.workload import Enroll, enrolls
-from worker.local.stack import ROOT
 
 SIZES: Final = {1: 1_000, 50: 10_000, 500: 20_000}  # messages in a batch: how many commands
 BULK: Final = 60_000  # commands in `apply` messages

@@ -11,9 +11,9 @@ from typing import Final
 from benchmarks.backlog import Backlogs
 from benchmarks.ground import Ground, wait
 from benchmarks.processes import running
+from benchmarks.root import ROOT
 from benchmarks.systems import System
 from benchmarks.workload import enrolls
-from worker.local.stack import ROOT
 
 IMPORTS_OF_HELP: Final = "import typer"
 IMPORTS_OF_WORKER: Final = (

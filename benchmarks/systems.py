@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.environments import PEERS, environment
+from benchmarks.root import ROOT
 from enrollment.names import STREAM
-from worker.local.stack import ROOT
 from worker.local.stack import environment as inherited
 
 THEIRS: Final = "bench.events"  # the stream of the peers

@@ -1,18 +1,19 @@
 """What every `alembic` command runs: one migrator at a time, short waits for locks, one transaction per revision."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from logging.config import fileConfig
 from typing import Any, Final
 
 from alembic import context
 from alembic.operations.ops import MigrationScript
-from alembic.runtime.migration import MigrationContext
+from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from migrations.recording import BEGIN, COMMIT, recording
 from models.engine import make_engine
 from models.faults import describe
 from models.tables import Base
@@ -31,7 +32,10 @@ ADOPTED: Final = frozenset({"students", "courses", "student_courses"})
 def main() -> None:
     """Run the command over the database of the settings, or over `config.attributes["url"]` where a caller gave one."""
     if context.is_offline_mode():
-        raise CommandError("The revisions look at what is already in the database, so --sql cannot write them down.")
+        raise CommandError(
+            "The revisions look at what is already in the database, so Alembic's --sql cannot write them down; "
+            "`enrollment migrate --sql` can."
+        )
     if context.config.cmd_opts is not None and context.config.config_file_name is not None:
         fileConfig(context.config.config_file_name, disable_existing_loggers=False)
     engine = make_engine(_url(), application_name="enrollment-migrations")
@@ -76,6 +80,17 @@ def _migrate(connection: Connection) -> None:
     connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
     connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
     connection.commit()
+    statements: list[str] | None = context.config.attributes.get("statements")
+    if statements is None:
+        _run(connection)
+        return
+    with recording(connection, statements):
+        statements.append(BEGIN)
+        _run(connection)
+        statements.pop()
+
+
+def _run(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
@@ -84,9 +99,20 @@ def _migrate(connection: Connection) -> None:
         compare_server_default=True,
         include_object=_is_ours,
         process_revision_directives=_number,
+        on_version_apply=_tell,
     )
     with context.begin_transaction():
         context.run_migrations()
+
+
+def _tell(ctx: MigrationContext, step: MigrationInfo, heads: Any, run_args: Any) -> None:  # noqa: ARG001 (Alembic's)
+    """After each revision: tell the caller, or set it off from the next where it is written down."""
+    done: Callable[[Any], None] | None = context.config.attributes.get("done")
+    if done is not None:
+        done(step.up_revision)
+    statements: list[str] | None = context.config.attributes.get("statements")
+    if statements is not None:
+        statements += [COMMIT, BEGIN]
 
 
 def _is_ours(found: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:  # noqa: FBT001

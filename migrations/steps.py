@@ -8,6 +8,8 @@ from alembic.util import CommandError
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError
 
+from migrations.recording import BEGIN, COMMIT
+
 _UNIQUE = text("""
     SELECT EXISTS (
         SELECT FROM pg_index AS i
@@ -48,8 +50,15 @@ def exists(table: str) -> bool:
 @contextmanager
 def on_its_own() -> Iterator[None]:
     """Each statement inside commits by itself: a revision may be cut off between two, and must bear a second run."""
-    with op.get_context().autocommit_block():
-        yield
+    context = op.get_context()
+    statements = None if context.config is None else context.config.attributes.get("statements")
+    if statements is None:
+        with context.autocommit_block():
+            yield
+        return
+    statements.append(COMMIT)
+    yield
+    statements.append(BEGIN)
 
 
 def add_column(table: str, column: str, definition: str) -> None:

@@ -15,12 +15,13 @@ from sqlalchemy import Engine, NullPool, create_engine, text
 
 from gateway.app import create_app
 from gateway.server import Server
+from tests.root import ROOT
 from tests.waiting import eventually
 from worker.local.postgres import Postgres
 from worker.local.process import Child
 from worker.local.redis import Redis
 from worker.local.server import free_port
-from worker.local.stack import ROOT, environment
+from worker.local.stack import environment
 from worker.settings import Settings
 
 STUDENTS = 400  # 1 to 400, without courses

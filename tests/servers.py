@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from models.engine import make_engine
 from worker.local.postgres import Postgres
 from worker.local.redis import Redis
-from worker.local.stack import migrate
+from worker.schema import upgrade
 
 TEMPLATE = "template_enrollment"
 
@@ -43,7 +43,7 @@ def session_redis(server_folder: Path) -> Iterator[Redis]:
 @pytest.fixture(scope="session")
 def template_database(session_postgres: Postgres) -> str:
     """Give the name of a database as the migrations leave it."""
-    migrate(session_postgres.create_database(TEMPLATE))
+    upgrade(session_postgres.create_database(TEMPLATE))
     return TEMPLATE
 
 

@@ -18,8 +18,9 @@ import pytest
 from psycopg.rows import dict_row
 from redis import Redis
 
+from tests.root import ROOT
 from tests.waiting import eventually
-from worker.local.stack import ROOT, Stack
+from worker.local.stack import Stack
 
 STREAM = "enrollment.events"
 COURSES = range(101, 121)

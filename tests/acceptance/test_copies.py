@@ -17,12 +17,13 @@ import pytest
 
 from enrollment.commands import Enroll, Replace, Unenroll
 from tests.acceptance.conftest import Outside
+from tests.root import ROOT
 from tests.unit.copies import Rows, apply, rows_of
 from tests.unit.strategies import COURSES, NOW, empty_state
 from tests.waiting import eventually
 from worker.client import Client
 from worker.local.process import Child
-from worker.local.stack import ROOT, environment
+from worker.local.stack import environment
 
 EXAMPLES = ROOT / "examples"
 COMMANDS = 600

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from worker.local.stack import ROOT
+from tests.root import ROOT
 
 PS = shutil.which("ps") or "ps"
 ENROLLMENT = str(Path(sys.executable).with_name("enrollment"))

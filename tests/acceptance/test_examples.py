@@ -17,7 +17,8 @@ import pytest
 from enrollment.commands import parse_time
 from tests.acceptance.conftest import STREAM, Outside
 from tests.documented import blocks
-from worker.local.stack import ROOT, environment
+from tests.root import ROOT
+from worker.local.stack import environment
 
 EXAMPLES = ROOT / "examples"
 PLAIN = EXAMPLES / "shell" / "enroll.sh"

@@ -12,10 +12,11 @@ from pathlib import Path
 import httpx
 
 from tests.gateway import Backend
+from tests.root import ROOT
 from tests.waiting import eventually
 from worker.local.process import Child
 from worker.local.server import free_port
-from worker.local.stack import ROOT, environment
+from worker.local.stack import environment
 
 COMMAND = str(Path(sys.executable).with_name("enrollment"))
 

@@ -15,6 +15,7 @@ from redis import Redis as Client
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tests.root import ROOT
 from worker.local import postgres as postgres_module
 from worker.local import redis as redis_module
 from worker.local import server as server_module
@@ -23,7 +24,6 @@ from worker.local.postgres import Postgres
 from worker.local.process import Child
 from worker.local.redis import Redis
 from worker.local.server import Server, is_free
-from worker.local.stack import ROOT
 
 # A parent that starts both servers in the folder it is given, says who they are, and waits to be killed.
 PARENT = """

@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 
 from enrollment.names import ENROLL
 from tests.integration.conftest import message
+from tests.root import ROOT
 from tests.waiting import eventually
-from worker.local.stack import ROOT
 from worker.service import Service
 
 Rows = Callable[..., list[tuple[Any, ...]]]

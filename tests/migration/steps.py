@@ -1,7 +1,6 @@
 """What tests of migrations do: move a database to a revision, and remember what is in it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
@@ -10,7 +9,7 @@ from alembic.config import Config
 from psycopg import sql
 from psycopg.rows import dict_row
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.root import ROOT
 
 Rows = dict[str, list[dict[str, Any]]]  # by table
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from alembic import command
 
-from tests.migration.steps import ROOT, Database, alembic_config
+from tests.migration.steps import Database, alembic_config
 from tests.migration.test_adoption import BARE, PAIRS
+from tests.root import ROOT
 
 TIMEOUT = 60  # seconds
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.root import ROOT
 from worker.cli.app import app
 from worker.cli.output import moment, number, printable
-from worker.local.stack import ROOT
 
 HEAVY = {"alembic", "celery", "kombu", "psycopg", "pydantic_settings", "redis", "rich", "sqlalchemy", "structlog"}
 VERBS = (
@@ -23,6 +23,7 @@ VERBS = (
     "events",
     "dead-letters",
     "catalog",
+    "migrate",
     "doctor",
     "demo",
     "up",

@@ -16,7 +16,6 @@ from models.faults import describe
 from worker import health
 from worker.cli.output import number
 from worker.health import Finding
-from worker.local.stack import ROOT
 from worker.publishing import connect
 from worker.settings import Settings, SettingsError
 
@@ -83,15 +82,16 @@ def _postgresql(connection: "Connection") -> Finding:
 
 
 def _migrations(connection: "Connection") -> Finding:
-    from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
+    from worker import schema
 
-    there = MigrationContext.configure(connection).get_current_revision()
-    newest = ScriptDirectory(str(ROOT / "migrations")).get_current_head()
-    if there == newest:
-        return Finding("ok", "migrations", f"at {there}, the newest")
-    message = "the tables are not there" if there is None else f"at {there}, the newest is {newest}"
-    return Finding("fail", "migrations", message, "Run `alembic upgrade head`")
+    found = schema.status(connection)
+    if found.current == found.newest:
+        return Finding("ok", "migrations", f"at {found.current}, the newest")
+    none = found.current is None
+    message = "the tables are not there" if none else f"at {found.current}, the newest is {found.newest}"
+    if not found.pending:
+        return Finding("fail", "migrations", message, "The database is newer than this version; install that one")
+    return Finding("fail", "migrations", message, "Run `enrollment migrate`")
 
 
 def _catalog(connection: "Connection") -> Iterator[Finding]:

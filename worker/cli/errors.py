@@ -6,7 +6,7 @@ from enrollment.errors import EnrollmentError
 
 _DATABASE: Final = (
     "The database did not answer as it should ({reason}). "
-    "See that it runs, that ENROLLMENT_DATABASE_URL names it and that `alembic upgrade head` was run."
+    "See that it runs, that ENROLLMENT_DATABASE_URL names it and that `enrollment migrate` was run."
 )
 _REDIS: Final = (
     "Redis did not answer as it should ({reason}). "
@@ -19,10 +19,12 @@ def sentence_of(error: BaseException) -> str | None:
     module = type(error).__module__.partition(".")[0]  # what was never imported cannot have been raised
     if isinstance(error, EnrollmentError):
         return str(error)
-    if module == "worker":
+    if module in ("alembic", "worker"):
+        from alembic.util import CommandError
+
         from worker.local.errors import LocalError
 
-        return str(error) if isinstance(error, LocalError) else None
+        return str(error) if isinstance(error, (CommandError, LocalError)) else None
     if module == "sqlalchemy":
         from models.faults import describe, is_outage
 

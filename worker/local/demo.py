@@ -17,11 +17,12 @@ from worker import catalog
 from worker.client import Client
 from worker.local.errors import LocalError
 from worker.local.scenario import EXPECTED, PARTS, Stage
-from worker.local.stack import DATABASE, ROOT, Stack
+from worker.local.stack import DATABASE, Stack
+from worker.local.stack import FOLDER as LOCAL
 from worker.local.summary import Summary, collect, show
 from worker.publishing import connect
 
-FOLDER: Final = ROOT / ".local" / "demo"
+FOLDER: Final = LOCAL / "demo"
 DATA: Final = Path(__file__).parent / "data"
 PATIENCE: Final = 60.0  # seconds for the worker to be done with everything
 _POLL: Final = 0.05  # seconds

@@ -12,8 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from alembic import command
-from alembic.config import Config
 from celery import Celery
 
 from worker.local.errors import NotReady, NotStarted
@@ -21,21 +19,15 @@ from worker.local.postgres import Postgres
 from worker.local.process import Child
 from worker.local.redis import Redis
 from worker.local.server import POLL, Server, free_port
+from worker.schema import upgrade
 
-ROOT = Path(__file__).resolve().parents[2]
+FOLDER = Path(".local")  # of the folder in which the command is called
 DATABASE = "enrollment"
 READY_TIMEOUT = 60.0  # seconds; a first start on a busy machine compiles every module
 PING_TIMEOUT = 0.5  # seconds for a worker to answer one ping
 STOP_TIMEOUT = 15.0  # seconds a worker is given to finish its batch
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 WATCH = 0.2  # seconds between two looks at the children
-
-
-def migrate(database_url: str, revision: str = "head") -> None:
-    """Bring the database's tables to `revision`, as `alembic upgrade` does."""
-    config = Config(ROOT / "alembic.ini")
-    config.attributes["url"] = database_url
-    command.upgrade(config, revision)
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
@@ -62,7 +54,7 @@ class Stack:
 
     def __init__(
         self,
-        folder: Path = ROOT / ".local",
+        folder: Path = FOLDER,
         *,
         workers: int = 1,
         beat: bool = True,
@@ -128,7 +120,7 @@ class Stack:
         self.redis.start()
         self.postgres.start()
         self.postgres.create_database(DATABASE, exist_ok=True)
-        migrate(self.database_url)
+        upgrade(self.database_url)
 
     def start_worker(self, index: int, *, wait: bool = True) -> Child:
         """Start worker `index`, which may be a new one or one that has ended; wait until it answers."""
@@ -199,7 +191,7 @@ class Stack:
             command=[sys.executable, "-m", "celery", "-A", "worker", *arguments],
             log=log,
             env=environment(self.variables),
-            cwd=ROOT,
+            cwd=self.folder,
         )
 
     def _until(self, child: Child, ready: Callable[[Child], bool]) -> None:

@@ -7,9 +7,10 @@ from rich.console import Console
 
 from models import queries
 from worker.local.demo import load_catalog, opened
-from worker.local.stack import ROOT, Stack
+from worker.local.stack import FOLDER as LOCAL
+from worker.local.stack import Stack
 
-FOLDER: Final = ROOT / ".local" / "up"
+FOLDER: Final = LOCAL / "up"
 
 
 def main(folder: Path | None = None) -> int:

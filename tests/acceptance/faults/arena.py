@@ -21,10 +21,12 @@ from tests.acceptance.faults.book import Book
 from tests.acceptance.faults.commands import COURSES, STUDENTS
 from tests.acceptance.faults.oracle import Seen, as_events
 from tests.acceptance.faults.proxy import Proxy
+from tests.root import ROOT
 from worker.local.postgres import Postgres
 from worker.local.process import Child
 from worker.local.redis import Redis
-from worker.local.stack import ROOT, environment, migrate
+from worker.local.stack import environment
+from worker.schema import upgrade
 
 VISIBILITY_TIMEOUT: Final = 5  # seconds; the shortest that is allowed
 STREAM: Final = "enrollment.events"
@@ -65,7 +67,7 @@ class Arena:
             self.redis.start()
             self.postgres.start()
             self._database_url = self.postgres.create_database("faults")
-            migrate(self._database_url)
+            upgrade(self._database_url)
             self._write_catalog()
             self.proxies = {
                 "database": Proxy(self.postgres.port),

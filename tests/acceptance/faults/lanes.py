@@ -17,8 +17,8 @@ from tests.acceptance.faults.arena import Arena
 from tests.acceptance.faults.oracle import Verdict
 from tests.acceptance.faults.row import Outcome, Row, run_row
 from tests.acceptance.faults.table import row_named
+from tests.root import ROOT
 from worker.local.process import _follow_parent
-from worker.local.stack import ROOT
 
 
 def work(orders: Iterable[str], answers: IO[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from tests.acceptance.faults.proxy import random_cut
 from tests.acceptance.faults.row import Row, Run
-from worker.local.stack import ROOT
+from tests.root import ROOT
 
 TOO_LONG: Final = 12.0  # seconds; above the socket timeouts (5) and the answer that is waited for (7)
 

@@ -14,9 +14,9 @@ from celery import Celery
 from redis import Redis
 
 from tests.fake_worker import app as fake_app
+from tests.root import ROOT
 from tests.waiting import eventually
 from worker.local.process import Child
-from worker.local.stack import ROOT
 
 ENROLL, APPLY = "enrollment.enroll.v1", "enrollment.apply.v1"
 

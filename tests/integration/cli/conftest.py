@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from enrollment.names import ENROLL, REPLACE, UNENROLL
 from tests.integration.conftest import message
+from tests.root import ROOT
 from worker.cli.app import app
-from worker.local.stack import ROOT
 from worker.service import Service
 
 ID = "11111111-1111-4111-8111-111111111111"

@@ -46,7 +46,7 @@ def test_doctor_finds_a_database_that_is_not_migrated(run: Run, postgres: Postgr
     done = run("doctor", "--json", ENROLLMENT_DATABASE_URL=url)
     postgres.drop_database("empty")
     assert status_of(done)["migrations"] == ["fail"]
-    assert "alembic upgrade head" in done.output
+    assert "enrollment migrate" in done.output
 
 
 def test_doctor_tells_what_is_away(run: Run, postgres: Postgres, redis: Redis) -> None:

@@ -14,8 +14,8 @@ from redis import Redis as Connection
 from enrollment.names import BULK_QUEUE, QUEUE
 from tests.integration.cli.conftest import ID, Run, start, write
 from tests.integration.test_client import body, entries
+from tests.root import ROOT
 from worker.local.redis import Redis
-from worker.local.stack import ROOT
 from worker.service import Service
 
 
