@@ -15,7 +15,7 @@ CACHES := .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo up test chaos bench bench-short lint format asyncapi lock clean
+.PHONY: help install demo up test chaos bench bench-short lint format asyncapi dist lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -56,13 +56,17 @@ asyncapi: $(PARSER) ## Validate docs/asyncapi.json with AsyncAPI's own parser (n
 lock: ## Write constraints.txt anew: the newest versions pyproject.toml allows (needs uv)
 	@command -v uv > /dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
 	@uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --upgrade \
-		--no-annotate --no-emit-index-url --custom-compile-command "make lock" --quiet --output-file constraints.txt
+		--no-emit-package enrollment-client --no-annotate --no-emit-index-url --custom-compile-command "make lock" --quiet --output-file constraints.txt
+
+dist: $(INSTALLED) ## Build both distributions, wheel and sdist, into dist/
+	@rm -rf dist build enrollment/build
+	@for project in enrollment .; do $(BIN)/python -m build --no-isolation --outdir dist $$project > /dev/null; done
 
 clean: ## Remove the environment, the local servers with their data, and all caches
 	@for link in .local/postgres/elsewhere .local/bench/servers/postgres/elsewhere; do \
 		if [ -L $$link ]; then rm -rf "$$(readlink $$link)"; fi; \
 	done
-	@rm -rf $(VENV) .local $(CACHES) *.egg-info .ci/asyncapi/node_modules examples/node/node_modules
+	@rm -rf $(VENV) .local $(CACHES) *.egg-info enrollment/*.egg-info enrollment/build .ci/asyncapi/node_modules examples/node/node_modules
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PARSER): .ci/asyncapi/package-lock.json
@@ -70,13 +74,13 @@ $(PARSER): .ci/asyncapi/package-lock.json
 	@touch $@
 
 # Exact versions checked by their hashes, then this project, built by the setuptools that has just been checked.
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml enrollment/pyproject.toml constraints.txt
 	@rm -rf $(VENV)
 	@if command -v uv > /dev/null; then $(with_uv); else $(with_pip); fi
 	@touch $@
 
 HASHED := --require-hashes --no-deps --requirement constraints.txt
-OURSELVES := --no-deps --no-build-isolation --editable .
+OURSELVES := --no-deps --no-build-isolation --editable enrollment --editable .
 
 define with_uv
 	set -e; \

@@ -1,0 +1,56 @@
+"""Both distributions, installed with nothing else into environments of their own, away from the checkout."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+from installed import DIST, NEWEST, OLDEST, Installed, end, until
+
+
+@pytest.fixture(scope="session")
+def newest() -> str:
+    """Give the newest Python of this machine."""
+    for version in NEWEST:
+        found = shutil.which(f"python{version}")
+        if found and not subprocess.run([found, "--version"], check=False, capture_output=True).returncode:
+            return version
+    return OLDEST
+
+
+@pytest.fixture(scope="session", params=["oldest", "newest"])
+def python(request: pytest.FixtureRequest, newest: str) -> str:
+    return OLDEST if request.param == "oldest" else newest
+
+
+@pytest.fixture(scope="session")
+def install(python: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Installed]:
+    """Give a function that installs a requirement (`enrollment-worker[flower]`) from the wheels, once."""
+    made: dict[str, Installed] = {}
+
+    def make(requirement: str) -> Installed:
+        if requirement not in made:
+            base = tmp_path_factory.mktemp("installed")
+            environment, folder = base / "environment", base / "empty"
+            folder.mkdir()
+            subprocess.run(["uv", "venv", "--quiet", "--python", python, str(environment)], check=True)
+            call = ["uv", "pip", "install", "--quiet", "--python", str(environment), "--find-links", str(DIST)]
+            subprocess.run([*call, requirement], check=True, cwd=folder)
+            subprocess.run(["uv", "pip", "check", "--quiet", "--python", str(environment)], check=True)
+            made[requirement] = Installed(environment, folder)
+        return made[requirement]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def servers(install: Callable[[str], Installed], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Give the addresses of a PostgreSQL and a Redis: those of `enrollment up`, run from the wheels."""
+    log = tmp_path_factory.mktemp("up") / "up.log"
+    process = install("enrollment-worker[local,flower]").start(log, "enrollment", "up")
+    try:
+        until(log, r"Ctrl-C stops everything")
+        yield dict(re.findall(r"export (ENROLLMENT_\w+)=(\S+)", log.read_text()))
+    finally:
+        assert end(process) == 0, log.read_text()
