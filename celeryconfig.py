@@ -39,8 +39,8 @@ result_backend = None
 result_expires = None  # else beat would send a task that cleans a store up which is not there
 
 # The process. One per core, solo pool: it shuts down cleanly, and while it applies a batch the next one gathers.
-worker_pool = "solo"
-worker_concurrency = 1
+worker_pool = "worker.options:TaskPool"
+worker_concurrency = 1  # as `-c`, which starts as many processes
 worker_consumer = "worker.consumer:Consumer"  # gathers batches, and keeps what it cannot deliver as dead letters
 worker_prefetch_multiplier = _settings.batch_messages
 worker_hijack_root_logger = False

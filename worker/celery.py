@@ -5,14 +5,16 @@ import os
 from contextlib import suppress
 from typing import Any, cast
 
+import click
 import structlog
 from celery import Celery, signals
 from redis import RedisError
 
-from worker import health, logging
+from worker import health, logging, options
+from worker.processes import Processes
 from worker.publishing import connect
 from worker.service import Service
-from worker.settings import Settings, SettingsError
+from worker.settings import Settings
 from worker.transport import register
 
 register()
@@ -31,27 +33,25 @@ class EnrollmentApp(Celery):
             self._service = (os.getpid(), Service.connect(Settings.load()))
         return self._service[1]
 
+    def Worker(self, **said: Any) -> Any:  # type: ignore[override]  # noqa: N802 (Celery's)
+        """Return what `celery worker` runs: Celery's worker, or with `-c N` what starts N of them."""
+        worker = self.subclass_with_self("celery.apps.worker:Worker")  # type: ignore[arg-type]  # it takes a name as well
+        count = options.count_of(said.get("concurrency"))
+        return Processes(self, worker, count, **said) if count > 1 else worker(**{**said, "concurrency": 1})
+
 
 app = EnrollmentApp("enrollment", include=["tasks.commands", "tasks.relay"])
 app.config_from_object("celeryconfig")
-
-
-@signals.celeryd_init.connect
-def check_settings(**_: Any) -> None:
-    """End the worker with one sentence, before it takes a message, when it could not apply any."""
-    try:
-        settings = Settings.load()
-        settings.require_database_url()
-        settings.require_events_url()
-    except SettingsError as error:
-        raise SystemExit(str(error)) from None
+app.user_options["worker"].add(click.Option(["--check"], callback=options.check, expose_value=False, hidden=True))
 
 
 @signals.setup_logging.connect
-def set_up_logging(**_: Any) -> None:
-    """Replace Celery's own logging."""
+def set_up_logging(loglevel: int, logfile: str | None, colorize: bool, **_: Any) -> None:  # noqa: FBT001 (Celery's)
+    """Replace Celery's own logging. `-l` goes before the variable; without it Celery gives a level of its own."""
     settings = Settings.load()
-    logging.configure(settings.log_level, settings.log_format)
+    context = click.get_current_context(silent=True)
+    said = context is not None and context.get_parameter_source("loglevel") in options.SAID
+    logging.configure(loglevel if said else settings.log_level, settings.log_format, file=logfile, colors=colorize)
 
 
 @signals.worker_ready.connect

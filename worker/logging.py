@@ -1,7 +1,8 @@
-"""Logging: constant event names with fields, on standard error; JSON lines unless it is a terminal."""
+"""Logging: constant event names with fields, on standard error or in a file; JSON lines unless it is a terminal."""
 
 import logging
 import sys
+from logging.handlers import WatchedFileHandler
 from typing import Any, Literal
 
 import structlog
@@ -14,11 +15,15 @@ _SHARED: list[structlog.typing.Processor] = [
 ]
 
 
-def configure(level: str, style: Literal["auto", "json", "console"]) -> None:
-    """Send the project's and Celery's log alike through structlog to standard error."""
-    console = style == "console" or (style == "auto" and sys.stderr.isatty())
+def configure(
+    level: str | int, style: Literal["auto", "json", "console"], *, file: str | None = None, colors: bool = True
+) -> None:
+    """Send the project's and Celery's log alike through structlog to standard error, or to a file, which may rotate."""
+    console = style == "console" or (style == "auto" and file is None and sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)  # the default shows values
+        structlog.dev.ConsoleRenderer(
+            colors=colors, exception_formatter=structlog.dev.plain_traceback
+        )  # the default shows values
         if console
         else structlog.processors.JSONRenderer()
     )
@@ -35,7 +40,7 @@ def configure(level: str, style: Literal["auto", "json", "console"]) -> None:
             renderer,
         ],
     )
-    handler = logging.StreamHandler()
+    handler = WatchedFileHandler(file) if file else logging.StreamHandler()
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers = [handler]

@@ -125,10 +125,14 @@ class Arena:
             **self._variables,
         }
 
-    def new_worker(self, name: str, *, app: str = "worker", variables: Mapping[str, str] | None = None) -> Child:
+    def new_worker(
+        self, name: str, *options: str, app: str = "worker", variables: Mapping[str, str] | None = None
+    ) -> Child:
         """Return a worker that is not started."""
         quick = ("--without-mingle", "--without-gossip", "--loglevel=INFO")
-        return self._celery(name, "worker", f"--hostname={name}@localhost", *quick, app=app, variables=variables)
+        return self._celery(
+            name, "worker", f"--hostname={name}@localhost", *quick, *options, app=app, variables=variables
+        )
 
     def start_worker(self, index: int, *, wait: bool = True) -> Child:
         """Start worker `index`, anew where it has ended."""
@@ -142,10 +146,10 @@ class Arena:
             self.until_ready(worker)
         return worker
 
-    def until_ready(self, worker: Child) -> None:
+    def until_ready(self, worker: Child, processes: int = 1) -> None:
         """Wait until it takes messages. Raises AssertionError with its last words when it ends instead."""
         end = time.monotonic() + START_TIMEOUT
-        while b" ready." not in worker.log.read_bytes():
+        while worker.log.read_bytes().count(b" ready.") < processes:
             assert worker.running, f"{worker.name} ended: {worker.tail(40)}"
             assert time.monotonic() < end, f"{worker.name} is not ready: {worker.tail(40)}"
             time.sleep(0.02)

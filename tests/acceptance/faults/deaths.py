@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from tests.acceptance.faults.arena import VISIBILITY_TIMEOUT, kill_group, until
-from tests.acceptance.faults.row import Row, Run
+from tests.acceptance.faults.row import PATIENCE, Row, Run
 from worker.local.process import Child
+from worker.local.process import run as run_command
 
 STEP = 0.3  # seconds between the two signals
 BOTH = 0.1  # of the kills hit all workers
+FIRST = 0.2  # of the kills hit the process that started the others
 EARLY = 0.2  # of the kills are followed by the next before the worker is ready again
 
 
@@ -75,10 +77,49 @@ def _freeze(run: Run) -> None:
         run.until_work_goes_on()
 
 
+def _die_in_pairs(run: Run) -> None:
+    """Kill the processes of `-c 2` in turns, and now and then the one that started them; nobody else works."""
+    run.arena.rest()
+    pair = run.arena.new_worker("pair", "-c", "2")
+    try:
+        for _ in range(run.count):
+            if not pair.running:
+                pair.log.write_bytes(b"")
+                pair.start()
+                run.arena.until_ready(pair, processes=2)
+            run.pause()
+            until(lambda: run.arena.in_hand, 1, soft=True, every=0)
+            begin, held = time.monotonic(), run.arena.in_hand
+            if run.rng.random() < FIRST:
+                pair.kill()
+            else:
+                os.kill(run.rng.choice(_processes_of(pair)), signal.SIGKILL)
+                run.until_redelivered(held, begin)
+            run.injected += 1
+        assert not pair.running or pair.stop() == 0, f"{pair.name} ended with {pair.returncode}: {pair.tail()}"
+    finally:
+        pair.kill()
+        run.arena.wake()
+
+
+def _processes_of(worker: Child) -> list[int]:
+    """Return the processes that it has started, each by its id; at least one."""
+    found: list[int] = []
+
+    def look() -> list[int]:
+        listed = (line.split() for line in run_command(["ps", "-A", "-o", "pid=,ppid="]).stdout.splitlines())
+        found[:] = [int(pid) for pid, parent in listed if int(parent) == worker.pid]
+        return found
+
+    until(look, PATIENCE)
+    return found
+
+
 ROWS: Sequence[Row] = [
     Row("kill -9 of the worker", 100, 2, _die(Child.kill), seconds=16),
     Row("kill -9 of the worker, messages in hand", 100, 2, _die(Child.kill, aimed=True), seconds=16),
     Row("kill -9 of the process group", 100, 2, _die(kill_group), seconds=16),
+    Row("kill -9 of a process of -c 2", 50, 2, _die_in_pairs, seconds=20),
     Row("SIGTERM", 50, 1, _stop(signal.SIGTERM), seconds=8),
     Row("SIGQUIT", 50, 1, _stop(signal.SIGQUIT), seconds=8),
     Row("SIGTERM, then SIGQUIT", 50, 1, _stop(signal.SIGTERM, signal.SIGQUIT), seconds=8),

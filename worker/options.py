@@ -1,0 +1,67 @@
+"""Which options of `celery worker` this worker honours. The others are refused: none is accepted and ignored."""
+
+from typing import Final
+
+import click
+from celery.concurrency import solo
+from celery.utils import sysinfo
+from click.core import ParameterSource
+
+from worker.settings import Settings, SettingsError
+
+SAID: Final = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)  # not a default
+
+_SERVICE: Final = "no process is replaced while it is well; limit the memory of the service, a killed one loses nothing"
+_TIME: Final = "a batch is one transaction; leave it out, PostgreSQL ends a statement that takes longer than a minute"
+_INSTEAD: Final = {
+    "pool": "every process is a worker of its own; leave it out, or say how many there are to be with -c N",
+    "autoscale": "the number of processes is fixed; say it with -c N, and start another worker for more",
+    "max_tasks_per_child": _SERVICE,
+    "max_memory_per_child": _SERVICE,
+    "time_limit": _TIME,
+    "soft_time_limit": _TIME,
+    "optimization": "nothing is handed out within a process; leave it out",
+    "disable_prefetch": "what arrives together is applied together; set ENROLLMENT_BATCH_MESSAGES for smaller batches",
+    "pool_start_method": "processes are forked; leave it out",
+    "schedule_filename": "beat keeps its schedule in memory; leave it out",
+}
+_ONCE: Final = {  # what may be done once, not by each process
+    "beat": "beat runs once; start it by itself with celery -A worker beat",
+    "purge": "a process that is replaced would purge again; purge first with celery -A worker purge",
+}
+
+
+class TaskPool(solo.TaskPool):
+    """The solo pool, set as `worker_pool`. Celery takes that for `--pool=prefork` too, which is known by this class."""
+
+    __module__ = solo.__name__  # what the banner and `inspect stats` show
+
+
+def count_of(concurrency: object) -> int:
+    """Return how many processes `-c` means: `auto` is one per core that this process may use."""
+    return int(str(concurrency or 1)) if concurrency != "auto" else sysinfo.cpu_budget().count  # type: ignore[attr-defined]
+
+
+def check(context: click.Context, _parameter: click.Parameter, _value: object) -> None:
+    """End with one sentence, before anything detaches or connects. The callback of an option that nobody gives."""
+    try:
+        settings = Settings.load()
+        settings.require_database_url()
+        settings.require_events_url()
+    except SettingsError as error:
+        raise SystemExit(str(error)) from None
+    several = count_of(context.params["concurrency"]) > 1
+    for name, instead in (_INSTEAD | _ONCE if several else _INSTEAD).items():
+        if _is_said(context, name):
+            where = "with -c N" if name in _ONCE else "with this worker"
+            raise SystemExit(f"--{name.replace('_', '-')} cannot be used {where}: {instead}.")
+    known = set(context.obj.app.amqp.queues)
+    unknown = {*(context.params["queues"] or ()), *(context.params["exclude_queues"] or ())} - known
+    if unknown:
+        raise SystemExit(f"No such queue: {', '.join(sorted(unknown))}; the queues are {', '.join(sorted(known))}.")
+
+
+def _is_said(context: click.Context, name: str) -> bool:
+    harmless = {"pool": solo.TaskPool, "optimization": "default"}
+    value = context.params[name]
+    return bool(value) and value != harmless.get(name) and context.get_parameter_source(name) in SAID
