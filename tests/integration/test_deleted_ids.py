@@ -1,13 +1,16 @@
 """Rows that another hand deletes, and ids that come back: the table and a copy of the stream alone stay equal."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
 import pytest
-from psycopg.errors import InsufficientPrivilege, RestrictViolation
+from psycopg.errors import DeadlockDetected, InsufficientPrivilege, RestrictViolation
 from sqlalchemy import Engine
 
 from enrollment.copying import follow
@@ -16,8 +19,10 @@ from enrollment.fold import Student
 from enrollment.names import ENROLL, REPLACE, UNENROLL
 from enrollment.taken import REASONS, taken_because
 from models import ledger, outbox, queries
+from models.engine import make_engine
 from tests.integration.conftest import message
 from tests.unit.copies import Rows, rows_of
+from worker.publishing import Publisher
 from worker.service import Service
 
 Read = Callable[..., list[tuple[Any, ...]]]
@@ -233,6 +238,45 @@ def test_a_row_that_is_deleted_while_a_command_on_it_is_decided(
     assert service.handle([message(task, 1, [10], issued_at=ago(seconds))]) == ["applied"]
     assert agree() == ({(1, 10)} if seconds < 0 and task != UNENROLL else set())
     service.handle([message(ENROLL, 1, [10], issued_at=ago(2))])
+    agree()
+
+
+def test_workers_and_sessions_that_delete_at_once_leave_table_and_copy_equal(
+    owner: psycopg.Connection, engine: Engine, publisher: Publisher, agree: Callable[[], Rows]
+) -> None:
+    def work(seed: int) -> None:
+        random = Random(seed)  # noqa: S311 - any order will do
+        own = make_engine(engine.url.render_as_string(hide_password=False), application_name="tests")
+        mine = Service(own, publisher)
+        for _ in range(40):
+            tasks = random.choices((ENROLL, ENROLL, UNENROLL, REPLACE), k=5)
+            courses = [random.sample(range(10, 15), 2) for _ in tasks]
+            mine.handle(
+                [
+                    message(task, random.randint(1, 5), some, issued_at=ago(random.uniform(-0.1, 0.5)))
+                    for task, some in zip(tasks, courses, strict=True)
+                ]
+            )
+        own.dispose()
+
+    def delete(seed: int) -> None:
+        random = Random(seed)  # noqa: S311
+        with psycopg.connect(owner.info.dsn, password=owner.info.password, autocommit=True) as session:
+            for _ in range(60):
+                student, course = random.randint(1, 5), random.randint(10, 14)
+                with suppress(DeadlockDetected), session.transaction():
+                    session.execute("DELETE FROM student_courses WHERE student_id = %s", [student])
+                    if random.random() < 0.5:
+                        session.execute("DELETE FROM courses WHERE id = %s", [course])
+                    else:
+                        session.execute("DELETE FROM students WHERE id = %s", [student])
+                session.execute("INSERT INTO students (id) SELECT generate_series(1, 5) ON CONFLICT DO NOTHING")
+                session.execute("INSERT INTO courses (id) SELECT generate_series(10, 14) ON CONFLICT DO NOTHING")
+
+    with ThreadPoolExecutor(4) as pool:
+        done = [*(pool.submit(work, seed) for seed in (1, 2)), *(pool.submit(delete, seed) for seed in (3, 4))]
+    for each in done:
+        each.result()
     agree()
 
 
