@@ -115,7 +115,8 @@ class Changes:
     """
 
     added: list[tuple[int, int, Stamp]] = field(default_factory=list)  # student_courses: insert, nothing was there
-    enrolled: list[tuple[int, int, Stamp]] = field(default_factory=list)  # student_courses: insert or update
+    enrolled: list[tuple[int, int, Stamp]] = field(default_factory=list)  # student_courses: insert, a tombstone was
+    restamped: list[tuple[int, int, Stamp]] = field(default_factory=list)  # student_courses: update
     unenrolled: list[tuple[int, int]] = field(default_factory=list)  # student_courses: delete
     buried: list[tuple[int, int, Stamp]] = field(default_factory=list)  # tombstones: insert or update
     raised: list[tuple[int, int]] = field(default_factory=list)  # tombstones: delete
@@ -254,7 +255,8 @@ def _changes(before: Mapping[int, Student], after: Mapping[int, Student]) -> Cha
             if pair is was:
                 continue
             if pair.enrolled:
-                (changes.added if was is None else changes.enrolled).append((student_id, course_id, pair.stamp))
+                rows = changes.added if was is None else changes.restamped if was.enrolled else changes.enrolled
+                rows.append((student_id, course_id, pair.stamp))
             else:
                 changes.buried.append((student_id, course_id, pair.stamp))
             if was is not None and was.enrolled is not pair.enrolled:

@@ -6,10 +6,13 @@ import psycopg
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from enrollment.errors import EnrollmentError
+
 # SQLSTATE classes (PostgreSQL manual, appendix A) that are not the doing of what was asked. Whatever is in none of
 # them, a trigger's RAISE included, is the command's own fault.
 _OUTAGES: Final = (
     "08",  # connection lost or refused
+    "23502",  # a column that we do not know wants a value: somebody changed the schema
     "25",  # read-only, or another state of the transaction
     "28",  # a password or a role that is wrong for now
     "3D",  # no such database
@@ -25,6 +28,13 @@ _OUTAGES: Final = (
 )
 _TOO_MUCH: Final = ("57014", "53200", "54")  # cancelled by a timeout, out of memory, over a limit
 _CONFLICTS: Final = ("23505", "23503")  # such a row is there by now; the row that it refers to no longer is
+
+
+class Overtaken(EnrollmentError):
+    """Another hand took away, after they were read, rows that a batch was about to change."""
+
+    def __init__(self) -> None:
+        super().__init__("Rows of student_courses were deleted while a command on them was decided; decide it anew.")
 
 
 def is_outage(error: BaseException) -> bool:
@@ -50,7 +60,7 @@ def is_too_much(error: BaseException) -> bool:
 
 def is_conflict(error: BaseException) -> bool:
     """Tell whether somebody else's write may have come first, so that reading again may mend it."""
-    return isinstance(error, SQLAlchemyError) and _sqlstate(error) in _CONFLICTS
+    return isinstance(error, Overtaken) or (isinstance(error, SQLAlchemyError) and _sqlstate(error) in _CONFLICTS)
 
 
 def describe(error: BaseException) -> str:

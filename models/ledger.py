@@ -12,6 +12,7 @@ from enrollment.commands import format_time
 from enrollment.fold import BEFORE_ALL, Changes, Pair, Record, Stamp, State, Student, needed
 from enrollment.parsing import Invalid, Request
 from models.arrays import nested, nullable, plain, quoted
+from models.faults import Overtaken
 
 # In id order, so that two batches with students in common wait for each other instead of deadlocking. NO KEY: rows that
 # refer to a student (foreign keys) are not blocked.
@@ -70,13 +71,27 @@ _OR_UPDATE: Final = """
     ON CONFLICT (student_id, course_id)
     DO UPDATE SET issued_at = EXCLUDED.issued_at, command_id = EXCLUDED.command_id
 """
-# A plain insert is an eighth cheaper. Should another hand put the row there meanwhile, the batch is read anew.
+# A plain insert is an eighth cheaper. Should another hand put the row there meanwhile, or take away one that is to get
+# a new stamp, the batch is read anew.
 _PUT_ADDED: Final = text(f"INSERT INTO student_courses {_STAMPED_PAIRS}")
 _PUT_ENROLLED: Final = text(f"INSERT INTO student_courses {_STAMPED_PAIRS} {_OR_UPDATE}")
-_PUT_BURIED: Final = text(f"INSERT INTO tombstones {_STAMPED_PAIRS} {_OR_UPDATE}")
+_RESTAMP: Final = text("""
+    UPDATE student_courses AS old SET issued_at = new.issued_at, command_id = new.command_id
+      FROM unnest(CAST(:students AS bigint[]), CAST(:courses AS bigint[]),
+                  CAST(:times AS timestamptz[]), CAST(:commands AS uuid[]))
+        AS new(student_id, course_id, issued_at, command_id)
+     WHERE (old.student_id, old.course_id) = (new.student_id, new.course_id)
+""")
+# Who took the row away meanwhile without a command has left a tombstone, which may be newer.
+_PUT_BURIED: Final = text(f"""
+    INSERT INTO tombstones AS old {_STAMPED_PAIRS} {_OR_UPDATE}
+     WHERE (old.issued_at, old.command_id) < (EXCLUDED.issued_at, EXCLUDED.command_id)
+""")
+# The setting is for the trigger that tells of rows which vanish without a command: this transaction tells by itself.
 _TAKE_UNENROLLED: Final = text(f"""
     DELETE FROM student_courses AS old USING {_PAIRS}
     WHERE (old.student_id, old.course_id) = (pair.student_id, pair.course_id)
+      AND (SELECT set_config('enrollment.tells', 'on', true)) = 'on'
 """)
 _TAKE_RAISED: Final = text(f"""
     DELETE FROM tombstones AS old USING {_PAIRS}
@@ -136,7 +151,10 @@ def read_state(
                 state.processed[id_] = content_hash
             case "enrolled" | "tombstone":
                 stamp = BEFORE_ALL if at is None or id_ is None else Stamp(at, id_)
-                state.students[a].pairs[b] = Pair(what == "enrolled", stamp)
+                pairs = state.students[a].pairs
+                pair = Pair(what == "enrolled", stamp)
+                # Both are there where another hand put the row back: it counts, but is no older than the tombstone.
+                pairs[b] = pair if b not in pairs else Pair(enrolled=True, stamp=max(stamp, pairs[b].stamp))
             case "replaced":
                 state.students[a].replaced = Stamp(at, id_)
             case _:
@@ -160,7 +178,7 @@ def _named(students: Collection[int], requests: Sequence[Request]) -> dict[str, 
 
 
 def write_changes(connection: Connection, changes: Changes) -> None:
-    """Write the rows that follow from a batch. The students concerned are locked."""
+    """Write the rows that follow from a batch. The students concerned are locked. Raises Overtaken."""
     if changes.unenrolled:
         connection.execute(_TAKE_UNENROLLED, _pairs(changes.unenrolled))
     if changes.raised:
@@ -169,6 +187,10 @@ def write_changes(connection: Connection, changes: Changes) -> None:
         connection.execute(_PUT_ADDED, _stamped_pairs(changes.added))
     if changes.enrolled:
         connection.execute(_PUT_ENROLLED, _stamped_pairs(changes.enrolled))
+    if changes.restamped:
+        result = connection.execute(_RESTAMP, _stamped_pairs(changes.restamped))
+        if result.rowcount != len(changes.restamped):
+            raise Overtaken
     if changes.buried:
         connection.execute(_PUT_BURIED, _stamped_pairs(changes.buried))
     if changes.replaced:

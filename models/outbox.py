@@ -51,11 +51,14 @@ def may_relay(connection: Connection) -> bool:
 
 
 def pending(connection: Connection, *, older_than: float, batches: int) -> list[Pending]:
-    """Return the oldest unsettled batches committed at least `older_than` seconds ago, in order of commit."""
+    """Return the oldest unsettled batches committed at least `older_than` seconds ago, in order of commit.
+
+    A command whose row another hand took away is left out: there is nothing to be told of it any more.
+    """
     rows = connection.execute(_PENDING, {"older_than": older_than, "batches": batches}).all()
     ids = [command_id for row in rows for command_id in row.command_ids]
     records = {r.command_id: r for r in map(record_of, connection.execute(_RECORDS, {"commands": plain(ids)}))}
-    return [Pending(row.batch_id, tuple(records[command_id] for command_id in row.command_ids)) for row in rows]
+    return [Pending(row.batch_id, tuple(records[id_] for id_ in row.command_ids if id_ in records)) for row in rows]
 
 
 def backlog(connection: Connection) -> tuple[int, float]:

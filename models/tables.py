@@ -76,24 +76,28 @@ class StudentCourse(Base):
 
 
 class Tombstone(Base):
-    """A pair that a command took apart, with its stamp, so that a late, older enroll does not bring it back."""
+    """A pair that was taken apart, with its stamp, so that a late, older enroll does not bring it back.
+
+    It stays when the student or the course is deleted: the id may come back, and the late enroll after it.
+    """
 
     __tablename__ = "tombstones"
 
-    student_id: Mapped[int] = mapped_column(ForeignKey("students.id", ondelete="CASCADE"), primary_key=True)
-    course_id: Mapped[int] = mapped_column(ForeignKey("courses.id", ondelete="CASCADE"), primary_key=True)
+    student_id: Mapped[int] = mapped_column(primary_key=True)
+    course_id: Mapped[int] = mapped_column(primary_key=True)
     issued_at: Mapped[datetime]
     command_id: Mapped[UUID]
 
 
 class ReplaceMark(Base):
-    """The stamp of a student's latest replace: it decides every pair of the student that has no later stamp."""
+    """The stamp of a student's latest replace: it decides every pair of the student that has no later stamp.
+
+    It stays when the student is deleted, as tombstones do.
+    """
 
     __tablename__ = "replace_marks"
 
-    student_id: Mapped[int] = mapped_column(
-        ForeignKey("students.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
-    )
+    student_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     issued_at: Mapped[datetime]
     command_id: Mapped[UUID]
 

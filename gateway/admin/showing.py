@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from enrollment.commands import format_time, parse_time, parse_uuid
-from enrollment.errors import UnknownCommand
+from enrollment.errors import UnknownCommand, UnknownCourse, UnknownStudent
 from enrollment.fold import Record
 from gateway.dependencies import Gateway
 from models import finding, queries
@@ -94,6 +94,25 @@ def student_page(connection: Connection, student_id: int, said: str = "") -> dic
         "said": "",
         "is_search": False,
     }
+
+
+def history_page(connection: Connection, student_id: int, course_id: int) -> dict[str, Any]:
+    """Return what the history of a pair shows, also of ids that were deleted. Raises UnknownStudent, UnknownCourse."""
+    values: dict[str, Any] = {
+        "entries": queries.history(connection, student_id, course_id),
+        "student": StudentRow(student_id, None, ""),
+        "course": CourseRow(course_id, None, "", ""),
+        "is_enrolled": False,
+        "gone": "",
+    }
+    for what, read, id_ in (("student", queries.student, student_id), ("course", queries.course, course_id)):
+        try:
+            values[what] = read(connection, id_)
+        except (UnknownStudent, UnknownCourse):
+            values["gone"] = what
+    if not values["gone"]:
+        values["is_enrolled"] = queries.is_enrolled(connection, student_id, course_id)
+    return values
 
 
 async def outcome(gateway: Gateway, command_id: UUID, seconds: float) -> Record | None:

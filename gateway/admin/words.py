@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from enrollment.errors import DeadLetterCode, Rejection
+from enrollment.taken import taken_because
 
 _SIGNS: Final[Mapping[str, str]] = {
     "applied": "✓",
@@ -91,4 +92,5 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "is_cut": is_cut,
     "is_long": is_long,
     "pretty": pretty,
+    "taken_because": taken_because,
 }

@@ -245,6 +245,20 @@ def test_a_long_rejection_is_cut_everywhere_but_on_the_page_of_its_command(
     assert ", 5030" not in piece
 
 
+def test_the_history_of_a_student_that_was_deleted_says_so(admin: httpx.Client, backend: Backend) -> None:
+    student = backend.new_student()
+    with Client(backend.redis.url) as client:
+        sent = client.enroll(student, [101])
+        client.wait_for(sent, 30)
+    for table, column in (("student_courses", "student_id"), ("students", "id")):
+        with backend.engine.begin() as connection:
+            connection.execute(text(f"DELETE FROM {table} WHERE {column} = :student"), {"student": student})
+    shown = admin.get(f"/admin/students/{student}/courses/101")
+    assert shown.status_code == 200
+    for words in ("there is no such student any more", "because the row was deleted from the table", "by enroll"):
+        assert words in shown.text
+
+
 def test_events_come_as_pieces_of_the_page(admin: httpx.Client, backend: Backend) -> None:
     student = backend.new_student()
     with admin.stream("GET", "/admin/events/stream") as answer:

@@ -25,7 +25,10 @@ def after(state: State, folded: Folded) -> State:
         assert not students[student].pairs.pop(course).enrolled
     for student, course, _ in changes.added:
         assert course not in students[student].pairs
-    for enrolled, rows in ((True, changes.added), (True, changes.enrolled), (False, changes.buried)):
+    for student, course, _ in changes.restamped:
+        assert students[student].pairs[course].enrolled
+    written = (*changes.added, *changes.enrolled, *changes.restamped)
+    for enrolled, rows in ((True, written), (False, changes.buried)):
         for student, course, stamp in rows:
             students[student].pairs[course] = Pair(enrolled, stamp)
     for student, stamp in changes.replaced:

@@ -88,20 +88,27 @@ def history(
     json: Json = False,
 ) -> None:
     """Show why a student is, or is not, enrolled in a course: what was commanded of the pair, by stamp."""
+    from enrollment.errors import UnknownCourse, UnknownStudent
+    from enrollment.taken import taken_because
     from models import queries
     from worker.cli.connect import database
 
     with database() as connection:
         entries = queries.history(connection, student, course, limit=last)
-        enrolled = queries.is_enrolled(connection, student, course)
+        gone = None
+        try:
+            enrolled = queries.is_enrolled(connection, student, course)
+        except (UnknownStudent, UnknownCourse) as error:  # deleted; what happened to it is still to be told
+            enrolled, gone = False, error
     if json:
         for entry in entries:
-            document({"effect": entry.effect, "owns": entry.owns, **_data(entry.record)})
+            taken = taken_because(entry.record)
+            document({"effect": entry.effect, "owns": entry.owns, "taken_because": taken, **_data(entry.record)})
         return
     rows = [
         (
             f"{entry.record.issued_at or entry.record.processed_at:%Y-%m-%d %H:%M:%S}",
-            entry.record.command or "invalid",
+            taken_because(entry.record) or entry.record.command or "invalid",
             entry.record.command_id,
             f"{'*' if entry.owns else ''}{entry.effect or entry.record.outcome}",
         )
@@ -110,6 +117,8 @@ def history(
     if rows:
         table(("issued (UTC)", "asked", "command", "effect"), rows)
     say(f"Student {student} is {'' if enrolled else 'not '}enrolled in course {course}: {_reason(entries, enrolled)}.")
+    if gone is not None:
+        note(str(gone))
 
 
 def show_record(record: "Record", json: bool) -> None:
@@ -117,6 +126,8 @@ def show_record(record: "Record", json: bool) -> None:
     if json:
         document({"outcome": record.outcome, **_data(record)})
         return
+    from enrollment.taken import taken_because
+
     asked = [
         ("command", record.command_id),
         ("asked", record.command),
@@ -124,6 +135,7 @@ def show_record(record: "Record", json: bool) -> None:
         ("courses", record.course_ids),
         ("issued", record.issued_at),
         ("source", record.source),
+        ("taken because", taken_because(record)),
         ("processed", record.processed_at),
         ("outcome", record.outcome),
     ]
@@ -157,7 +169,11 @@ def _data(record: "Record") -> dict[str, Any]:
 
 
 def _reason(entries: "list[HistoryEntry]", enrolled: bool) -> str:
+    from enrollment.taken import taken_because
+
     owner = next((entry for entry in entries if entry.owns), None)
+    if owner is not None and (because := taken_because(owner.record)):
+        return f"{because}, after all that was commanded, as marked *"
     if owner is not None:
         return "so says the newest command for it, marked *"
     return "the row is older than all commands" if enrolled else "no command ever enrolled them"

@@ -114,17 +114,9 @@ async def outcome(
 @router.get("/students/{student_id}/courses/{course_id}")
 async def history(request: Request, gateway: Held, student_id: int, course_id: int) -> Response:
     """Show why a student is, or is not, enrolled in a course."""
-    entries = await gateway.read(queries.history, student_id, course_id)
     if is_htmx(request):
-        return render(request, "_history.html", entries=entries)
-    return render(
-        request,
-        "history.html",
-        entries=entries,
-        student=await gateway.read(queries.student, student_id),
-        course=await gateway.read(queries.course, course_id),
-        is_enrolled=await gateway.read(queries.is_enrolled, student_id, course_id),
-    )
+        return render(request, "_history.html", entries=await gateway.read(queries.history, student_id, course_id))
+    return render(request, "history.html", **await gateway.read(showing.history_page, student_id, course_id))
 
 
 @router.get("/students/{student_id}/commands")

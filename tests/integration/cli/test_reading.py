@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 from redis import Redis as RedisClient
+from sqlalchemy import Engine, text
 
 from enrollment.errors import DeadLetterCode
 from enrollment.names import ENROLL
@@ -54,6 +55,22 @@ def test_history_tells_why_a_pair_is_as_it_is(run: Run, processed: Service) -> N
     assert sentence == ["Student 1 is enrolled in course 10: so says the newest command for it, marked *."]
     assert [entry["owns"] for entry in run("history", 1, 10, "--json").json_lines] == [False, False, True]
     assert len(run("history", 1, 10, "--last", 1).rows) == 2
+
+
+def test_history_tells_of_a_deletion_also_when_the_id_is_gone(run: Run, processed: Service, engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM student_courses WHERE course_id = 10"))
+    shown = run("history", 1, 10).rows
+    assert (shown[-2][1], shown[-2][3]) == ("the row was deleted from the table", "*unenrolled")
+    sentence = "Student 1 is not enrolled in course 10: the row was deleted from the table"
+    assert shown[-1] == [f"{sentence}, after all that was commanded, as marked *."]
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM courses WHERE id = 10"))
+    gone = run("history", 1, 10)
+    assert (gone.code, gone.rows, gone.error.split(";")[0]) == (0, shown, "There is no course 10")
+    newest = run("history", 1, 10, "--json").json_lines[-1]
+    assert (newest["source"], newest["taken_because"]) == ("database:row-deleted", "the row was deleted from the table")
+    assert dict(run("command", newest["command_id"]).rows)["taken because"] == newest["taken_because"]
 
 
 def test_events_are_shown_as_lines_and_as_they_are(run: Run, processed: Service) -> None:
