@@ -23,6 +23,8 @@ PATIENCE = 60.0  # seconds; several processes start on a busy machine
 
 Start = Callable[..., Child]
 
+pytestmark = pytest.mark.timeout(300)  # each starts a handful of workers: half a minute, and several on a busy machine
+
 
 @pytest.fixture(scope="module")
 def stack(server_folder: Path) -> Iterator[Stack]:
