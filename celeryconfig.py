@@ -1,9 +1,8 @@
 """Celery's settings, each with its reason. A name that Celery does not know is an error in the tests."""
 
-from ssl import CERT_REQUIRED as _CERT_REQUIRED
-
 from kombu import Exchange as _Exchange
 from kombu import Queue as _Queue
+from kombu.utils.url import parse_url as _parse_url
 
 from worker.settings import Settings as _Settings
 from worker.settings import SettingsError as _SettingsError
@@ -47,8 +46,7 @@ worker_hijack_root_logger = False
 worker_redirect_stdouts = False
 worker_enable_remote_control = True  # Flower and `celery inspect` ask for it
 
-if broker_url.startswith("rediss://") and "ssl_cert_reqs" not in broker_url:
-    broker_use_ssl = {"ssl_cert_reqs": _CERT_REQUIRED}  # kombu would take any certificate
+broker_use_ssl = _parse_url(broker_url).get("ssl", False)  # kombu reads it from the address, Flower only from here
 
 # Connections. A broker that is away is waited for, for ever; the first time, too.
 broker_connection_retry_on_startup = True

@@ -6,6 +6,8 @@ from typing import Final
 
 from sqlalchemy import Engine, create_engine
 
+from models.address import parameters, session_options
+
 LOCK_TIMEOUT: Final = 10  # seconds; a batch that waits longer for a student's lock gives it up and tries again
 STATEMENT_TIMEOUT: Final = 60  # seconds; no statement of ours comes near; one that does holds locks others wait for
 IDLE_TIMEOUT: Final = 30  # seconds; nothing here pauses so long in a transaction: who does is frozen, or gone
@@ -29,23 +31,28 @@ BY_KEY: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_merg
 def make_engine(
     url: str, *, application_name: str, pool_size: int = 1, options: Mapping[str, str] = MappingProxyType({})
 ) -> Engine:
-    """Return an engine for `url` (SQLAlchemy's form), with `options` set in each session. Nothing is connected yet.
+    """Return an engine for `url`, with `options` set in each session. Nothing is connected yet.
 
-    Timeouts and keepalives are set so that a dead network is noticed in seconds, not hours, on both ends.
+    Timeouts and keepalives are set so that a dead network is noticed in seconds, not hours, on both ends. What the
+    address says of the connection is kept; of the session (`options`, its service's, PGOPTIONS) all but what is set
+    here. Raises ValueError for an address that libpq does not read.
     """
+    said = parameters(url)
+    ours = " ".join(f"-c {name}={value}" for name, value in {**_OPTIONS, **options}.items())
     return create_engine(
-        url,
+        "postgresql+psycopg://",
         isolation_level="READ COMMITTED",  # each statement sees what was committed while the last one waited
         pool_size=pool_size,
         max_overflow=4,
         pool_use_lifo=True,
         connect_args={
-            "application_name": application_name,
+            "fallback_application_name": application_name,
             "connect_timeout": 5,
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
             "tcp_user_timeout": 20_000,  # milliseconds
-            "options": " ".join(f"-c {name}={value}" for name, value in {**_OPTIONS, **options}.items()),
+            **said,
+            "options": f"{session_options(said)} {ours}",  # of two with one name, PostgreSQL takes the second
         },
     )

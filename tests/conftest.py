@@ -14,6 +14,7 @@ from tests.servers import (
     session_redis,
     template_database,
 )
+from tests.tls import mutual_tls, tls
 
 __all__ = [
     "admin",
@@ -28,6 +29,7 @@ __all__ = [
     "extremes",
     "gateway_url",
     "http",
+    "mutual_tls",
     "page",
     "postgres",
     "redis",
@@ -37,5 +39,6 @@ __all__ = [
     "session_postgres",
     "session_redis",
     "template_database",
+    "tls",
     "visitor",
 ]

@@ -11,6 +11,7 @@ from celery import Celery, signals
 from redis import RedisError
 
 from worker import health, logging, options
+from worker.addresses import is_redis
 from worker.processes import Processes
 from worker.publishing import connect
 from worker.service import Service
@@ -45,6 +46,19 @@ app.config_from_object("celeryconfig")
 app.user_options["worker"].add(click.Option(["--check"], callback=options.check, expose_value=False, hidden=True))
 
 
+@signals.celeryd_init.connect
+def check_cluster(**_: Any) -> None:
+    """End the worker with one sentence, before it takes a message, where queue or stream lie on nodes of a cluster."""
+    settings = Settings.load()
+    addresses: dict[str, tuple[str, ...]] = {settings.require_broker_url(): health.QUEUE_KEYS}
+    addresses.setdefault(settings.require_events_url(), (settings.events_stream,))
+    for url, keys in filter(lambda it: is_redis(it[0]), addresses.items()):
+        with suppress(RedisError), connect(url, patience=1) as client:  # one that is away is waited for, later
+            finding = health.cluster("broker" if keys is health.QUEUE_KEYS else "events", client, *keys)
+            if finding.status == "fail":
+                raise SystemExit(f"{finding.message}. {finding.advice}.")
+
+
 @signals.setup_logging.connect
 def set_up_logging(loglevel: int, logfile: str | None, colorize: bool, **_: Any) -> None:  # noqa: FBT001 (Celery's)
     """Replace Celery's own logging. `-l` goes before the variable; without it Celery gives a level of its own."""
@@ -59,7 +73,7 @@ def warn_of_settings(**_: Any) -> None:
     """Say what about the broker may lose messages, or have work done twice: one line each, with what to change."""
     settings = Settings.load()
     findings = [health.visibility(settings.visibility_timeout)]
-    if settings.require_broker_url().startswith("redis"):
+    if is_redis(settings.require_broker_url()):
         with suppress(RedisError), connect(settings.require_broker_url()) as client:
             info = cast(dict[str, Any], client.info())
             findings += [check("broker", info) for check in (health.redis_version, health.persistence, health.eviction)]

@@ -3,9 +3,14 @@
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from redis import Redis
+from redis.exceptions import ClusterCrossSlotError, MovedError
+
+from enrollment.names import BULK_QUEUE, QUEUE
 from models.engine import LOCK_TIMEOUT
 
 REDIS: Final = (6, 2)
+QUEUE_KEYS: Final = (QUEUE, BULK_QUEUE, "unacked")  # a claim is one script over all of them
 LONGEST_BATCH: Final = LOCK_TIMEOUT + 2  # seconds: it waits for a lock, and then does its work
 
 
@@ -26,6 +31,17 @@ def redis_version(name: str, info: dict[str, Any]) -> Finding:
     if tuple(int(part) for part in version.split(".")[:2]) < REDIS:
         return Finding("fail", name, shown, "6.2 is the oldest that is supported: the worker needs BLMOVE")
     return Finding("ok", name, shown)
+
+
+def cluster(name: Literal["broker", "events"], client: Redis, *keys: str) -> Finding:
+    """Check that this Redis holds all of these keys: a node of a Redis Cluster may not. Raises RedisError."""
+    try:
+        client.exists(*keys)
+    except (ClusterCrossSlotError, MovedError):
+        variable, held = f"ENROLLMENT_{name.upper()}_URL", " and ".join(keys)
+        message = f"{variable} names a node of a Redis Cluster that does not hold {held}"
+        return Finding("fail", name, message, "Set it to a Redis that is no cluster: one node is all that is asked")
+    return Finding("ok", name, "holds what is needed itself")
 
 
 def persistence(name: str, info: dict[str, Any]) -> Finding:

@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 from enrollment.errors import EnrollmentError
 from enrollment.names import BULK_QUEUE, QUEUE
+from worker.addresses import broker_url
 
 if TYPE_CHECKING:
     from kombu import Connection, Producer
@@ -62,7 +63,8 @@ class Outlet:
     """One connection to the broker: opened for the first message, anew after an error and in a forked process."""
 
     def __init__(self, url: str, patience: float) -> None:
-        self._url = url
+        """Raises AddressError."""
+        self._url = broker_url(url)
         self._patience = patience
         self._connection: Connection | None = None
         self._errors: tuple[type[BaseException], ...] = ()

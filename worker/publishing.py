@@ -11,6 +11,7 @@ from redis.retry import Retry
 
 from enrollment.events import event_json
 from enrollment.fold import Record
+from worker.addresses import redis_url
 
 REMEMBERED: Final = 24 * 60 * 60  # seconds during which publishing a batch again adds nothing
 
@@ -63,7 +64,7 @@ class Publisher:
 def connect(url: str, *, patience: float = 5) -> Redis:
     """Return a client that gives up after `patience` seconds: what cannot be published now is in the outbox."""
     return Redis.from_url(
-        url,
+        redis_url(url),
         decode_responses=True,
         socket_timeout=patience,
         socket_connect_timeout=min(patience, 2),

@@ -1,7 +1,7 @@
 """The settings: the only reader of the environment. Each variable is `ENROLLMENT_` and the name of a field."""
 
-from typing import Annotated, Final, Literal, Self
-from urllib.parse import urlsplit
+from collections.abc import Callable
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -9,20 +9,28 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from enrollment.errors import EnrollmentError
 from enrollment.names import STREAM
 from worker.access import Admin, ApiKey, no_repeats, read_admins, read_keys
-
-_DATABASE_SCHEMES: Final = ("postgresql", "postgresql+psycopg", "postgres")
-_REDIS_SCHEMES: Final = ("redis", "rediss")
-_BROKER_SCHEMES: Final = (*_REDIS_SCHEMES, "amqp", "amqps")
+from worker.addresses import AddressError, broker_url, database_url, is_redis, redis_url
 
 
 class SettingsError(EnrollmentError):
     """A setting is missing or wrong."""
 
 
+def _level(value: str) -> str:
+    return value.strip().upper()  # as Celery takes it: `-l info`
+
+
 class Settings(BaseSettings):
     """What an operator can set. Secrets are `SecretStr`: they show as stars in logs and errors."""
 
-    model_config = SettingsConfigDict(env_prefix="ENROLLMENT_", frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="ENROLLMENT_",
+        env_ignore_empty=True,  # what a compose file sets to nothing is not set
+        str_strip_whitespace=True,
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+    )
 
     database_url: SecretStr | None = None
     broker_url: SecretStr | None = None
@@ -37,7 +45,7 @@ class Settings(BaseSettings):
     visibility_timeout: Annotated[
         float, Field(ge=5, description="Seconds until the messages of a dead worker are claimed by another.")
     ] = 30
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_level)] = "INFO"
     log_format: Annotated[
         Literal["auto", "json", "console"], Field(description="auto: console on a terminal, else JSON lines.")
     ] = "auto"
@@ -82,42 +90,26 @@ class Settings(BaseSettings):
             raise SettingsError(f"A setting is wrong ({'; '.join(faults)}); correct the variable.") from None
 
     def require_database_url(self) -> str:
-        """Return the URL in SQLAlchemy's form. Raises SettingsError when it is missing or of another database."""
+        """Return the URL in SQLAlchemy's form. Raises SettingsError when it is missing or can never work."""
         example = "postgresql://user:password@host:5432/name"
-        url = _require("ENROLLMENT_DATABASE_URL", self.database_url, _DATABASE_SCHEMES, example)
-        return "postgresql+psycopg://" + url.split("://", 1)[1]
+        return _require("ENROLLMENT_DATABASE_URL", self.database_url, database_url, example)
 
     def require_broker_url(self) -> str:
-        """Return the broker's URL. Raises SettingsError when it is missing or of an unknown kind."""
-        return _require("ENROLLMENT_BROKER_URL", self.broker_url, _BROKER_SCHEMES, "redis://host:6379/0")
+        """Return the broker's URL. Raises SettingsError when it is missing or can never work."""
+        return _require("ENROLLMENT_BROKER_URL", self.broker_url, broker_url, "redis://host:6379/0")
 
     def require_events_url(self) -> str:
         """Return the URL of the event stream's Redis: the broker's where none is set and the broker is Redis."""
-        if self.events_url is None and urlsplit(self.require_broker_url()).scheme in _REDIS_SCHEMES:
-            return self.require_broker_url()
-        return _require("ENROLLMENT_EVENTS_URL", self.events_url, _REDIS_SCHEMES, "redis://host:6379/0")
+        if self.events_url is None and is_redis(url := self.require_broker_url()):
+            return url
+        return _require("ENROLLMENT_EVENTS_URL", self.events_url, redis_url, "redis://host:6379/0")
 
 
-def _require(name: str, secret: SecretStr | None, schemes: tuple[str, ...], example: str) -> str:
-    if secret is None or not secret.get_secret_value().strip():
+def _require(name: str, secret: SecretStr | None, read: Callable[[str, str], str], example: str) -> str:
+    url = secret.get_secret_value().strip() if secret is not None else ""
+    if not url:
         raise SettingsError(f"{name} is not set; set it to an address such as {example}.")
-    url = secret.get_secret_value().strip()
-    scheme, separator, rest = url.partition("://")
-    if not separator or not rest or scheme not in schemes:
-        raise SettingsError(f"{name} must start with {' or '.join(s + '://' for s in schemes)}, as in {example}.")
-    if not _readable(url):
-        raise SettingsError(
-            f"{name} has a port or a database that is no number, or several hosts; write it as {example}."
-        )
-    return url
-
-
-def _readable(url: str) -> bool:
-    """Tell whether the port, and the database of a Redis, are numbers."""
     try:
-        parts = urlsplit(url)
-        return parts.port != 0 and (
-            parts.scheme not in _REDIS_SCHEMES or parts.path.strip("/").isdecimal() or parts.path in ("", "/")
-        )
-    except ValueError:
-        return False
+        return read(url, name)
+    except AddressError as error:
+        raise SettingsError(str(error)) from None

@@ -23,6 +23,7 @@ from redis.retry import Retry
 from enrollment.errors import EnrollmentError
 from enrollment.events import Event
 from enrollment.names import STREAM
+from worker.addresses import redis_url
 
 BEGINNING: Final = "0-0"  # the position before the first entry
 FIELD: Final = "event"
@@ -64,9 +65,12 @@ def entry_of(entry_id: str, fields: Mapping[str, str]) -> Entry:
 
 
 def connect(url: str, wait: float) -> Redis:
-    """Return a client for questions that are held open for `wait` seconds. It tries once: callers repeat."""
+    """Return a client for questions that are held open for `wait` seconds. It tries once: callers repeat.
+
+    Raises AddressError.
+    """
     return Redis.from_url(
-        url,
+        redis_url(url),
         decode_responses=True,
         encoding_errors="replace",  # what is not UTF-8 is no event, and is handed out as unreadable
         socket_timeout=wait + _ANSWER,

@@ -13,9 +13,10 @@ import pytest
 from celery import Celery
 
 from tests.acceptance.conftest import Outside
+from tests.root import ROOT
 from tests.waiting import eventually
 from worker.local.process import Child, run
-from worker.local.stack import ROOT, Stack, environment
+from worker.local.stack import Stack, environment
 
 CELERY = [sys.executable, "-m", "celery", "-A", "worker"]
 ENROLL = "enrollment.enroll.v1"

@@ -86,3 +86,24 @@ def test_a_new_revision_gets_the_next_number_and_the_warning(database: Database,
     assert "Revision: 0010, after 0009" in written
     assert "New code must run on the old schema" in written
     compile(written, "0010_add_nothing.py", "exec")
+
+
+def test_a_schema_of_its_own_gets_all_tables_and_the_schema_public_none(database: Database) -> None:
+    """Two of the kind live beside each other, each adopting its own tables only."""
+    database.run("CREATE TABLE students (id text PRIMARY KEY)")  # nothing that could be adopted
+    database.run("CREATE SCHEMA school")
+    database.run("CREATE TABLE school.courses (id int PRIMARY KEY, code text NOT NULL)")
+    url = f"{database.url}?options=-csearch_path=school"
+    for arguments in (["upgrade", "head"], ["check"]):
+        code, output = finish(start(url, *arguments))
+        assert code == 0, output
+    assert database.tables() == {"students"}
+    assert database.value("SELECT count(*) FROM pg_tables WHERE schemaname = 'school'") == 9
+    assert database.value("SELECT count(*) FROM school.alembic_version") == 1
+
+
+def test_a_schema_that_is_not_there_is_one_sentence(database: Database) -> None:
+    code, output = finish(start(f"{database.url}?options=-csearch_path=school", "upgrade", "head"))
+    assert code != 0
+    assert "no schema has been selected to create in" in output
+    assert database.tables() == set()

@@ -48,7 +48,7 @@ def test_events_go_to_the_broker_unless_it_is_not_redis(monkeypatch: pytest.Monk
     monkeypatch.setenv("ENROLLMENT_BROKER_URL", "redis://broker")
     assert Settings.load().require_events_url() == "redis://broker"
     monkeypatch.setenv("ENROLLMENT_EVENTS_URL", "rediss://events")
-    assert Settings.load().require_events_url() == "rediss://events"
+    assert Settings.load().require_events_url() == "rediss://events?ssl_cert_reqs=required&ssl_check_hostname=true"
     monkeypatch.delenv("ENROLLMENT_EVENTS_URL")
     monkeypatch.setenv("ENROLLMENT_BROKER_URL", "amqp://broker")
     with pytest.raises(SettingsError, match="ENROLLMENT_EVENTS_URL is not set"):

@@ -14,6 +14,7 @@ from models import outbox, queries
 from models.engine import make_engine
 from models.faults import describe
 from worker import health
+from worker.addresses import is_redis
 from worker.cli.output import number
 from worker.health import Finding
 from worker.publishing import connect
@@ -119,10 +120,14 @@ def _backlog(connection: "Connection") -> Finding:
 
 def _broker(settings: Settings) -> Iterator[Finding]:
     url = settings.require_broker_url()
-    if not urlsplit(url).scheme.startswith("redis"):
+    if not is_redis(url):
         yield from _amqp(url)
         return
     with connect(url) as client:
+        whole = health.cluster("broker", client, *health.QUEUE_KEYS)
+        if whole.status == "fail":
+            yield whole
+            return
         info = cast("dict[str, Any]", client.info())
         yield health.redis_version("broker", info)
         yield health.persistence("broker", info)
@@ -151,6 +156,10 @@ def _events(settings: Settings) -> Iterator[Finding]:
             info = cast("dict[str, Any]", client.info())
             yield health.redis_version("events", info)
             yield health.eviction("events", info)
+        whole = health.cluster("events", client, key)
+        if whole.status == "fail":
+            yield whole
+            return
         kind = client.type(key)
         if kind == "none":
             yield Finding("ok", "events", f"{key} has no entries yet")
