@@ -139,7 +139,8 @@ def _in_zip(archive: zipfile.ZipFile) -> list[File]:
     found = [
         item
         for item in archive.infolist()
-        if item.filename.lower().endswith(".csv") and not any(p.startswith((".", "__MACOSX")) for p in Path(item.filename).parts)
+        if item.filename.lower().endswith(".csv")
+        and not any(p.startswith((".", "__MACOSX")) for p in Path(item.filename).parts)
     ]
     names = [Path(item.filename).name for item in found]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -149,4 +150,6 @@ def _in_zip(archive: zipfile.ZipFile) -> list[File]:
     def opener(item: zipfile.ZipInfo) -> Callable[[], BinaryIO]:
         return lambda: cast(BinaryIO, archive.open(item))
 
-    return sorted((File(Path(item.filename).name, item.file_size, opener(item)) for item in found), key=lambda f: f.name)
+    return sorted(
+        (File(Path(item.filename).name, item.file_size, opener(item)) for item in found), key=lambda f: f.name
+    )

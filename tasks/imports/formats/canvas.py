@@ -55,7 +55,9 @@ def _users(sheet: Sheet) -> Iterator[Asked | Entry]:
             yield rejected(line, "missing_value", "The user_id is empty.")
         elif status != "deleted" and kind in ("", "student"):
             full, first, last, short, sortable = (values[index].strip() for index in names)
-            yield Entry(line, "student", user, alias=other or None, title=full or f"{first} {last}".strip() or short or sortable)
+            yield Entry(
+                line, "student", user, alias=other or None, title=full or f"{first} {last}".strip() or short or sortable
+            )
 
 
 def _courses(sheet: Sheet) -> Iterator[Asked | Entry]:

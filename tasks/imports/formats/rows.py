@@ -109,18 +109,19 @@ class Sheet:
 class Format(Protocol):
     """What a module of a format offers."""
 
-    NAME: Final[str]
-    EXPECTED: Final[str]  # the columns of its files, for a message
+    @property
+    def NAME(self) -> str:  # noqa: N802 - a constant of the module
+        """How it is called."""
 
-    @staticmethod
-    def part_of(columns: frozenset[str]) -> str | None:
+    @property
+    def EXPECTED(self) -> str:  # noqa: N802 - as above
+        """The columns of its files, for a message."""
+
+    def part_of(self, columns: frozenset[str]) -> str | None:
         """Tell which of the format's files has these columns (casefolded); None where none has."""
-        ...
 
-    @staticmethod
-    def read(sheet: Sheet, part: str, reading: Reading) -> Iterator[Asked | Entry]:
+    def read(self, sheet: Sheet, part: str, reading: Reading) -> Iterator[Asked | Entry]:
         """Give the rows of a file, lazily."""
-        ...
 
 
 def rejected(line: int, code: str, message: str, *, student: str = "", course: str = "") -> Asked:
