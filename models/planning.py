@@ -315,7 +315,7 @@ def withhold(connection: Connection, import_id: int, reason: str) -> None:
 
 def counts(connection: Connection, import_id: int) -> dict[str, int]:
     """Return how many rows are planned for what; those that are absent as `drop`."""
-    return {planned: count for planned, count in connection.execute(_COUNTS, {"id": import_id})}
+    return {row[0]: row[1] for row in connection.execute(_COUNTS, {"id": import_id})}
 
 
 def has_moved(connection: Connection, import_id: int, scope: Scope | None, issued_at: object) -> bool:

@@ -4,8 +4,8 @@ import hashlib
 import io
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from tasks.imports.formats.oneroster import modes
 from tasks.imports.formats.rows import FileError, Format, Sheet
 
 _BLOCK: Final = 1 << 20  # bytes read at once
+_STEP: Final = 1000  # lines between two looks at how far it has got
 _KNOWN: Final = frozenset({"users", "courses", "sections", "enrollments", "classes", "roles", "manifest"})
 
 
@@ -27,8 +28,11 @@ class File:
     size: int
     open: Callable[[], BinaryIO]
 
-    def lines(self, tell: Callable[[int], None] = lambda _: None) -> Iterator[str]:
-        """Give the lines as text; `tell` gets the number of bytes read, now and then. Raises FileError."""
+    def lines(self, tell: Callable[[int], None] = lambda _: None) -> Generator[str]:
+        """Give the lines as text; `tell` gets the number of bytes read, now and then. Raises FileError.
+
+        Close it where it is not read to its end.
+        """
         with self.open() as raw:
             try:
                 yield from _told(raw, tell)
@@ -48,13 +52,14 @@ class File:
         return FileError(f"{self.name}: it was changed while it was read.")
 
 
-def _told(raw: BinaryIO, tell: Callable[[int], None]) -> Iterator[str]:
+def _told(raw: BinaryIO, tell: Callable[[int], None]) -> Generator[str]:
     done = 0
-    for number, line in enumerate(io.TextIOWrapper(raw, "utf-8-sig", newline=""), 1):
-        done += len(line)
-        if number % 1000 == 0:
-            tell(done)
-        yield line.replace("\0", "\N{REPLACEMENT CHARACTER}") if "\0" in line else line
+    with io.TextIOWrapper(raw, "utf-8-sig", newline="") as lines:
+        for number, line in enumerate(lines, 1):
+            done += len(line)
+            if number % _STEP == 0:
+                tell(done)
+            yield line.replace("\0", "\N{REPLACEMENT CHARACTER}") if "\0" in line else line
     tell(done)
 
 
@@ -75,16 +80,17 @@ class Parts:
         said: dict[str, str] = {}
         left_out: list[str] = []
         for file in files:
-            sheet = Sheet(file.name, file.lines())
-            known = detect(sheet, among=among)
-            if known is None and (len(files) == 1 or Path(file.name).stem.lower() in _KNOWN):
-                raise unknown(sheet, among)
-            if known is None:
-                left_out.append(file.name)
-            elif known[1] == "manifest":
-                said = modes(sheet)
-            else:
-                found.append((file, *known))
+            with closing(file.lines()) as lines:
+                sheet = Sheet(file.name, lines)
+                known = detect(sheet, among=among)
+                if known is None and (len(files) == 1 or Path(file.name).stem.lower() in _KNOWN):
+                    raise unknown(sheet, among)
+                if known is None:
+                    left_out.append(file.name)
+                elif known[1] == "manifest":
+                    said = modes(sheet)
+                else:
+                    found.append((file, *known))
         if not found:
             raise FileError(f"None of {', '.join(f.name for f in files) or 'no file'} is a file that can be imported.")
         format_ = found[0][1]

@@ -35,16 +35,25 @@ def objection(limits: Limits, asking: int, invalid: tuple[int, int | None], drop
         rows = "1 row is" if count == 1 else f"{count:,} rows are"
         return f"{rows} invalid (the first is line {line}), and may be about those who seem absent; correct them first."
     every, most, share = (drops.get(what, Drops(None, 0, 0)) for what in ("all", "most", "share"))
-    if limits.number is not None and every.drops > limits.number:
-        return f"{_absent(every)}, more than {limits.number:,}; if that is right, raise --max-drops."
-    if every.drops * WHOLE > limits.percent * every.members:
-        return f"{_absent(every)}, more than {limits.percent:g} %; if that is right, raise --max-drop-percent."
-    if limits.course_number is not None and most.drops > limits.course_number:
-        return f"{_absent(most)}, more than {limits.course_number:,}; if that is right, raise --max-course-drops."
-    if share.drops * WHOLE > limits.course_percent * share.members:
-        percent = f"{limits.course_percent:g} %"
-        return f"{_absent(share)}, more than {percent}; if that is right, raise --max-course-drop-percent."
-    return None
+    judged = (
+        _number(every, limits.number, "--max-drops"),
+        _share(every, limits.percent, "--max-drop-percent"),
+        _number(most, limits.course_number, "--max-course-drops"),
+        _share(share, limits.course_percent, "--max-course-drop-percent"),
+    )
+    return next(filter(None, judged), None)
+
+
+def _number(drops: Drops, most: int | None, option: str) -> str | None:
+    if most is None or drops.drops <= most:
+        return None
+    return f"{_absent(drops)}, more than {most:,}; if that is right, raise {option}."
+
+
+def _share(drops: Drops, percent: float, option: str) -> str | None:
+    if drops.drops * WHOLE <= percent * drops.members:
+        return None
+    return f"{_absent(drops)}, more than {percent:g} %; if that is right, raise {option}."
 
 
 def _absent(drops: Drops) -> str:

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
-from typing import Any, Final, Literal
+from datetime import date, datetime
+from typing import Any, Final, Literal, NamedTuple, cast
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
@@ -55,9 +56,15 @@ def namespaces(digest: str, source: str, options: Mapping[str, Any], issued_at: 
     return own, uuid5(own, format_time(issued_at))
 
 
-def plan(
-    engine: Engine, parts: Parts, path: str, digest: str, wish: Wish, *, at_once: bool, tell: Tell = lambda *_: None
-) -> int:
+class Content(NamedTuple):
+    """What is imported."""
+
+    path: str  # as it is shown
+    parts: Parts
+    digest: str
+
+
+def plan(engine: Engine, content: Content, wish: Wish, *, at_once: bool, tell: Tell = lambda *_: None) -> int:
     """Plan an import; return its id. With `at_once` students and courses go to the catalog first.
 
     Raises FileError, CatalogError; then nothing was planned.
@@ -69,7 +76,19 @@ def plan(
         if wish.issued_at is not None and wish.issued_at > now + MAX_AHEAD:
             raise FileError(f"The time {format_time(wish.issued_at)} is yet to come; say one that is past.")
         planning.be_patient(connection)
-        import_id = _plan(connection, engine, parts, path, digest, wish, now, at_once=at_once, tell=tell)
+        issued_at = wish.issued_at or now
+        import_id = _create(connection, content, wish, issued_at)
+        rows = _read(content.parts, _reading(content.parts, wish, now.date()), tell)
+        ids = namespaces(content.digest, wish.source, wish.options(content.parts), issued_at)
+        planning.stage(connection, _staged(rows, ids, now))
+        planning.keep_entries(connection, import_id)
+        record = imports.get(connection, import_id)
+        if at_once:
+            load_catalog(engine, connection, import_id, by_role=by_role(record))
+        by = wish.by if record.format == "plain" else "sis_id"
+        planning.compare(connection, import_id, issued_at, by=by, by_role=by_role(record))
+        withheld = _add_absent(connection, record, ids[1], wish.limits)
+        imports.keep_plan(connection, import_id, planning.counts(connection, import_id), withheld)
         connection.commit()
     return import_id
 
@@ -91,63 +110,43 @@ def by_role(record: ImportRecord) -> bool:
     return bool(record.options.get("by_role"))
 
 
-def _plan(
-    connection: Connection,
-    engine: Engine,
-    parts: Parts,
-    path: str,
-    digest: str,
-    wish: Wish,
-    now: datetime,
-    *,
-    at_once: bool,
-    tell: Tell,
-) -> int:
-    issued_at = wish.issued_at or now
-    full = parts.modes.get("enrollments") == "bulk" if wish.full is None else wish.full
+def _is_full(parts: Parts, wish: Wish) -> bool:
+    return parts.modes.get("enrollments") == "bulk" if wish.full is None else wish.full
+
+
+def _create(connection: Connection, content: Content, wish: Wish, issued_at: datetime) -> int:
+    parts = content.parts
     has_rows = any(part == "enrollments" for _, part in parts.files)
-    scope = wish.scope if full and has_rows else None
-    options = wish.options(parts)
-    roles = options["by_role"]
-    import_id = imports.create(
+    return imports.create(
         connection,
-        path=path,
+        path=content.path,
         files=[file.name for file, _ in parts.files],
         format_=parts.format.NAME,
-        digest=digest,
+        digest=content.digest,
         source=wish.source,
-        options=options,
-        scope=scope,
+        options=wish.options(parts),
+        scope=wish.scope if has_rows and _is_full(parts, wish) else None,
         issued_at=issued_at,
     )
-    ids = namespaces(digest, wish.source, options, issued_at)
-    modes = dict(parts.modes)
-    if full:
-        modes.setdefault("enrollments", "bulk")
-    by = wish.by if parts.format.NAME == "plain" else "sis_id"
-    reading = Reading(now.date(), wish.statuses, wish.course_is, by, modes)
-    planning.stage(connection, _staged(_read(parts, reading, tell), ids, now))
-    planning.keep_entries(connection, import_id)
-    if at_once:
-        load_catalog(engine, connection, import_id, by_role=roles)
-    planning.compare(connection, import_id, issued_at, by=by, by_role=roles)
-    withheld = None
-    if scope is not None:
-        planning.keep_scope(connection, import_id)
-        withheld = _add_absent(connection, import_id, scope, issued_at, ids[1], wish.limits)
-    imports.keep_plan(connection, import_id, planning.counts(connection, import_id), withheld)
-    return import_id
 
 
-def _add_absent(
-    connection: Connection, import_id: int, scope: planning.Scope, issued_at: datetime, namespace: UUID, limits: Limits
-) -> str | None:
-    asking = planning.asking(connection, import_id)
-    planning.add_absent(connection, import_id, scope, issued_at, namespace)
-    drops = planning.drops(connection, import_id, scope)
-    reason = objection(limits, asking, planning.invalid(connection, import_id, scope), drops)
+def _reading(parts: Parts, wish: Wish, today: date) -> Reading:
+    modes = {"enrollments": "bulk", **parts.modes} if _is_full(parts, wish) else parts.modes
+    return Reading(today, wish.statuses, wish.course_is, wish.by, modes)
+
+
+def _add_absent(connection: Connection, record: ImportRecord, namespace: UUID, limits: Limits) -> str | None:
+    """Add the absent to the plan of a full snapshot; return why they stay, if they do."""
+    scope = cast(planning.Scope | None, record.scope)
+    if scope is None:
+        return None
+    planning.keep_scope(connection, record.id)
+    asking = planning.asking(connection, record.id)
+    planning.add_absent(connection, record.id, scope, record.issued_at, namespace)
+    drops = planning.drops(connection, record.id, scope)
+    reason = objection(limits, asking, planning.invalid(connection, record.id, scope), drops)
     if reason is not None:
-        planning.withhold(connection, import_id, reason)
+        planning.withhold(connection, record.id, reason)
     return reason
 
 
@@ -160,9 +159,9 @@ def _read(parts: Parts, reading: Reading, tell: Tell) -> Iterator[tuple[int, str
         def told(done: int, so_far: int = so_far) -> None:
             tell(so_far + done, parts.size)
 
-        sheet = Sheet(file.name, file.lines(told))
-        for item in parts.format.read(sheet, part, reading):
-            yield index, file.name, item
+        with closing(file.lines(told)) as lines:
+            for item in parts.format.read(Sheet(file.name, lines), part, reading):
+                yield index, file.name, item
         before += file.size
 
 

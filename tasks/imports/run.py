@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
@@ -116,8 +116,8 @@ def _begin(engine: Engine, connection: Connection, record: ImportRecord, *, chec
     planning.be_patient(connection)
     if check:
         planning.resolve(connection, record.id)
-        scope = None if record.withheld else record.scope
-        if planning.has_moved(connection, record.id, scope, record.issued_at):  # type: ignore[arg-type] # as kept
+        scope = cast(planning.Scope | None, None if record.withheld else record.scope)
+        if planning.has_moved(connection, record.id, scope, record.issued_at):
             raise Moved(record.id)
     load_catalog(engine, connection, record.id, by_role=by_role(record))
     planning.resolve(connection, record.id)

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from models import imports
 from tasks.imports.files import Parts, opened
 from tasks.imports.formats import named
-from tasks.imports.plan import Tell, Wish, plan
+from tasks.imports.plan import Content, Tell, Wish, plan
 
 
 class Started(NamedTuple):
@@ -47,5 +47,5 @@ def start(
                 begun = imports.unfinished(connection, digest, wish.source, wish.options(parts))
             if begun is not None:
                 return Started(begun, parts.left_out, resumed=True)
-        import_id = plan(engine, parts, shown or str(path), digest, wish, at_once=at_once, tell=tell)
+        import_id = plan(engine, Content(shown or str(path), parts, digest), wish, at_once=at_once, tell=tell)
         return Started(import_id, parts.left_out)

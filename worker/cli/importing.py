@@ -123,7 +123,9 @@ def import_file(
     if apply is not None:
         raise typer.Exit(imports.apply(apply, how))
     limits = (max_drop_percent, max_drops, max_course_drop_percent, max_course_drops)
-    wish, as_dated = _wish(name, issued_at, full, scope, limits, map_, course_is, by)
+    wish, as_dated = _wish(
+        name=name, issued_at=issued_at, full=full, scope=scope, limits=limits, mapped=map_, course_is=course_is, by=by
+    )
     _one_of("--format", format_, (None, *_FORMATS))
     if watch is not None:
         raise typer.Exit(
@@ -190,6 +192,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _wish(
+    *,
     name: str | None,
     issued_at: str | None,
     full: bool | None,

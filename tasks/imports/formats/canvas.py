@@ -99,15 +99,21 @@ def _enrollments(sheet: Sheet, statuses: dict[str, str]) -> Iterator[Asked | Ent
         role, status = values[role_at].strip(), values[status_at].strip()
         student, action = user or other, statuses.get(status)
         if role != "student" and role:
-            yield ignored(line, "not_student", f"The role is {role!r}.", student=student, course=course or section)
+            yield ignored(
+                line, "not_student", f"The role is {role!r}.", student=student, course=course, section=section
+            )
         elif not (student and role and (course or section)):
             empty = "user_id" if not student else "role" if not role else "course_id and the section_id"
-            yield rejected(line, "missing_value", f"The {empty} is empty.", student=student, course=course)
+            yield rejected(
+                line, "missing_value", f"The {empty} is empty.", student=student, course=course, section=section
+            )
         elif action is None:
             known = ", ".join(sorted(statuses))
             message = f"The status {status!r} is none of {known}."
-            yield rejected(line, "unknown_status", message, student=student, course=course or section)
+            yield rejected(line, "unknown_status", message, student=student, course=course, section=section)
         elif action == "ignore":
-            yield ignored(line, "left_out", f"The status is {status!r}.", student=student, course=course or section)
+            yield ignored(
+                line, "left_out", f"The status is {status!r}.", student=student, course=course, section=section
+            )
         else:
             yield Asked(line, student, course, section, cast(Action, action), by_alias=not user)

@@ -6,7 +6,7 @@ An `endDate` is exclusive: the student is no longer enrolled on that day.
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time
-from typing import Final
+from typing import Final, NamedTuple
 
 from enrollment.commands import parse_time
 from tasks.imports.formats.rows import Asked, Entry, FileError, Reading, Sheet, ignored, rejected
@@ -125,18 +125,32 @@ def _enrollments(sheet: Sheet, reading: Reading) -> Iterator[Asked | Entry]:
             yield record
             continue
         line, values = record
-        class_, user, role, status, modified, begin, end = [values[index].strip() for index in at]
+        class_, user, role, *said = [values[index].strip() for index in at]
+        who = {"student": user, "section" if by_course else "course": class_}
         if role != "student" and role:
-            yield ignored(line, "not_student", f"The role is {role!r}.", student=user, course=class_)
+            yield ignored(line, "not_student", f"The role is {role!r}.", **who)
         elif not (class_ and user and role):
             empty = "classSourcedId" if not class_ else "userSourcedId" if not user else "role"
-            yield rejected(line, "missing_value", f"The {empty} is empty.", student=user, course=class_)
+            yield rejected(line, "missing_value", f"The {empty} is empty.", **who)
         else:
-            asked = Asked(line, user, "" if by_course else class_, class_ if by_course else "")
             try:
-                yield _decide(asked, mode, status, modified, begin, end, reading.today)
+                yield _decide(
+                    Asked(line, user, "" if by_course else class_, class_ if by_course else ""),
+                    mode,
+                    _Said(*said),
+                    reading.today,
+                )
             except _Wrong as wrong:
-                yield rejected(line, wrong.code, wrong.message, student=user, course=class_)
+                yield rejected(line, wrong.code, wrong.message, **who)
+
+
+class _Said(NamedTuple):
+    """What a row says of when."""
+
+    status: str
+    modified: str
+    begin: str
+    end: str
 
 
 class _Wrong(Exception):
@@ -148,11 +162,12 @@ class _Wrong(Exception):
         self.message = message
 
 
-def _decide(asked: Asked, mode: str, status: str, modified: str, begin: str, end: str, today: date) -> Asked:
+def _decide(asked: Asked, mode: str, said: _Said, today: date) -> Asked:
+    status = said.status
     if status not in ("active", "tobedeleted") and (status or mode == "delta"):
         raise _Wrong("unknown_status", f"The status {status!r} is neither active nor tobedeleted.")
-    issued_at = None if mode == "bulk" else _time(modified, required=mode == "delta")
-    begins, ends = _date("beginDate", begin), _date("endDate", end)
+    issued_at = None if mode == "bulk" else _time(said.modified, required=mode == "delta")
+    begins, ends = _date("beginDate", said.begin), _date("endDate", said.end)
     if status == "tobedeleted":
         return asked._replace(action="unenroll", issued_at=issued_at)
     if ends is not None and ends <= today:

@@ -7,7 +7,6 @@ from datetime import date, datetime
 from typing import Final, Literal, NamedTuple, Protocol
 
 from enrollment.errors import EnrollmentError
-from models.arrays import storable
 
 Action = Literal["enroll", "unenroll"]
 _SHOWN: Final = 12  # columns of a header that a message names
@@ -124,16 +123,11 @@ class Format(Protocol):
         """Give the rows of a file, lazily."""
 
 
-def rejected(line: int, code: str, message: str, *, student: str = "", course: str = "") -> Asked:
+def rejected(line: int, code: str, message: str, *, student: str = "", course: str = "", section: str = "") -> Asked:
     """Return a row that cannot be done, with the reason."""
-    return Asked(line, shown(student), shown(course), code=code, message=message)
+    return Asked(line, student, course, section, code=code, message=message)
 
 
-def ignored(line: int, code: str, message: str, *, student: str = "", course: str = "") -> Asked:
+def ignored(line: int, code: str, message: str, *, student: str = "", course: str = "", section: str = "") -> Asked:
     """Return a row that is right and none of our business."""
-    return Asked(line, shown(student), shown(course), code=code, message=message, ignored=True)
-
-
-def shown(text: str) -> str:
-    """Return what PostgreSQL can hold of a text."""
-    return text if storable(text) else text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return Asked(line, student, course, section, code=code, message=message, ignored=True)
