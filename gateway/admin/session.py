@@ -142,6 +142,15 @@ async def posted(request: Request, session: Annotated[Session, Depends(session_o
     return form
 
 
+async def uploaded(request: Request, session: Annotated[Session, Depends(session_of)]) -> FormData:
+    """Return a form with a file, which is on disk where it is large; it came from one of our pages. Raises Trouble."""
+    require_same_site(request)
+    form = await request.form(max_files=1, max_fields=20)
+    if not session.has_csrf(text_of(form, "csrf")):
+        raise Trouble(403, "This form is too old", "Nothing was changed. Open the page again and repeat what you did.")
+    return form
+
+
 def require_same_site(request: Request) -> None:
     """Refuse what a browser says another site sent. Raises Trouble."""
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from enrollment.errors import ErrorCode
 from enrollment.fold import Record
-from gateway.admin import showing
+from gateway.admin import importing, showing
 from gateway.admin.pages import PAGE, After, Said, is_htmx, links, page_router, render, see
 from gateway.admin.saving import NoIds, Ticked, numbers
 from gateway.admin.session import Posted, Who, text_of
@@ -115,12 +115,14 @@ async def outcome(
 async def history(request: Request, gateway: Held, student_id: int, course_id: int) -> Response:
     """Show why a student is, or is not, enrolled in a course."""
     entries = await gateway.read(queries.history, student_id, course_id)
+    told = await gateway.read(importing.why, student_id, course_id, entries)
     if is_htmx(request):
-        return render(request, "_history.html", entries=entries)
+        return render(request, "_history.html", entries=entries, told=told)
     return render(
         request,
         "history.html",
         entries=entries,
+        told=told,
         student=await gateway.read(queries.student, student_id),
         course=await gateway.read(queries.course, course_id),
         is_enrolled=await gateway.read(queries.is_enrolled, student_id, course_id),

@@ -277,7 +277,7 @@ def test_a_plain_file_names_students_by_id_and_its_last_row_decides(
     path = write(
         tmp_path / "p.csv", "student,course,action", "1,10,enroll", "2,10,", "1,10,unenroll", "s3,10,", "77,10,"
     )
-    done, report = imported(path)
+    _, report = imported(path)
     assert [row["outcome"] for row in report] == ["repeated", "enrolled", "unchanged", "rejected", "rejected"]
     assert [row["code"] for row in report[3:]] == ["invalid_id", "unknown_student"]
     assert pairs(rows) == [(2, 10)]
