@@ -1,7 +1,7 @@
 """Imports: what was planned, how far each has got, and what came of its rows."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -10,10 +10,10 @@ from sqlalchemy import Connection, text
 
 from enrollment.errors import EnrollmentError
 from models.arrays import quoted
-from models.planning import derived
+from models.snapshots import derived
 
 PAGE: Final = 5000  # rows in one round trip
-_SENT: Final = "('enroll', 'unenroll', 'unchanged')"  # what is planned of the rows that are sent
+SENT: Final = "('enroll', 'unenroll', 'unchanged')"  # what is planned of the rows that are sent
 _FIELDS: Final = """id, state, path, files, format, digest, source, options, scope, issued_at, counts, withheld,
     outcomes, sent, decided, undo_of, created_at, finished_at,
     (SELECT max(undo.id) FROM imports AS undo WHERE undo.undo_of = imports.id) AS undone_by"""
@@ -42,11 +42,11 @@ _STATE: Final = text("""
 _CLOCK: Final = text("SELECT clock_timestamp()")
 _TO_SEND: Final = text(f"""
     SELECT number, asked, student_id, course_id, issued_at, command_id FROM import_rows
-     WHERE import_id = :id AND number > :after AND planned IN {_SENT} ORDER BY number LIMIT :limit
+     WHERE import_id = :id AND number > :after AND planned IN {SENT} ORDER BY number LIMIT :limit
 """)
 _SENT_TO: Final = text("UPDATE imports SET sent = :number WHERE id = :id")
 _TOTAL: Final = text(f"""
-    SELECT count(*) FROM import_rows WHERE import_id = :id AND number <= :number AND planned IN {_SENT}
+    SELECT count(*) FROM import_rows WHERE import_id = :id AND number <= :number AND planned IN {SENT}
 """)
 # A command whose message became a dead letter has no outcome, and will have none by itself.
 _OUTCOMES: Final = text(f"""
@@ -59,7 +59,7 @@ _OUTCOMES: Final = text(f"""
            count(*) FILTER (WHERE k.outcome = 'rejected') AS rejected,
            count(*) FILTER (WHERE k.command_id IS NULL AND d.code IS NOT NULL) AS dead
       FROM (SELECT number, command_id FROM import_rows
-             WHERE import_id = :id AND number > :after AND number <= :up_to AND planned IN {_SENT}
+             WHERE import_id = :id AND number > :after AND number <= :up_to AND planned IN {SENT}
              ORDER BY number LIMIT :limit) AS r
       LEFT JOIN commands AS k ON k.command_id = r.command_id
       LEFT JOIN LATERAL (SELECT code FROM dead_letters WHERE command_id = r.command_id LIMIT 1) AS d
@@ -68,55 +68,11 @@ _OUTCOMES: Final = text(f"""
 _DECIDED: Final = text("""
     UPDATE imports SET decided = :number, outcomes = CAST(:outcomes AS jsonb) WHERE id = :id
 """)
-_REPORT: Final = text(f"""
-    SELECT r.number, r.file, r.line, r.student, r.course, r.student_id, r.course_id, r.asked, r.planned, r.code,
-           r.message, r.command_id, k.outcome, k.errors,
-           CASE WHEN k.enrolled <> '{{}}' THEN 'enrolled' WHEN k.unenrolled <> '{{}}' THEN 'unenrolled'
-                WHEN k.unchanged <> '{{}}' THEN 'unchanged' WHEN k.superseded <> '{{}}' THEN 'superseded' END AS effect,
-           d.code AS dead_code, d.message AS dead_message
-      FROM (SELECT * FROM import_rows WHERE import_id = :id AND number > :after
-               AND (CAST(:planned AS text) IS NULL OR planned = :planned) ORDER BY number LIMIT :limit) AS r
-      LEFT JOIN commands AS k ON k.command_id = r.command_id AND r.planned IN {_SENT}
-      LEFT JOIN LATERAL (SELECT code, message FROM dead_letters
-                          WHERE command_id = r.command_id AND r.planned IN {_SENT} LIMIT 1) AS d
-        ON k.command_id IS NULL
-     ORDER BY r.number
-""")
-_REASONS: Final = text("""
-    SELECT code, count(*), min(line), (array_agg(message ORDER BY number))[1] FROM import_rows
-     WHERE import_id = :id AND planned = 'rejected' GROUP BY code ORDER BY 2 DESC
-""")
-# The larger the part of its students that a course loses, the more surprising; then what was rejected, then the rest.
-_COURSES: Final = text("""
-      WITH told AS (
-           SELECT course, course_id, count(*) FILTER (WHERE planned = 'enroll') AS enroll,
-                  count(*) FILTER (WHERE planned = 'unenroll') AS unenroll,
-                  count(*) FILTER (WHERE planned = 'unchanged') AS unchanged,
-                  count(*) FILTER (WHERE planned IN ('superseded', 'repeated', 'ignored')) AS aside,
-                  count(*) FILTER (WHERE planned = 'withheld') AS withheld,
-                  count(*) FILTER (WHERE planned = 'rejected') AS rejected
-             FROM import_rows WHERE import_id = :id GROUP BY course, course_id),
-           now AS (SELECT course_id, count(*) AS members FROM student_courses
-                    WHERE course_id IN (SELECT course_id FROM told) GROUP BY course_id)
-    SELECT told.course, told.course_id, coalesce(c.code, '') AS code, coalesce(now.members, 0) AS members, enroll,
-           unenroll, unchanged, aside, withheld, rejected
-      FROM told LEFT JOIN now USING (course_id) LEFT JOIN courses AS c ON c.id = told.course_id
-     ORDER BY CAST(unenroll + withheld AS float) / greatest(coalesce(now.members, 0), 1) DESC, rejected DESC,
-              CAST(enroll AS float) / greatest(coalesce(now.members, 0), 1) DESC, told.course
-     LIMIT :limit
-""")
 _FORGET_ENTRIES: Final = text("DELETE FROM import_entries WHERE import_id = :id")
 _FORGET_PLANS: Final = text("""
     DELETE FROM imports WHERE state = 'planned' AND created_at < clock_timestamp() - make_interval(days => :days)
 """)
 _FORGET: Final = text("DELETE FROM imports WHERE id = :id AND state IN ('planned', 'done')")
-_ROWS_OF: Final = text("""
-    SELECT r.command_id, r.import_id, i.files[r.file] AS file, r.line, r.asked, r.planned, r.issued_at, i.source,
-           i.path, i.undo_of, r.message
-      FROM import_rows AS r JOIN imports AS i ON i.id = r.import_id
-     WHERE r.student_id = CAST(:student AS bigint) AND r.course_id = CAST(:course AS bigint) AND i.state <> 'planned'
-     ORDER BY r.issued_at, r.command_id LIMIT 1000
-""")
 _LOCK: Final = text("SELECT pg_try_advisory_lock(481516, CAST(:id AS int))")
 # What this import changed, and whether the pair is still its own.
 _UNDO: Final = text(f"""
@@ -139,7 +95,7 @@ _UNDO: Final = text(f"""
               LEFT JOIN tombstones AS t ON t.student_id = r.student_id AND t.course_id = r.course_id
                                        AND t.command_id = r.command_id
               LEFT JOIN replace_marks AS m ON m.student_id = r.student_id
-             WHERE r.import_id = :of AND r.planned IN {_SENT}
+             WHERE r.import_id = :of AND r.planned IN {SENT}
                AND (k.enrolled <> '{{}}' OR k.unenrolled <> '{{}}')) AS changed
 """)
 
@@ -275,31 +231,6 @@ def outcomes(connection: Connection, import_id: int, after: int, up_to: int) -> 
 def keep_decided(connection: Connection, import_id: int, number: int, outcomes: Mapping[str, int]) -> None:
     """Note that all rows up to this number have an outcome, and which."""
     connection.execute(_DECIDED, {"id": import_id, "number": number, "outcomes": json.dumps(outcomes)})
-
-
-def report(connection: Connection, import_id: int, *, planned: str | None = None) -> Iterator[Any]:
-    """Give each row with its outcome, in order; with `planned`, those of one plan only."""
-    after: int | None = 0
-    while after is not None:
-        values = {"id": import_id, "after": after, "limit": PAGE, "planned": planned}
-        rows = connection.execute(_REPORT, values).all()
-        yield from rows
-        after = rows[-1].number if len(rows) == PAGE else None
-
-
-def reasons(connection: Connection, import_id: int) -> list[tuple[str, int, int | None, str]]:
-    """Return why rows were rejected when they were read: code, how many, the first line, its message."""
-    return [(code, count, line, why) for code, count, line, why in connection.execute(_REASONS, {"id": import_id})]
-
-
-def surprising(connection: Connection, import_id: int, limit: int) -> list[Any]:
-    """Return the courses of a plan with what would happen in each, the most surprising first."""
-    return list(connection.execute(_COURSES, {"id": import_id, "limit": limit}))
-
-
-def rows_of(connection: Connection, student_id: int, course_id: int) -> list[Any]:
-    """Return the rows of imports about a pair, in order of stamp."""
-    return list(connection.execute(_ROWS_OF, {"student": student_id, "course": course_id}))
 
 
 def plan_undo(connection: Connection, import_id: int, *, of: int, issued_at: datetime, namespace: UUID) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from enrollment.errors import EnrollmentError
 from gateway.admin.letters import database
-from models import imports, queries
+from models import import_rows, queries
 from models.imports import ImportRecord
 from tasks.imports import report, run
 from tasks.imports.formats.rows import FileError
@@ -76,7 +76,7 @@ def pieces(settings: Settings, record: ImportRecord, kind: Literal["csv", "json"
     with database(settings) as engine, engine.connect() as connection:
         gathered: list[str] = []
         size = 0
-        for text in report.texts(kind, report.lines(record, imports.report(connection, record.id))):
+        for text in report.texts(kind, report.lines(record, import_rows.report(connection, record.id))):
             gathered.append(text)
             size += len(text)
             if size > _PIECE:
@@ -91,7 +91,7 @@ def why(connection: Connection, student_id: int, course_id: int, entries: list[A
         queries.student(connection, student_id),
         queries.course(connection, course_id),
         entries,
-        imports.rows_of(connection, student_id, course_id),
+        import_rows.rows_of(connection, student_id, course_id),
         is_enrolled=queries.is_enrolled(connection, student_id, course_id),
     )
 

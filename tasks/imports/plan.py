@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid5
 
 from enrollment.commands import format_time
 from enrollment.fold import MAX_AHEAD
-from models import catalog, imports, planning
+from models import catalog, imports, planning, snapshots
 from models.catalog import NewCourse, NewStudent
 from models.imports import ImportRecord
 from tasks.imports.files import Parts
@@ -137,16 +137,16 @@ def _reading(parts: Parts, wish: Wish, today: date) -> Reading:
 
 def _add_absent(connection: Connection, record: ImportRecord, namespace: UUID, limits: Limits) -> str | None:
     """Add the absent to the plan of a full snapshot; return why they stay, if they do."""
-    scope = cast(planning.Scope | None, record.scope)
+    scope = cast(snapshots.Scope | None, record.scope)
     if scope is None:
         return None
-    planning.keep_scope(connection, record.id)
-    asking = planning.asking(connection, record.id)
-    planning.add_absent(connection, record.id, scope, record.issued_at, namespace)
-    drops = planning.drops(connection, record.id, scope)
-    reason = objection(limits, asking, planning.invalid(connection, record.id, scope), drops)
+    snapshots.keep_scope(connection, record.id)
+    asking = snapshots.asking(connection, record.id)
+    snapshots.add_absent(connection, record.id, scope, record.issued_at, namespace)
+    drops = snapshots.drops(connection, record.id, scope)
+    reason = objection(limits, asking, snapshots.invalid(connection, record.id, scope), drops)
     if reason is not None:
-        planning.withhold(connection, record.id, reason)
+        snapshots.withhold(connection, record.id, reason)
     return reason
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import typer
 from sqlalchemy import Engine
 
-from models import imports, queries
+from models import import_rows, imports, queries
 from models.catalog import CatalogError
 from models.engine import make_engine
 from models.imports import ImportRecord
@@ -151,7 +151,7 @@ def why(student: str, course: str) -> str:
             person,
             place,
             queries.history(connection, person.id, place.id),
-            imports.rows_of(connection, person.id, place.id),
+            import_rows.rows_of(connection, person.id, place.id),
             is_enrolled=queries.is_enrolled(connection, person.id, place.id),
         )
 
@@ -211,14 +211,14 @@ def _carry_out(engine: Engine, import_id: int, how: How, *, check: bool, shown: 
 def _report(engine: Engine, record: ImportRecord, paths: tuple[Path, ...]) -> None:
     for path in paths:
         with engine.connect() as connection, path.open("w", encoding="utf-8", newline="") as stream:
-            lines = report.lines(record, imports.report(connection, record.id))
+            lines = report.lines(record, import_rows.report(connection, record.id))
             report.write(stream, "json" if path.suffix == ".json" else "csv", lines)
 
 
 def _show_plan(engine: Engine, import_id: int, how: How) -> Exit:
     with engine.connect() as connection:
         record = imports.get(connection, import_id)
-        courses = imports.surprising(connection, import_id, _SURPRISES)
+        courses = import_rows.surprising(connection, import_id, _SURPRISES)
     _report(engine, record, how.reports)
     _show(engine, record, how, courses)
     if not how.json:
@@ -228,7 +228,7 @@ def _show_plan(engine: Engine, import_id: int, how: How) -> Exit:
 
 def _show(engine: Engine, record: ImportRecord, how: How, courses: list[Any] | None = None) -> None:
     with engine.connect() as connection:
-        reasons = imports.reasons(connection, record.id)
+        reasons = import_rows.reasons(connection, record.id)
     if how.json:
         told = [dict(zip(("code", "rows", "line", "message"), reason, strict=True)) for reason in reasons]
         shown = [dict(course._mapping) for course in courses or ()]  # noqa: SLF001 - SQLAlchemy's public name

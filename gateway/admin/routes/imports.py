@@ -15,7 +15,7 @@ from gateway.admin.pages import is_htmx, page_router, render, see
 from gateway.admin.session import Posted, text_of, uploaded
 from gateway.admin.trouble import nothing_here
 from gateway.dependencies import Held
-from models import imports
+from models import import_rows, imports
 from models.imports import ImportRecord, UnknownImport
 
 router = page_router()
@@ -120,8 +120,8 @@ async def _one(request: Request, gateway: Held, import_id: int, *, wrong: str = 
     }
     if is_htmx(request):
         return render(request, "_import.html", **values)
-    courses = await gateway.read(imports.surprising, import_id, _COURSES) if record.state == "planned" else []
-    reasons = await gateway.read(imports.reasons, import_id)
+    courses = await gateway.read(import_rows.surprising, import_id, _COURSES) if record.state == "planned" else []
+    reasons = await gateway.read(import_rows.reasons, import_id)
     status = 422 if wrong else 200
     return render(request, "import.html", status=status, courses=courses, reasons=reasons, **values)
 

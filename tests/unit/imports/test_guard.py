@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from models.planning import Drops
+from models.snapshots import Drops
 from tasks.imports.guard import Limits, objection
 
 
