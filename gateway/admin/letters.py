@@ -17,7 +17,7 @@ from worker.client import Client
 from worker.replaying import send_all
 from worker.settings import Settings
 
-__all__ = ["AT_ONCE", "CannotReplay", "Decided", "discard", "replay_many", "replay_oldest", "replay_one"]
+__all__ = ["AT_ONCE", "CannotReplay", "Decided", "database", "discard", "replay_many", "replay_oldest", "replay_one"]
 
 AT_ONCE: Final = 500  # replayed by one request; each is a transaction of its own
 
@@ -53,13 +53,13 @@ async def discard(settings: Settings, letter_ids: Iterable[int]) -> Decided:
 
 
 def _replay_one(settings: Settings, letter_id: int, payload: str | None) -> None:
-    with _database(settings) as engine, Client(settings.require_broker_url(), patience=PATIENCE) as client:
+    with database(settings) as engine, Client(settings.require_broker_url(), patience=PATIENCE) as client:
         replay(engine, partial(send_all, client), letter_id, payload)
 
 
 def _replay_many(settings: Settings, letter_ids: Sequence[int]) -> Decided:
     decided = Decided(nothing=not letter_ids)
-    with _database(settings) as engine, Client(settings.require_broker_url(), patience=PATIENCE) as client:
+    with database(settings) as engine, Client(settings.require_broker_url(), patience=PATIENCE) as client:
         for letter_id in letter_ids:
             try:
                 replay(engine, partial(send_all, client), letter_id)
@@ -70,18 +70,18 @@ def _replay_many(settings: Settings, letter_ids: Sequence[int]) -> Decided:
 
 
 def _replay_oldest(settings: Settings, code: str) -> Decided:
-    with _database(settings) as engine, engine.connect() as connection:
+    with database(settings) as engine, engine.connect() as connection:
         ids = dead_letters.open_ids(connection, code=code)
     return _replay_many(settings, ids[:AT_ONCE])
 
 
 def _discard(settings: Settings, letter_ids: Sequence[int]) -> Decided:
-    with _database(settings) as engine, engine.begin() as connection:
+    with database(settings) as engine, engine.begin() as connection:
         return Decided(discarded=dead_letters.discard(connection, letter_ids), nothing=not letter_ids)
 
 
 @contextmanager
-def _database(settings: Settings) -> Iterator[Engine]:
+def database(settings: Settings) -> Iterator[Engine]:
     """Give an engine with transactions; the gateway's reader has none."""
     engine = make_engine(settings.require_database_url(), application_name="enrollment admin")
     try:

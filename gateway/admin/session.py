@@ -2,7 +2,7 @@
 
 import secrets
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from math import ceil
 from time import monotonic, time
@@ -137,9 +137,21 @@ async def posted(request: Request, session: Annotated[Session, Depends(session_o
     """Return a form that came from one of our pages. Raises Trouble for any other."""
     require_same_site(request)
     form = await request.form(max_files=0, max_fields=MAX_FIELDS)
+    _require_own(form, session)
+    return form
+
+
+async def uploaded(request: Request, session: Annotated[Session, Depends(session_of)]) -> AsyncIterator[FormData]:
+    """Give a form with a file, which is on disk where it is large; it came from one of our pages. Raises Trouble."""
+    require_same_site(request)
+    async with request.form(max_files=1, max_fields=20) as form:
+        _require_own(form, session)
+        yield form
+
+
+def _require_own(form: FormData, session: Session) -> None:
     if not session.has_csrf(text_of(form, "csrf")):
         raise Trouble(403, "This form is too old", "Nothing was changed. Open the page again and repeat what you did.")
-    return form
 
 
 def require_same_site(request: Request) -> None:

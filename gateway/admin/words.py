@@ -15,6 +15,7 @@ _SIGNS: Final[Mapping[str, str]] = {
     "unenrolled": "\N{MINUS SIGN}",
     "unchanged": "=",
     "superseded": "↷",
+    "done": "✓",
 }
 _MEANINGS: Final[Mapping[str, str]] = {
     DeadLetterCode.INVALID_COMMAND: "A field is missing, mistyped, out of range or unknown. Correct it, then replay.",

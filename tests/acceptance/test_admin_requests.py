@@ -28,6 +28,7 @@ PAGES = (
     "/admin/courses/101",
     "/admin/commands/00000000-0000-7000-8000-000000000000",
     "/admin/events",
+    "/admin/imports",
     "/admin/dead-letters",
     "/admin/dead-letters/of/expired",
 )
@@ -41,6 +42,9 @@ NOWHERE = (
     "/admin/courses/999",
     "/admin/commands/x",
     "/admin/dead-letters/4711",
+    "/admin/imports/4711",
+    "/admin/imports/99999999999999999999",
+    "/admin/imports/4711/report.csv",
     "/admin/dead-letters/of/anything",
     "/admin/dead-letters/of/%00",
     "/admin/dead-letters/of/expired%00",

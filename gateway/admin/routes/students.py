@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from enrollment.errors import ErrorCode
 from enrollment.fold import Record
-from gateway.admin import showing
+from gateway.admin import importing, showing
 from gateway.admin.pages import PAGE, After, Said, is_htmx, links, page_router, render, see
 from gateway.admin.saving import NoIds, Ticked, numbers
 from gateway.admin.session import Posted, Who, text_of
@@ -114,9 +114,9 @@ async def outcome(
 @router.get("/students/{student_id}/courses/{course_id}")
 async def history(request: Request, gateway: Held, student_id: int, course_id: int) -> Response:
     """Show why a student is, or is not, enrolled in a course."""
-    if is_htmx(request):
-        return render(request, "_history.html", entries=await gateway.read(queries.history, student_id, course_id))
-    return render(request, "history.html", **await gateway.read(showing.history_page, student_id, course_id))
+    page = await gateway.read(showing.history_page, student_id, course_id)
+    told = await gateway.read(importing.why, page)
+    return render(request, "_history.html" if is_htmx(request) else "history.html", told=told, **page)
 
 
 @router.get("/students/{student_id}/commands")
