@@ -63,6 +63,7 @@ broker_transport_options = {
     "socket_keepalive": True,
     "health_check_interval": 10,
     "retry_on_timeout": False,
+    **_settings.transport_options(),
 }
 
 # Monitoring, with or without -E. What becomes of each command is told; that it was sent is left to whoever wants it: it

@@ -43,7 +43,7 @@ class Gateway:
         """Return a gateway for these settings. Nothing is connected yet. Raises SettingsError."""
         redis = connect(settings.require_events_url())
         read, probe = (Reader.connect(settings.require_database_url(), connections=n) for n in (CONNECTIONS, 1))
-        outbound = Outbound(settings.require_broker_url())
+        outbound = Outbound(settings.require_broker_url(), settings.transport_options())
         listener = Listener(Stream(redis, settings.events_stream))
         memory, metrics = Memory(redis, settings.events_stream), Metrics(listener)
         secret = settings.gateway_secret

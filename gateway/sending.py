@@ -1,8 +1,8 @@
 """The producer: the one of `worker.client`, off the event loop, over a few connections to the broker."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from queue import LifoQueue
-from typing import Final
+from typing import Any, Final
 
 from anyio import CapacityLimiter, to_thread
 from kombu import Connection
@@ -18,10 +18,10 @@ PATIENCE: Final = 2.0  # seconds for a broker that is away; the client is told t
 class Outbound:
     """Puts commands on the queue. Raises BrokerAway, and nothing is swallowed."""
 
-    def __init__(self, broker_url: str) -> None:
+    def __init__(self, broker_url: str, transport_options: Mapping[str, Any] | None = None) -> None:
         self._clients: LifoQueue[Client] = LifoQueue()
         for _ in range(CONNECTIONS):
-            self._clients.put(Client(broker_url, patience=PATIENCE))
+            self._clients.put(Client(broker_url, patience=PATIENCE, transport_options=transport_options))
         self._limiter = CapacityLimiter(CONNECTIONS)
         self._checks = CapacityLimiter(1)  # of its own: nobody who asks for a sign of life holds up a write
         self._broker_url = broker_url

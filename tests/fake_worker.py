@@ -1,8 +1,9 @@
 """A Celery app with the real transport, consumer and strategy, and a service that writes down what it is asked to do.
 
-`celery -A tests.fake_worker -b redis://… worker`. What it does is told by the `source` of a command, and by keys:
-`fake:away` (while it exists, the database is away), `fake:busy` (while it exists, a batch is not done), `fake:slow`
-(seconds that each batch takes), `fake:immortal` (while it exists, nothing kills the worker).
+`celery -A tests.fake_worker -b redis://… worker`. What it does is told by the `source` of a command (`die`,
+`die-in-reading`, …), and by keys: `fake:away` (while it exists, the database is away), `fake:busy` (while it exists, a
+batch is not done), `fake:slow` (seconds that each batch takes), `fake:immortal` (while it exists, nothing kills the
+worker).
 """
 
 import json
@@ -19,11 +20,28 @@ from redis import Redis
 
 from models.dead_letters import NewDeadLetter
 from tasks.messages import Message
-from worker.transport import register
+from worker import batching
+from worker.transport import channel, register
 
 VISIBILITY_TIMEOUT = 3.0  # seconds
 
 register()
+
+
+def _deadly(step: Callable[..., Any], word: bytes) -> Callable[..., Any]:
+    """Let a step kill its process when the message says so."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        texts = [getattr(value, "body", value) for value in args]  # an entry, or a delivery
+        if any(isinstance(text, bytes) and word in text for text in texts):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(*args, **kwargs)
+
+    return run
+
+
+channel.parse = _deadly(channel.parse, b"die-in-parsing")  # type: ignore[attr-defined]  # imported there
+batching.read = _deadly(batching.read, b"die-in-reading")  # type: ignore[attr-defined]
 
 
 class FakeService:
@@ -95,5 +113,6 @@ app.conf.update(
         "socket_connect_timeout": 2,
         "socket_keepalive": True,
         "health_check_interval": 5,
+        **json.loads(os.environ.get("FAKE_OPTIONS", "{}")),
     },
 )

@@ -13,6 +13,7 @@ from enrollment.errors import DeadLetterCode
 from tasks.messages import Message
 from worker.reading import Refused, expired, read
 from worker.transport import Channel
+from worker.transport.limits import MOST_INFLATED
 
 if TYPE_CHECKING:
     from worker.consumer import Consumer
@@ -59,10 +60,15 @@ class Batch:
     def __init__(self, consumer: "Consumer") -> None:
         self._consumer = consumer
         self._entries: list[_Entry] = []
+        self._bytes = 0
 
     def add(self, task: str, delivery: Any) -> None:
         """Add a message; the batch is applied as soon as all of its claim are here. Raises Refused."""
-        self._entries.append(_Entry(delivery, read(task, delivery)))
+        message, size = read(task, delivery)
+        if self._entries and self._bytes + size > MOST_INFLATED:  # what comes compressed is small in the claim only
+            self.flush()
+        self._bytes += size
+        self._entries.append(_Entry(delivery, message))
         if len(self._entries) > 1:
             return
         if self._consumer.hub:
@@ -73,7 +79,7 @@ class Batch:
 
     def flush(self) -> None:
         """Apply what is here. Messages of a connection that is gone come again; at shutdown they stay in the queue."""
-        entries, self._entries = self._entries, []
+        entries, self._entries, self._bytes = self._entries, [], 0
         if self._consumer.batch is self and not _stopping():
             due = [entry for entry in entries if not self._withdrawn(entry)]
             if due:

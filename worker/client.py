@@ -107,13 +107,20 @@ class Client(Sender):
     """Sends each command in a message of its own. Connects at the first one; for one thread at a time."""
 
     def __init__(
-        self, broker_url: str, *, patience: float = PATIENCE, events_url: str | None = None, stream: str = STREAM
+        self,
+        broker_url: str,
+        *,
+        patience: float = PATIENCE,
+        events_url: str | None = None,
+        stream: str = STREAM,
+        transport_options: Mapping[str, Any] | None = None,
     ) -> None:
         """Send to the broker at `broker_url`; give up on a message after about `patience` seconds.
 
+        `transport_options` are kombu's, where the workers have others than the defaults (ENROLLMENT_BROKER_OPTIONS).
         `events_url` is the Redis of the event stream, where that is not the broker; only `wait_for` needs it.
         """
-        self._outlet = Outlet(broker_url, patience)
+        self._outlet = Outlet(broker_url, patience, transport_options)
         self._events_url = events_url or broker_url
         self._stream = stream
         self._outcomes: Outcomes | None = None

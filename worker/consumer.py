@@ -8,18 +8,24 @@ from typing import Any, Final
 import structlog
 from celery.worker import consumer as stock
 from celery.worker import state
+from redis import Redis, RedisError
 from vine import promise
 
 from enrollment.errors import DeadLetterCode
 from tasks.service import Service, service_of
 from worker.batching import Batch
+from worker.inflating import inflate
 from worker.letters import letter_of_entry, letter_of_message
+from worker.lookout import Lookout, Search
 from worker.monitoring import Monitor
 from worker.reading import Refused, key_of
 from worker.transport import Channel
 from worker.transport.entries import fault_in_headers
+from worker.transport.limits import MOST_ID
 
 RELAY_EVERY: Final = 2.0  # seconds
+LOOK_EVERY: Final = 1.0  # seconds between steps of the search for lists that nobody reads
+SIGN: Final = 1.0  # seconds between signs of life while the messages of a claim are looked at one by one
 BUILT_IN: Final = "celery."  # tasks that every app has (map, chord, …); no producer of ours has a use for them
 
 log = structlog.get_logger(__name__)
@@ -30,6 +36,7 @@ class Consumer(stock.Consumer):
 
     batch: Batch
     monitor: Monitor
+    lookout: Lookout
     hub: Any
     heart: Any
     timer: Any
@@ -48,7 +55,9 @@ class Consumer(stock.Consumer):
         """Start afresh after each connect: what was gathered before comes again, and its timers are gone."""
         self.batch = Batch(self)
         self.monitor = Monitor(self.event_dispatcher)
+        self.lookout = Lookout(self._search)
         self.timer.call_repeatedly(RELAY_EVERY, self.relay)
+        self.timer.call_repeatedly(LOOK_EVERY, self.look_out)
         super().update_strategies()
 
     def create_task_handler(self, promise: type[promise] = promise) -> Callable[[Any], None]:  # noqa: ARG002 (Celery's)
@@ -62,6 +71,7 @@ class Consumer(stock.Consumer):
         )
 
         def on_message(delivery: Any) -> None:
+            self.keep_alive_if_due(delivery.delivery_tag)
             try:
                 self.strategies[self._task_of(delivery)](delivery)
             except Refused as refused:
@@ -69,7 +79,7 @@ class Consumer(stock.Consumer):
             except lost:
                 raise
             except Exception as error:
-                log.exception("message_failed", task_id=delivery.headers.get("id"))
+                log.exception("message_failed", task_id=str(delivery.headers.get("id"))[:MOST_ID])
                 reason = f"It could not be processed: {type(error).__name__}: {str(error)[:200]}"
                 self.bury(delivery, DeadLetterCode.PROCESSING_FAILED, reason)
 
@@ -105,9 +115,11 @@ class Consumer(stock.Consumer):
         if code not in (DeadLetterCode.REVOKED, DeadLetterCode.EXPIRED):
             self.monitor.refused(str(letter.headers.get("id", key)), f"{code}: {reason}")
 
-    def _bury_entry(self, raw: bytes, code: DeadLetterCode, message: str, tag: str) -> None:
+    def _bury_entry(self, raw: bytes, code: DeadLetterCode, message: str, tag: str, *, readable: bool = True) -> None:
         """Keep what is no delivery (worker.transport.OnGarbage)."""
-        self.service.bury([letter_of_entry(raw, key=tag, code=code, reason=message)], self.keep_alive)
+        self.keep_alive_if_due(tag)
+        letter = letter_of_entry(raw, key=tag, code=code, reason=message, readable=readable)
+        self.service.bury([letter], self.keep_alive)
         log.warning("dead_letter", key=tag, code=code, reason=message)
         self.claim_soon()
 
@@ -120,6 +132,16 @@ class Consumer(stock.Consumer):
     def relay(self) -> None:
         """Publish what was left behind. Not only on a message from beat: that may have to wait behind others."""
         self.service.relay()
+
+    def look_out(self) -> None:
+        """Warn, from time to time, of lists that producers with other transport options fill and nobody reads."""
+        if isinstance(self.task_consumer.channel, Channel):
+            with suppress(*self.connection_errors, RedisError):  # one that may not SCAN does without
+                self.lookout.step()
+
+    def _search(self) -> Search:
+        channel = self.task_consumer.channel
+        return Search(Redis(connection_pool=channel.pool), separator=channel.sep, prefix=channel.global_keyprefix)
 
     def keep_alive(self) -> None:
         """Keep the claims, show signs of life, and honour a shutdown: every second while a batch has to wait.
@@ -137,10 +159,24 @@ class Consumer(stock.Consumer):
                 self.heart._send("worker-heartbeat", retry=False)  # noqa: SLF001 (there is no public way)
             self.monitor.flush()
 
+    def keep_alive_if_due(self, tag: str) -> None:
+        """Keep alive where a message of a claim has waited for the others for a second. Raises as `keep_alive`."""
+        channel = self.task_consumer.channel
+        if isinstance(channel, Channel) and channel.held_for(tag) >= SIGN:
+            self.keep_alive()
+
     # --- what Celery would log and drop
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        self.bury(message, DeadLetterCode.UNDECODABLE_BODY, f"The body cannot be decoded: {_shown(exc)}.")
+        reason = _shown(exc)
+        if isinstance(message.channel, Channel) and not message.channel.holds(message.delivery_tag):
+            log.warning("broadcast_dropped", error=reason)  # remote control, which is no message of a queue
+            return
+        try:
+            inflate(message.body, message.headers)
+        except ValueError as error:  # kombu only says that it does not know the method
+            reason = str(error)
+        self.bury(message, DeadLetterCode.UNDECODABLE_BODY, f"The body cannot be decoded: {reason}.")
 
 
 def _shown(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from enrollment.names import APPLY
 from enrollment.parsing import Unidentified, content_hash
 from models.dead_letters import NewDeadLetter
 from tasks.messages import KINDS, Message, units_of
+from worker.inflating import inflate
 from worker.transport.entries import Garbage, parse
 
 
@@ -18,6 +20,9 @@ def letter_of_message(headers: object, body: object, *, key: str, code: DeadLett
     """Return the dead letter of a message whose envelope could be read."""
     named: Mapping[str, Any] = headers if isinstance(headers, Mapping) else {}
     task = named.get("task")
+    if code is not DeadLetterCode.UNDECODABLE_BODY:  # else it was tried before
+        with suppress(ValueError):
+            body = inflate(body, named)
     return NewDeadLetter(
         key=f"delivery {key}",
         code=code,
@@ -30,8 +35,10 @@ def letter_of_message(headers: object, body: object, *, key: str, code: DeadLett
     )
 
 
-def letter_of_entry(raw: bytes, *, key: str, code: DeadLetterCode, reason: str) -> NewDeadLetter:
-    """Return the dead letter of an entry of a queue, which may be a message after all."""
+def letter_of_entry(raw: bytes, *, key: str, code: DeadLetterCode, reason: str, readable: bool = True) -> NewDeadLetter:
+    """Return the dead letter of an entry of a queue, which may be a message after all if it is safe to look."""
+    if not readable:
+        return letter_of_message(None, raw, key=key, code=code, reason=reason)
     try:
         payload = parse(raw, queue="", tag=key)
     except Garbage:

@@ -4,7 +4,7 @@ import os
 import random
 import socket
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from json import JSONEncoder
 from time import monotonic, sleep
@@ -62,9 +62,10 @@ class BrokerAway(EnrollmentError):
 class Outlet:
     """One connection to the broker: opened for the first message, anew after an error and in a forked process."""
 
-    def __init__(self, url: str, patience: float) -> None:
-        """Raises AddressError."""
+    def __init__(self, url: str, patience: float, options: Mapping[str, Any] | None = None) -> None:
+        """Send to the broker at `url`; `options` are kombu's for its transport. Raises AddressError."""
         self._url = broker_url(url)
+        self._options = dict(options or {})
         self._patience = patience
         self._connection: Connection | None = None
         self._errors: tuple[type[BaseException], ...] = ()
@@ -103,9 +104,10 @@ class Outlet:
             from kombu import Connection  # noqa: PLC0415 - a process that only may send does not pay for it
 
             self.close()
-            options = _AMQP if urlsplit(self._url).scheme.startswith("amqp") else _REDIS
+            patience = _AMQP if urlsplit(self._url).scheme.startswith("amqp") else _REDIS
+            options = {**patience, **self._options}
             self._pid = os.getpid()
-            self._connection = Connection(self._url, connect_timeout=_ANSWER, transport_options=dict(options))
+            self._connection = Connection(self._url, connect_timeout=_ANSWER, transport_options=options)
             self._errors = (OSError, *self._connection.connection_errors, *self._connection.channel_errors)
         return self._connection
 
@@ -116,7 +118,8 @@ def _open(connection: "Connection") -> Send:
 
     channel: Any = connection.channel()
     if connection.transport_cls in ("redis", "rediss"):
-        return partial(_push, channel.pool.get_connection(), _envelope())  # with all that kombu read from the address
+        line = channel.pool.get_connection()  # with all that kombu read from the address
+        return partial(_push, line, _envelope(), channel.global_keyprefix)
     for name in (QUEUE, BULK_QUEUE):  # AMQP drops, without a word, what is sent to a queue that is not there
         try:
             channel.queue_declare(name, passive=True)  # one that is there stays as it is, a quorum queue as well
@@ -126,13 +129,13 @@ def _open(connection: "Connection") -> Send:
     return partial(_produce, Producer(channel))
 
 
-def _push(connection: Any, envelope: str, message: Message) -> None:
+def _push(connection: Any, envelope: str, prefix: str, message: Message) -> None:
     """Put a message on a list of Redis: what kombu would put there, at a fraction of its cost.
 
     `connection` is redis-py's; an error of its own means that the message may not be there.
     """
     gaps = {**message._asdict(), "body": b64encode(message.body.encode()).decode(), "delivery_tag": uuid4()}
-    connection.send_command("LPUSH", message.queue, envelope % gaps)
+    connection.send_command("LPUSH", f"{prefix}{message.queue}", envelope % gaps)
     connection.read_response()
 
 

@@ -10,7 +10,9 @@ from pydantic_core import from_json
 
 from enrollment.errors import DeadLetterCode
 from tasks.messages import Message
+from worker.inflating import inflate
 from worker.transport import Channel
+from worker.transport.limits import TOO_MANY_VALUES, many_values
 
 CONTENT_TYPE: Final = "application/json"
 _ENCODINGS: Final = ("utf-8", "utf8", "us-ascii", "ascii", "binary", "")
@@ -25,8 +27,8 @@ class Refused(Exception):
         self.reason = reason
 
 
-def read(task: str, delivery: Any) -> Message:
-    """Return the message in a delivery whose headers are known to be sound. Raises Refused.
+def read(task: str, delivery: Any) -> tuple[Message, int]:
+    """Return the message in a delivery whose headers are known to be sound, and the bytes of its body. Raises Refused.
 
     Callbacks, errbacks, chains and chords in the third part of the body are not run, and no time limit or `eta` of the
     sender's is heeded: a producer can send commands and nothing else.
@@ -36,12 +38,13 @@ def read(task: str, delivery: Any) -> Message:
     if str(delivery.content_encoding or "").lower() not in _ENCODINGS:
         raise _undecodable(f"its content encoding is {_shown(delivery.content_encoding)}, not utf-8")
     try:
-        body = _decode(delivery.body)
+        text = _bytes(inflate(delivery.body, delivery.headers))
+        body = _decode(text)
     except (ValueError, RecursionError, TypeError) as error:
-        raise _undecodable(f"{type(error).__name__}: {str(error)[:200]}") from error
+        raise _undecodable(str(error)[:200] or type(error).__name__) from error
     match body:
         case [list() | None as args, dict() | None as kwargs, *_]:
-            return Message(
+            message = Message(
                 task=task,
                 task_id=delivery.headers["id"],
                 key=key_of(delivery),
@@ -49,6 +52,7 @@ def read(task: str, delivery: Any) -> Message:
                 kwargs=kwargs or {},
                 headers=delivery.headers,
             )
+            return message, len(text)
     raise _undecodable("it is not [args, kwargs, embed]")
 
 
@@ -76,8 +80,18 @@ def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _decode(body: str | bytes) -> Any:
+def _bytes(body: object) -> bytes:
+    if isinstance(body, str):
+        return body.encode("utf-8", "surrogatepass")
+    if not isinstance(body, bytes):
+        raise TypeError("it is neither text nor bytes")
+    return body
+
+
+def _decode(body: bytes) -> Any:
     """Decode a body. What the fast decoder refuses, such as a lone surrogate, is for Python's own to judge."""
+    if many_values(body):
+        raise ValueError(TOO_MANY_VALUES)
     try:
         return from_json(body, allow_inf_nan=False)
     except ValueError:

@@ -20,7 +20,7 @@ def replayer() -> Iterator[Callable[[int, str | None], Replayed]]:
     settings = Settings.load()
     engine = make_engine(settings.require_database_url(), application_name="enrollment replay")
     try:
-        with Client(settings.require_broker_url()) as client:
+        with Client(settings.require_broker_url(), transport_options=settings.transport_options()) as client:
             yield partial(replay, engine, partial(send_all, client))
     finally:
         engine.dispose()

@@ -102,7 +102,8 @@ def _plan_upload(settings: Settings, name: str, file: BinaryIO, wish: Wish, form
 
 def _apply(settings: Settings, import_id: int, *, check: bool) -> None:
     with database(settings) as engine:
-        with Client(settings.require_broker_url(), patience=_PATIENCE) as client:
+        options = settings.transport_options()
+        with Client(settings.require_broker_url(), patience=_PATIENCE, transport_options=options) as client:
             run.apply(engine, import_id, client.bulk(), check=check)
         run.settle(engine, import_id, patience=_SETTLE)
 

@@ -52,14 +52,19 @@ async def discard(settings: Settings, letter_ids: Iterable[int]) -> Decided:
     return await to_thread.run_sync(_discard, settings, list(letter_ids))
 
 
+def _client(settings: Settings) -> Client:
+    options = settings.transport_options()
+    return Client(settings.require_broker_url(), patience=PATIENCE, transport_options=options)
+
+
 def _replay_one(settings: Settings, letter_id: int, payload: str | None) -> None:
-    with database(settings) as engine, Client(settings.require_broker_url(), patience=PATIENCE) as client:
+    with database(settings) as engine, _client(settings) as client:
         replay(engine, partial(send_all, client), letter_id, payload)
 
 
 def _replay_many(settings: Settings, letter_ids: Sequence[int]) -> Decided:
     decided = Decided(nothing=not letter_ids)
-    with database(settings) as engine, Client(settings.require_broker_url(), patience=PATIENCE) as client:
+    with database(settings) as engine, _client(settings) as client:
         for letter_id in letter_ids:
             try:
                 replay(engine, partial(send_all, client), letter_id)

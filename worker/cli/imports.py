@@ -196,9 +196,11 @@ def _finish(engine: Engine, import_id: int, how: How, *, check: bool) -> Exit:
 
 
 def _carry_out(engine: Engine, import_id: int, how: How, *, check: bool, shown: bool) -> ImportRecord:
+    settings = Settings.load()
+    url, options = settings.require_broker_url(), settings.transport_options()
     with (
         _progress("sending", shown=shown) as tell,
-        Client(Settings.load().require_broker_url(), patience=_PATIENCE) as client,
+        Client(url, patience=_PATIENCE, transport_options=options) as client,
     ):
         running.apply(engine, import_id, client.bulk(), check=check, tell=tell)
     if how.wait:

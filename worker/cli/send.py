@@ -162,7 +162,9 @@ def _send(command: "Command", wait: bool, timeout: float, as_json: bool) -> None
     from worker.client import Client
     from worker.settings import Settings
 
-    with Client(Settings.load().require_broker_url(), patience=_PATIENCE) as client:
+    settings = Settings.load()
+    options = settings.transport_options()
+    with Client(settings.require_broker_url(), patience=_PATIENCE, transport_options=options) as client:
         client.send(command)
     if wait:
         show_outcome(command, timeout, as_json)

@@ -6,6 +6,8 @@ producers and stock workers may use the same queues at the same time. See docs/a
 
 from typing import Any, Final
 
+from kombu import compression
+
 from worker.transport import stock
 from worker.transport.channel import Channel, OnGarbage
 from worker.transport.waiting import Poller
@@ -32,6 +34,15 @@ def register() -> None:
     for scheme in SCHEMES:
         stock.aliases[scheme] = f"{__name__}:{Transport.__qualname__}"
         stock.cached_transports.pop(scheme, None)
+    _leave_compressed()
+
+
+def _leave_compressed() -> None:
+    """Keep kombu from inflating anything, on any transport: it does so before anyone can look, and without a limit."""
+    known: Any = compression
+    for name in known.encoders():
+        encode, method = known.get_encoder(name)
+        known.register(encode, lambda body: body, method)
 
 
 __all__ = ["Channel", "OnGarbage", "Transport", "register"]

@@ -8,6 +8,7 @@ from typing import Any, Final
 from pydantic_core import from_json
 
 from enrollment.errors import DeadLetterCode
+from worker.transport.limits import MOST_ID, TOO_MANY_VALUES, many_values
 
 _PLAIN: Final = (None, "", "utf-8", "UTF-8")
 
@@ -26,6 +27,8 @@ def parse(raw: bytes, *, queue: str, tag: str) -> dict[str, Any]:
 
     The body is decoded to bytes and the delivery tag is ours. Raises Garbage.
     """
+    if many_values(raw):
+        raise _not_a_message(TOO_MANY_VALUES)
     try:
         payload = _json(raw)
     except (ValueError, RecursionError) as error:
@@ -68,6 +71,8 @@ def fault_in_headers(headers: object) -> str | None:
     for name in ("id", "task"):
         if not isinstance(headers.get(name), str) or not headers[name]:
             return f"its header `{name}` is missing or not text"
+        if len(headers[name]) > MOST_ID:
+            return f"its header `{name}` has more than {MOST_ID} characters"
     return None
 
 

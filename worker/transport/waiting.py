@@ -4,7 +4,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from redis import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ResponseError
 
 from worker.transport import stock
 from worker.transport.claims import BrokerRefused
@@ -13,6 +12,9 @@ if TYPE_CHECKING:
     from worker.transport.channel import Channel
 
 WAIT: Final = 2  # seconds after which the server answers that there is nothing; the rate of that chatter while idle
+SKIPPED: Final = 1024 * 1024  # bytes that are read to be thrown away; with a larger message, hanging up is cheaper
+CHUNK: Final = 64 * 1024
+NOTHING: Final = (b"$-1", b"*-1", b"_")  # RESP 2 and 3
 SILENCE: Final = WAIT + 5  # seconds without that answer after which the network is taken to be gone
 
 
@@ -37,15 +39,21 @@ class Peek:
         self.refused = False
         connection = self.client.connection
         try:
-            return connection.read_response() is not None
-        except OutOfMemoryError:
-            self.refused = True
-            return True  # BLMOVE counts as a write; claiming is possible all the same, and makes room
-        except ResponseError as error:
-            raise BrokerRefused(str(error)) from error
+            line, left = _first_line(connection._sock)  # noqa: SLF001 - redis-py reads a message whole, of any size
+            if left > SKIPPED or line[:1] not in (b"$", b"*", b"_"):
+                connection.disconnect()  # the rest is not waited for
+            else:
+                while left > 0:
+                    left -= len(_receive(connection._sock, min(left, CHUNK)))  # noqa: SLF001
         except Exception:
             connection.disconnect()
             raise
+        if line.startswith(b"-OOM"):
+            self.refused = True
+            return True  # BLMOVE counts as a write; claiming is possible all the same, and makes room
+        if line.startswith(b"-"):
+            raise BrokerRefused(line[1:].decode(errors="replace"))
+        return line not in NOTHING
 
     def check(self) -> None:
         """Raise redis.ConnectionError, which makes Celery reconnect, when there has been no answer for too long."""
@@ -64,6 +72,26 @@ class Peek:
             connection.disconnect()  # the poller lets go of it by way of the client, so this comes first
             self.client.connection = None
             self.client.connection_pool.release(connection)
+
+
+def _first_line(sock: Any) -> tuple[bytes, int]:
+    """Return the first line of an answer, and how many bytes of it are still to come."""
+    data = b""
+    while b"\r\n" not in data:
+        data += _receive(sock, CHUNK)
+    line, _, rest = data.partition(b"\r\n")
+    size = int(line[1:]) if line.startswith(b"$") else -1
+    return line, size + 2 - len(rest) if size >= 0 else 0
+
+
+def _receive(sock: Any, size: int) -> bytes:
+    try:
+        data: bytes = sock.recv(size) if sock else b""
+    except OSError as error:
+        raise RedisConnectionError(f"The connection to Redis is gone: {error}") from error
+    if not data:
+        raise RedisConnectionError("Redis has hung up.")
+    return data
 
 
 class Poller(stock.Poller):

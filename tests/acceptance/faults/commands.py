@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+KILLS = "kills-whoever-reads-it"  # in a message: what a deadly worker dies of
 STUDENTS: Final = range(1, 9)
 COURSES: Final = range(1, 13)
 NOBODY: Final = 999_001  # ids that the catalog does not have

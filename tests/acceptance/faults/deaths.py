@@ -1,15 +1,18 @@
 """Workers that are killed, asked to stop, or frozen."""
 
+import json
 import os
 import signal
 import time
 from collections.abc import Callable, Sequence
 
 from tests.acceptance.faults.arena import VISIBILITY_TIMEOUT, kill_group, until
+from tests.acceptance.faults.commands import KILLS, Message
 from tests.acceptance.faults.row import PATIENCE, Row, Run
 from worker.local.process import Child
 from worker.local.process import run as run_command
 
+LIVES = 180  # seconds in which a message must have taken all the lives that it gets
 STEP = 0.3  # seconds between the two signals
 BOTH = 0.1  # of the kills hit all workers
 FIRST = 0.2  # of the kills hit the process that started the others
@@ -115,6 +118,34 @@ def _processes_of(worker: Child) -> list[int]:
     return found
 
 
+def _unread(run: Run) -> None:
+    """Send messages that kill whoever looks into them; let the worker live again and again."""
+    run.arena.rest()
+    deadly = run.arena.new_worker("deadly", app="tests.acceptance.faults.deadly_worker")
+    try:
+        with run.arena.client() as client:
+            for _ in range(run.count):
+                message = Message("", "", {}, (), (f"{KILLS}-{run.rng.getrandbits(64)}",))
+                run.book.sending(message)
+                client.lpush("enrollment", json.dumps({"headers": {"id": message.markers[0], "task": "x"}}))
+                run.book.sent(message)
+                run.injected += 1
+                run.pause()
+
+        def over() -> bool:
+            if not deadly.running:
+                deadly.log.write_bytes(b"")
+                deadly.start()
+            with run.arena.database() as connection:
+                query = "SELECT FROM dead_letters WHERE code = 'too_many_deliveries'"
+                return len(connection.execute(query).fetchall()) == run.count
+
+        until(over, LIVES * run.count)
+    finally:
+        deadly.kill()
+        run.arena.wake()
+
+
 ROWS: Sequence[Row] = [
     Row("kill -9 of the worker", 100, 2, _die(Child.kill), seconds=16),
     Row("kill -9 of the worker, messages in hand", 100, 2, _die(Child.kill, aimed=True), seconds=16),
@@ -123,5 +154,6 @@ ROWS: Sequence[Row] = [
     Row("SIGTERM", 50, 1, _stop(signal.SIGTERM), seconds=8),
     Row("SIGQUIT", 50, 1, _stop(signal.SIGQUIT), seconds=8),
     Row("SIGTERM, then SIGQUIT", 50, 1, _stop(signal.SIGTERM, signal.SIGQUIT), seconds=8),
+    Row("a message that kills before it is read", 5, 1, _unread, seconds=40),
     Row("frozen for longer than the visibility timeout", 10, 1, _freeze, seconds=12),
 ]

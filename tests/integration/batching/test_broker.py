@@ -1,3 +1,4 @@
+import json
 import signal
 import time
 from collections.abc import Callable
@@ -64,3 +65,36 @@ def test_stock_producers_and_tools_see_an_ordinary_queue(broker: Broker, redis_u
         message.requeue()
     assert broker.redis.llen("enrollment") == 3
     assert broker.app.control.purge() == 3
+
+
+def _broadcast(body: str, **changes: object) -> str:
+    properties = {"delivery_tag": "x", "delivery_info": {"exchange": "celery.pidbox", "routing_key": ""}}
+    message = {"body": body, "content-type": "application/json", "content-encoding": "utf-8", "properties": properties}
+    return json.dumps({**message, **changes})
+
+
+GARBAGE: list[str | bytes] = [
+    *(b"x", b"\xff", b"[]", b"1", b"null", b"{}", b'"x"', b"[" * 100_000, b"9" * 6_000),
+    *(b'{"properties":1}', b'{"properties":{}}', b'{"properties":{"delivery_tag":"x"},"body":"%%%","headers":1}'),
+    *map(_broadcast, ("", "[]", "1", "[" * 100_000, "9" * 6_000, '{"method":1}', '{"method":"ping","arguments":5}')),
+    _broadcast('{"method":"ping","arguments":{},"reply_to":5}'),
+    _broadcast('{"method":"revoke","arguments":{"task_id":{}},"reply_to":{"exchange":"a/b","routing_key":"c"}}'),
+    _broadcast("x", **{"content-type": "application/x-python-serialize"}),
+    _broadcast("x", **{"content-encoding": "bz2"}),
+    _broadcast("x", headers={"compression": "rot13"}),
+    _broadcast("x", headers=[1]),
+    _broadcast("x", properties={"delivery_tag": "x", "delivery_info": 7, "body_encoding": "base64"}),
+]
+
+
+def test_garbage_on_the_channels_of_remote_control_and_events_stops_nothing(
+    broker: Broker, start: Callable[..., Worker]
+) -> None:
+    worker = start()
+    for garbage in GARBAGE:
+        for channel in ("/0.celery.pidbox", "/0.celeryev/worker.heartbeat", "/0.celeryev/task.x"):
+            broker.redis.publish(channel, garbage)
+    sent = broker.send()
+    eventually(lambda: broker.applied() == sent)
+    eventually(lambda: broker.app.control.ping(timeout=2))
+    assert worker.child.running

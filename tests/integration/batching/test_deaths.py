@@ -1,3 +1,4 @@
+import json
 import signal
 import time
 from collections.abc import Callable
@@ -23,6 +24,25 @@ def test_a_message_that_kills_its_worker_takes_nobody_with_it(broker: Broker, st
     assert sorted(broker.applied()) == sorted(good)
     assert worker.child.running
     assert len(set(broker.keys_begun(killer))) == 1
+
+
+@pytest.mark.parametrize("where", ["die-in-parsing", "die-in-reading"])
+def test_a_message_that_kills_before_work_on_it_begins_is_a_dead_letter_after_as_many_deaths(
+    broker: Broker, start: Callable[..., Worker], where: str
+) -> None:
+    good = broker.send(count=5)
+    broker.push(body=json.dumps([[], {"source": where}, {}]))
+    good += broker.send(count=5)
+    worker = start()
+    for _ in range(4):  # with its batch, with its batch again, then twice alone
+        worker.wait()
+        broker.expire()
+        worker.start()
+    eventually(lambda: broker.buried() == ["too_many_deliveries"])
+    eventually(broker.at_rest)
+    assert sorted(broker.applied()) == sorted(good)
+    assert where in json.loads(broker.redis.lindex("fake:buried", 0))["payload"]
+    assert worker.child.running
 
 
 def test_nothing_is_lost_when_workers_are_killed_under_load(broker: Broker, start: Callable[..., Worker]) -> None:

@@ -84,7 +84,9 @@ def test_plain_redis_urls_use_the_transport_once_it_is_registered(
 def test_the_private_parts_of_kombu_are_where_they_were() -> None:
     for owner, names in {
         kombu_redis.QoS: ("append", "ack", "reject", "restore_unacked_once", "restore_visible"),
-        kombu_redis.Channel: ("_create_client", "_basic_cancel", "_on_connection_disconnect", "active_queues"),
+        kombu_redis.Channel: (
+            *("_create_client", "_receive_one", "_size", "_basic_cancel", "_on_connection_disconnect", "active_queues"),
+        ),
         kombu_redis.MultiChannelPoller: ("_client_registered", "_register", "on_poll_start", "maybe_restore_messages"),
         kombu_redis: ("_socket_readable", "PRIORITY_STEPS"),
         kombu_transports: ("TRANSPORT_ALIASES", "_transport_cache"),
