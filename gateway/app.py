@@ -5,11 +5,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 
-from gateway import admin, handlers
+from gateway import admin, exception_handlers
 from gateway.dependencies import Gateway
-from gateway.describing import describe
-from gateway.guard import Guard, is_admin
-from gateway.observing import Observer
+from gateway.middleware.admission import Guard, is_admin
+from gateway.middleware.request_log import Observer
+from gateway.openapi import describe
 from gateway.routes import commands, courses, enrollments, events, operations, students
 from worker import logging
 from worker.settings import Settings
@@ -30,7 +30,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.gateway = gateway
     for module in (enrollments, students, courses, commands, events, operations, admin):
         app.include_router(module.router)
-    handlers.register(app, _told)
+    exception_handlers.register(app, _told)
     describe(app, keys=not gateway.access.local_only)
     app.add_middleware(
         Guard, access=gateway.access, buckets=gateway.buckets, max_body=settings.gateway_max_body, refusal=_told
@@ -50,7 +50,7 @@ def _told(request: Request, error: Exception) -> Response:
     """Return an error as whoever asked reads it. Raises what nobody foresaw."""
     if is_admin(request.url.path):
         return admin.error_page(request, error)
-    return handlers.problem_of(request, error).response()
+    return exception_handlers.problem_of(request, error).response()
 
 
 @asynccontextmanager

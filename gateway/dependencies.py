@@ -6,16 +6,16 @@ from typing import Annotated, Self, cast
 from fastapi import Depends, Request
 from redis.asyncio import Redis
 
-from gateway.access import Access, Client, Sessions
-from gateway.limits import Buckets
-from gateway.memory import Ended, Memory
+from gateway.authentication import Access, Client, Sessions
+from gateway.database import CONNECTIONS, Reader
+from gateway.event_listener import Listener
+from gateway.event_stream import Stream, connect
 from gateway.metrics import Metrics
+from gateway.producer import Outbound
+from gateway.rate_limit import Buckets
 from gateway.readiness import Readiness
-from gateway.reading import CONNECTIONS, Reader
-from gateway.sending import Outbound
-from gateway.stream import Stream, connect
-from gateway.waiting import Listener
-from gateway.writing import Writer
+from gateway.redis_store import Ended, Memory
+from gateway.submission import Writer
 from worker.settings import Settings
 
 
@@ -80,7 +80,7 @@ async def gateway_of(request: Request) -> Gateway:
 
 
 async def client_of(request: Request) -> Client:
-    """Return who sent the request; `gateway.guard` has checked it."""
+    """Return who sent the request; `gateway.middleware.admission` has checked it."""
     return cast(Client, request.state.client)
 
 

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final, Literal, NamedTuple
 
-from gateway.reading import Reader
-from gateway.sending import Outbound
-from gateway.waiting import Listener
-from models import lookups
+from gateway.database import Reader
+from gateway.event_listener import Listener
+from gateway.producer import Outbound
+from models.queries import checks
 
 _KEPT: Final = 1.0  # seconds that an answer is good for
 _PATIENCE: Final = 2.0  # seconds for each part to answer
@@ -49,7 +49,7 @@ class Readiness:
         async with self._asking:
             if self._found is None or self._now() >= self._at + _KEPT:
                 database, broker, events = await asyncio.gather(
-                    _part(self._read(lookups.clock)), _part(self._outbound.check()), _part(self._listener.stream.ping())
+                    _part(self._read(checks.clock)), _part(self._outbound.check()), _part(self._listener.stream.ping())
                 )
                 self._found = Parts(database, broker, events if self._listener.live else "away")
                 self._at = self._now()

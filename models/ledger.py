@@ -12,7 +12,7 @@ from enrollment.commands import format_time
 from enrollment.fold import BEFORE_ALL, Changes, Pair, Record, Stamp, State, Student, needed
 from enrollment.parsing import Invalid, Request
 from models.arrays import nested, nullable, plain, quoted
-from models.faults import Overtaken
+from models.db_errors import Overtaken
 
 # In id order, so that two batches with students in common wait for each other instead of deadlocking. NO KEY: rows that
 # refer to a student (foreign keys) are not blocked.

@@ -15,8 +15,8 @@ from enrollment.errors import DeadLetterCode
 from enrollment.fold import STEP, Record, Repeat, Reused, Verdict, fold
 from enrollment.parsing import Invalid, Request, Unidentified
 from models import dead_letters, ledger
+from models.db_errors import describe, is_conflict, is_outage, is_too_much
 from models.dead_letters import NewDeadLetter
-from models.faults import describe, is_conflict, is_outage, is_too_much
 from tasks.messages import Unit
 
 MAX_PAIRS: Final = 20_000  # pairs (student, course) and commands in one transaction; some half a second

@@ -20,7 +20,7 @@ from redis import Redis
 
 from models.dead_letters import NewDeadLetter
 from tasks.messages import Message
-from worker import batching
+from worker.consume import batching
 from worker.transport import channel, register
 
 VISIBILITY_TIMEOUT = 3.0  # seconds
@@ -91,7 +91,7 @@ class FakeApp(Celery):
         return FakeService(self.conf.broker_url)
 
 
-app = FakeApp("fake", include=["tasks.commands", "tasks.relay"])
+app = FakeApp("fake", include=["tasks.commands", "tasks.periodic"])
 app.conf.update(
     task_queues=[Queue(name, Exchange(name), name) for name in ("enrollment", "enrollment.bulk")],
     task_default_queue="enrollment",
@@ -101,7 +101,7 @@ app.conf.update(
     worker_pool="solo",
     worker_concurrency=1,
     worker_prefetch_multiplier=100,
-    worker_consumer="worker.consumer:Consumer",
+    worker_consumer="worker.consume.consumer:Consumer",
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
     broker_channel_error_retry=True,

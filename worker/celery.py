@@ -41,7 +41,7 @@ class EnrollmentApp(Celery):
         return Processes(self, worker, count, **said) if count > 1 else worker(**{**said, "concurrency": 1})
 
 
-app = EnrollmentApp("enrollment", include=["tasks.commands", "tasks.relay"])
+app = EnrollmentApp("enrollment", include=["tasks.commands", "tasks.periodic"])
 app.config_from_object("celeryconfig")
 app.user_options["worker"].add(click.Option(["--check"], callback=options.check, expose_value=False, hidden=True))
 

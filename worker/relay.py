@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from enrollment.fold import Record
 from models import outbox
-from models.faults import describe, is_outage
+from models.db_errors import describe, is_outage
 from tasks.apply import Committed
 from worker.publishing import Publisher, RedisError
 

@@ -10,9 +10,9 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponent
 
 from enrollment.parsing import Unidentified
 from models import dead_letters
+from models.db_errors import describe, is_outage
 from models.dead_letters import NewDeadLetter
 from models.engine import BY_KEY, make_engine
-from models.faults import describe, is_outage
 from tasks.apply import Arrival, Committed, Result, apply, portions, set_aside
 from tasks.messages import Message, Unit, units_of
 from tasks.results import summaries

@@ -9,8 +9,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from enrollment.errors import EnrollmentError
 from enrollment.names import STREAM
-from worker.access import Admin, ApiKey, no_repeats, read_admins, read_keys
 from worker.addresses import AddressError, broker_url, database_url, is_redis, redis_url
+from worker.credentials import Admin, ApiKey, no_repeats, read_admins, read_keys
 from worker.lists import SEPARATOR
 
 

@@ -11,8 +11,9 @@ from typing import Any, BinaryIO, Final, Literal
 from anyio import to_thread
 from sqlalchemy import Connection
 
+from enrollment.client.producer import Client
 from enrollment.errors import EnrollmentError
-from gateway.admin.letters import database
+from gateway.admin.decisions import database
 from models import import_rows
 from models.imports import ImportRecord
 from tasks.imports import report, run
@@ -21,7 +22,6 @@ from tasks.imports.plan import Wish
 from tasks.imports.start import start
 from tasks.imports.undo import CannotUndo, plan_undo
 from tasks.imports.why import paragraph
-from worker.client import Client
 from worker.settings import Settings
 
 __all__ = ["CannotUndo", "FileError", "Wish", "Work", "pieces", "plan_upload", "why"]

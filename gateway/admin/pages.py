@@ -15,11 +15,11 @@ from markupsafe import Markup, escape
 from sqlalchemy.exc import DBAPIError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from gateway.access import Session
-from gateway.admin import words
+from gateway.admin import filters
+from gateway.admin.errors import LoginNeeded, Trouble, trouble_of
 from gateway.admin.session import door_of, keep, session_of
-from gateway.admin.trouble import LoginNeeded, Trouble, trouble_of
-from models.faults import describe
+from gateway.authentication import Session
+from models.db_errors import describe
 
 log = structlog.get_logger(__name__)
 
@@ -153,7 +153,7 @@ def _templates() -> Environment:
         auto_reload=False,
     )
     environment.globals["static"] = _static
-    environment.filters.update(words.FILTERS)
+    environment.filters.update(filters.FILTERS)
     return environment
 
 

@@ -14,11 +14,11 @@ from fastapi import Depends, Request
 from starlette.datastructures import FormData
 from starlette.responses import Response
 
-from gateway.access import SESSION_SECONDS, Session, Sessions, is_loopback, network_of
-from gateway.admin.trouble import LoginNeeded, Trouble
+from gateway.admin.errors import LoginNeeded, Trouble
+from gateway.authentication import SESSION_SECONDS, Session, Sessions, is_loopback, network_of
 from gateway.dependencies import held_by
-from gateway.memory import Ended
-from worker.access import Admin
+from gateway.redis_store import Ended
+from worker.credentials import Admin
 
 LOCAL: Final = "local"  # the name of whoever uses the page without a login
 ATTEMPTS: Final = 10  # logins from one address (IPv6: network) in one window

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Request, Response
 
 from enrollment.errors import UnknownCommand
 from enrollment.events import Event, event_of
-from gateway.answers import Command, answer, lookup
 from gateway.dependencies import Gateway, Held
-from gateway.describing import COMMAND
-from gateway.fields import CommandId, IfNoneMatch, Prefer
+from gateway.openapi import COMMAND
 from gateway.preferences import preference_of
+from gateway.schemas.parameters import CommandId, IfNoneMatch, Prefer
+from gateway.schemas.responses import Command, answer, lookup
 from models import queries
 
 router = APIRouter(tags=["commands"])

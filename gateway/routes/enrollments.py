@@ -3,12 +3,12 @@
 from fastapi import APIRouter, HTTPException, Response
 
 from enrollment.commands import Kind
-from gateway.answers import Written
-from gateway.bodies import AllCourses, BodyRoute, Courses, Difference, StudentAndCourses
-from gateway.describing import WRITE
-from gateway.fields import CourseId, StudentId
-from gateway.outcomes import Submit
-from gateway.writing import Wish
+from gateway.openapi import WRITE
+from gateway.schemas.parameters import CourseId, StudentId
+from gateway.schemas.requests import AllCourses, BodyRoute, Courses, Difference, StudentAndCourses
+from gateway.schemas.responses import Written
+from gateway.submission import Wish
+from gateway.write_response import Submit
 
 router = APIRouter(tags=["enrollments"], route_class=BodyRoute)
 

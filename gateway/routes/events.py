@@ -8,12 +8,12 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Header
 from starlette.responses import Response, StreamingResponse
 
+from enrollment.consumer.reader import order
 from gateway.dependencies import Held, Who
-from gateway.describing import EVENTS
+from gateway.event_listener import Listener, Watcher
+from gateway.openapi import EVENTS
 from gateway.problems import Problem
-from gateway.waiting import Listener, Watcher
-from gateway.watching import MAX_OF_CLIENT, Missed, has_room, past
-from worker.streaming import order
+from gateway.sse import MAX_OF_CLIENT, Missed, has_room, past
 
 router = APIRouter(tags=["events"])
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.faults.book import Book
 from tests.acceptance.faults.commands import Message, Said
-from tests.acceptance.faults.lanes import Lanes
 from tests.acceptance.faults.oracle import Seen, judge
-from tests.acceptance.faults.row import Row
+from tests.acceptance.faults.parallel import Lanes
+from tests.acceptance.faults.scenario import Row
+from tests.acceptance.faults.sent_log import Book
 from tests.acceptance.faults.table import SHORT, details
 
 SEED = 20_260_131

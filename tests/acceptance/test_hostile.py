@@ -18,8 +18,8 @@ import pytest
 from redis import Redis
 
 from tests.acceptance.faults.malformed import ENROLL, Envelope, envelope
+from tests.eventually import eventually
 from tests.root import ROOT
-from tests.waiting import eventually
 from worker.local.process import Child
 from worker.transport.limits import MOST_BYTES
 

@@ -16,7 +16,7 @@ from enrollment.names import APPLY, ENROLL, REPLACE, UNENROLL
 from models import dead_letters, ledger
 from tasks.messages import Message, units_of
 from tests.integration.conftest import message
-from worker.letters import letter_of_message
+from worker.consume.dead_letters import letter_of_message
 from worker.local.postgres import Postgres
 from worker.publishing import Publisher
 from worker.service import Service

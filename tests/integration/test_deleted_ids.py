@@ -13,7 +13,7 @@ import pytest
 from psycopg.errors import DeadlockDetected, InsufficientPrivilege, RestrictViolation
 from sqlalchemy import Engine
 
-from enrollment.copying import follow
+from enrollment.copy import follow
 from enrollment.events import Event
 from enrollment.fold import Student
 from enrollment.names import ENROLL, REPLACE, UNENROLL

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from enrollment.copying import follow
+from enrollment.copy import follow
 from enrollment.events import Event
 from enrollment.fold import Student
 from enrollment.names import ENROLL, REPLACE, UNENROLL

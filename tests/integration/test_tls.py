@@ -15,17 +15,17 @@ from celery import Celery
 from pydantic import SecretStr
 from redis import RedisError
 
+from enrollment.client.broker_connection import BrokerAway
+from enrollment.client.producer import Client
+from enrollment.consumer.group_consumer import Consumer
+from enrollment.consumer.reader import Reader
 from enrollment.names import QUEUE
-from gateway.stream import connect as connect_gateway
+from gateway.event_stream import connect as connect_gateway
 from tests.integration.cli.conftest import start
 from tests.root import ROOT
 from tests.tls import Secured
-from worker.client import Client
-from worker.consuming import Consumer
-from worker.outlet import BrokerAway
 from worker.publishing import connect
 from worker.settings import Settings
-from worker.streaming import Reader
 
 SPELLINGS: list[Callable[[Secured], str]] = [
     lambda it: it.url(ssl_cert_reqs="CERT_REQUIRED", ssl_ca_certs=it.ca),

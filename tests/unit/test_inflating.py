@@ -9,7 +9,7 @@ import pytest
 from kombu import compression
 from kombu.transport import pyamqp, virtual
 
-from worker.inflating import inflate
+from worker.consume.inflating import inflate
 from worker.transport import register
 from worker.transport.limits import MOST_INFLATED
 

@@ -11,8 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from enrollment.names import BULK_QUEUE, QUEUE
 from models import outbox, queries
+from models.db_errors import describe
 from models.engine import make_engine
-from models.faults import describe
 from worker import health
 from worker.addresses import is_redis
 from worker.cli.output import number

@@ -9,8 +9,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from enrollment.client.producer import BrokerAway, Bulk, Client, InvalidCommand, read_command
 from worker.cli.output import note, number
-from worker.client import BrokerAway, Bulk, Client, InvalidCommand, read_command
 from worker.settings import Settings
 
 if TYPE_CHECKING:

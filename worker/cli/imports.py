@@ -13,6 +13,7 @@ from typing import Any, Final
 import typer
 from sqlalchemy import Engine
 
+from enrollment.client.producer import BrokerAway, Client
 from models import import_rows, imports, queries
 from models.catalog import CatalogError
 from models.engine import make_engine
@@ -28,7 +29,6 @@ from tasks.imports.undo import plan_undo
 from tasks.imports.why import paragraph
 from worker.cli.connect import database
 from worker.cli.output import document, fields, gap, note, number, say, table
-from worker.client import BrokerAway, Client
 from worker.settings import Settings
 
 _PATIENCE: Final = 30.0  # seconds for a broker that is away

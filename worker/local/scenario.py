@@ -12,9 +12,9 @@ from uuid import UUID
 from redis import Redis
 from uuid_utils.compat import uuid7
 
+from enrollment.client.producer import Client
 from enrollment.errors import DeadLetterCode
 from enrollment.names import ENROLL, QUEUE
-from worker.client import Client
 
 COURSES: Final = range(101, 126)
 NO_STUDENT: Final = 9001

@@ -8,14 +8,14 @@ from typing import Any, Final
 
 from kombu import compression
 
-from worker.transport import stock
+from worker.transport import kombu_redis
 from worker.transport.channel import Channel, OnGarbage
-from worker.transport.waiting import Poller
+from worker.transport.poller import Poller
 
 SCHEMES: Final = ("redis", "rediss")
 
 
-class Transport(stock.Transport):
+class Transport(kombu_redis.Transport):
     """kombu's Redis transport with our channel and poller."""
 
     Channel = Channel
@@ -32,8 +32,8 @@ def register() -> None:
     would not with a scheme of our own or with the setting `broker_transport`.
     """
     for scheme in SCHEMES:
-        stock.aliases[scheme] = f"{__name__}:{Transport.__qualname__}"
-        stock.cached_transports.pop(scheme, None)
+        kombu_redis.aliases[scheme] = f"{__name__}:{Transport.__qualname__}"
+        kombu_redis.cached_transports.pop(scheme, None)
     _leave_compressed()
 
 

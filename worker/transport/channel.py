@@ -11,13 +11,13 @@ from redis import Redis, RedisError
 
 from enrollment.errors import DeadLetterCode
 from worker.lists import lists_of
-from worker.transport import stock
+from worker.transport import kombu_redis
 from worker.transport.claims import Claim, Claims, Source
-from worker.transport.entries import Garbage, parse
+from worker.transport.envelope import Garbage, parse
 from worker.transport.limits import MOST_BYTES
+from worker.transport.poller import Peek
 from worker.transport.qos import MOST_MESSAGES
 from worker.transport.qos import QoS as ClaimQoS
-from worker.transport.waiting import Peek
 
 DELIVERIES: Final = 3  # times that a message may come again and its worker fall silent: then it is a dead letter
 PAUSE: Final = 1.0  # seconds between questions that tell nothing, on a server that is out of memory
@@ -31,7 +31,7 @@ class OnGarbage(Protocol):
     def __call__(self, raw: bytes, code: DeadLetterCode, message: str, tag: str, *, readable: bool = True) -> None: ...
 
 
-class Channel(stock.Channel):
+class Channel(kombu_redis.Channel):
     """A channel whose acknowledged queues are claimed from; the others (replies, fanout) stay as they are in kombu.
 
     Meant for the solo pool: the next claim waits until everything of the last one is acknowledged. Transport options
@@ -40,11 +40,16 @@ class Channel(stock.Channel):
     """
 
     QoS = ClaimQoS
-    from_transport_options = (*stock.Channel.from_transport_options, "claim_limits", "claim_bytes", "message_bytes")
+    from_transport_options = (
+        *kombu_redis.Channel.from_transport_options,
+        "claim_limits",
+        "claim_bytes",
+        "message_bytes",
+    )
     claim_limits: Mapping[str, int] = {}
     claim_bytes = 8 * 1024 * 1024
     message_bytes = MOST_BYTES
-    on_garbage: OnGarbage | None = None  # set by whoever consumes (worker/consumer.py)
+    on_garbage: OnGarbage | None = None  # set by whoever consumes (worker/consume/consumer.py)
 
     qos: ClaimQoS
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from kombu.transport import virtual
 
-from worker.transport import stock
+from worker.transport import kombu_redis
 from worker.transport.claims import Claim
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ MOST_MESSAGES: Final = 1_000  # in one claim, where no prefetch limit is set
 log = structlog.get_logger(__name__)
 
 
-class QoS(stock.QoS):
+class QoS(kombu_redis.QoS):
     """What this channel has claimed and not yet acknowledged."""
 
     channel: "Channel"

@@ -11,14 +11,14 @@ from redis.exceptions import RedisError
 from starlette.responses import Response, StreamingResponse
 
 from enrollment.events import Event
-from gateway.access import Session
+from gateway.admin.errors import Trouble
 from gateway.admin.pages import fragment, page_router, render
 from gateway.admin.session import Door, Who, door_of
-from gateway.admin.trouble import Trouble
+from gateway.authentication import Session
 from gateway.dependencies import Held
-from gateway.stream import PAGE, Entry, Stream
-from gateway.waiting import Listener, Watcher
-from gateway.watching import has_room
+from gateway.event_listener import Listener, Watcher
+from gateway.event_stream import PAGE, Entry, Stream
+from gateway.sse import has_room
 
 router = page_router()
 

@@ -10,10 +10,10 @@ from starlette.responses import Response, StreamingResponse
 
 from enrollment.errors import EnrollmentError
 from gateway.admin import importing
+from gateway.admin.errors import nothing_here
 from gateway.admin.importing import FileError, Wish, Work
 from gateway.admin.pages import is_htmx, page_router, render, see
 from gateway.admin.session import Posted, text_of, uploaded
-from gateway.admin.trouble import nothing_here
 from gateway.dependencies import Held
 from models import import_rows, imports
 from models.imports import ImportRecord, UnknownImport

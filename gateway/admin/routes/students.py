@@ -6,16 +6,17 @@ from uuid import UUID
 from fastapi import Query, Request
 from starlette.responses import Response
 
+from enrollment.client.producer import InvalidCommand, read_command
 from enrollment.errors import ErrorCode
 from enrollment.fold import Record
-from gateway.admin import importing, showing
+from gateway.admin import importing, views
+from gateway.admin.filters import brief
+from gateway.admin.form import NoIds, Ticked, numbers
 from gateway.admin.pages import PAGE, After, Said, is_htmx, links, page_router, render, see
-from gateway.admin.saving import NoIds, Ticked, numbers
 from gateway.admin.session import Posted, Who, text_of
-from gateway.admin.words import brief
 from gateway.dependencies import Held
-from models import finding, queries
-from worker.client import InvalidCommand, read_command
+from models import queries
+from models.queries import search
 
 router = page_router()
 
@@ -27,7 +28,7 @@ _POLL: Final = 10.0  # seconds that one question for an outcome is held open
 async def find(request: Request, gateway: Held, q: Said = "", after: After = None) -> Response:
     """Find students; all of them where nothing is said."""
     if q.strip():
-        page = await gateway.read(finding.find_students, q, after=after, limit=PAGE)
+        page = await gateway.read(search.find_students, q, after=after, limit=PAGE)
     else:
         page = await gateway.read(queries.students, after=after, limit=PAGE)
     first, following = links(request, after, page.after, q=q)
@@ -39,9 +40,9 @@ async def show(
     request: Request, gateway: Held, student_id: int, *, q: Said = "", command: UUID | None = None
 ) -> Response:
     """Show a student's courses and what happened to them; and what came of `command`, which was just sent."""
-    values = await gateway.read(showing.student_page, student_id, q)
+    values = await gateway.read(views.student_page, student_id, q)
     if command is not None:
-        record = await showing.outcome(gateway, command, 0)
+        record = await views.outcome(gateway, command, 0)
         if record is None or record.student_id == student_id:
             values |= _said(student_id, command, record)
     return render(request, "student.html", **values)
@@ -59,7 +60,7 @@ async def choose(
     """Show courses to add; those that are ticked stay."""
     enrolled = await gateway.read(queries.courses_of, student_id)
     ids = [course.id for course in enrolled]
-    offered = await gateway.read(showing.choices, ids, q, numbers(add or ()))
+    offered = await gateway.read(views.choices, ids, q, numbers(add or ()))
     return render(
         request,
         "_choices.html",
@@ -91,7 +92,7 @@ async def save(request: Request, gateway: Held, who: Who, form: Posted, student_
     command_id = submitted.commands[0].command_id
     if not is_htmx(request):
         return see(f"/admin/students/{student_id}?command={command_id}")
-    record = await showing.outcome(gateway, command_id, 0)
+    record = await views.outcome(gateway, command_id, 0)
     return await _answer(request, gateway, student_id, _said(student_id, command_id, record, ids=ids))
 
 
@@ -106,7 +107,7 @@ async def outcome(
     tries: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
 ) -> Response:
     """Wait for what comes of a save."""
-    record = await showing.outcome(gateway, command_id, _POLL)
+    record = await views.outcome(gateway, command_id, _POLL)
     said = _said(student_id, command_id, record, ids=ids, tries=tries + 1)
     return await _answer(request, gateway, student_id, said)
 
@@ -114,7 +115,7 @@ async def outcome(
 @router.get("/students/{student_id}/courses/{course_id}")
 async def history(request: Request, gateway: Held, student_id: int, course_id: int) -> Response:
     """Show why a student is, or is not, enrolled in a course."""
-    page = await gateway.read(showing.history_page, student_id, course_id)
+    page = await gateway.read(views.history_page, student_id, course_id)
     told = await gateway.read(importing.why, page)
     return render(request, "_history.html" if is_htmx(request) else "history.html", told=told, **page)
 
@@ -125,7 +126,7 @@ async def commands(
 ) -> Response:
     """Show older commands about a student."""
     student = await gateway.read(queries.student, student_id)
-    told = await gateway.read(showing.told, student_id, before)
+    told = await gateway.read(views.told, student_id, before)
     template = "_commands.html" if is_htmx(request) else "commands.html"
     return render(request, template, student=student, records=told.records, known=told.known, older=told.older)
 
@@ -141,7 +142,7 @@ async def _answer(
     request: Request, gateway: Held, student_id: int, said: dict[str, Any], status: int = 200
 ) -> Response:
     """Return the answer to a save: its outcome where htmx asked, else the whole page."""
-    values = {**await gateway.read(showing.student_page, student_id), **said}
+    values = {**await gateway.read(views.student_page, student_id), **said}
     if not is_htmx(request):
         return render(request, "student.html", status=status, **values)
     return render(request, "_saved.html", status=status, **values)

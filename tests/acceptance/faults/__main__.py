@@ -8,8 +8,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from tests.acceptance.faults.lanes import Lanes, work
-from tests.acceptance.faults.row import Outcome, Row
+from tests.acceptance.faults.parallel import Lanes, work
+from tests.acceptance.faults.scenario import Outcome, Row
 from tests.acceptance.faults.table import HEAD, ROWS, details, line
 
 LANES = 3  # side by side: most of the time a row waits for a worker to start or for a message to expire

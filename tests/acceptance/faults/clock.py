@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.acceptance.faults.row import Row, Run, Skipped
+from tests.acceptance.faults.scenario import Row, Run, Skipped
 
 AHEAD = "+2h"
 PLACES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib/faketime/libfaketime.so.1")

@@ -4,12 +4,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from tests.acceptance.faults.arena import VISIBILITY_TIMEOUT, Arena
-from tests.acceptance.faults.book import Book
 from tests.acceptance.faults.commands import Generator
+from tests.acceptance.faults.harness import VISIBILITY_TIMEOUT, Arena
 from tests.acceptance.faults.oracle import Verdict
 from tests.acceptance.faults.producers import Sender
-from tests.acceptance.faults.row import Row, Run
+from tests.acceptance.faults.scenario import Row, Run
+from tests.acceptance.faults.sent_log import Book
 from worker.local.process import Child
 
 APP = "tests.acceptance.faults.stock_worker"

@@ -10,10 +10,10 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from tests.acceptance.faults.arena import until
 from tests.acceptance.faults.commands import Generator
+from tests.acceptance.faults.harness import until
 from tests.acceptance.faults.producers import Sender
-from tests.acceptance.faults.row import Row, Run, Skipped
+from tests.acceptance.faults.scenario import Row, Run, Skipped
 from worker.local.process import Child
 
 CALLS: Final = ("sendto", "recvfrom")  # all that redis-py and libpq use; strace counts each by itself

@@ -6,9 +6,9 @@ from typing import Any
 
 from tests.acceptance.faults.commands import KILLS
 from worker.celery import app
-from worker.transport import channel, entries
+from worker.transport import channel, envelope
 
-_parse = entries.parse
+_parse = envelope.parse
 
 
 def _deadly(raw: bytes, **known: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from tests.acceptance.faults.commands import TASKS, Generator, Message, Said
-from tests.acceptance.faults.row import Row, Run
+from tests.acceptance.faults.scenario import Row, Run
 
 LARGE: Final = 10_000_000  # bytes
 ENROLL: Final = TASKS["enroll"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from tests.acceptance.faults.proxy import random_cut
-from tests.acceptance.faults.row import Row, Run
+from tests.acceptance.faults.scenario import Row, Run
 from tests.root import ROOT
 
 TOO_LONG: Final = 12.0  # seconds; above the socket timeouts (5) and the answer that is waited for (7)

@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from tests.acceptance.faults.book import Book, content_of
 from tests.acceptance.faults.commands import APPLIED, INVALID, Said
+from tests.acceptance.faults.sent_log import Book, content_of
 
 Stamped = tuple[datetime, UUID, str, int, Sequence[int]]
 REUSED = "command_id_reused"

@@ -10,8 +10,8 @@ from typing import Any, Self
 
 from celery import Celery
 
-from tests.acceptance.faults.book import Book
 from tests.acceptance.faults.commands import Generator, Message
+from tests.acceptance.faults.sent_log import Book
 
 PAUSE = 0.1  # seconds before a message is sent again
 GIVE_UP = 60.0  # seconds after the end of the traffic

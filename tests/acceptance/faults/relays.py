@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tests.acceptance.faults.commands import RELAY, Message
 from tests.acceptance.faults.producers import Sender
-from tests.acceptance.faults.row import Row, Run
+from tests.acceptance.faults.scenario import Row, Run
 
 BACKLOG = (0.5, 1.5)  # seconds without the stream, while commands go on
 

@@ -3,13 +3,22 @@
 from collections.abc import Sequence
 from typing import Final
 
-from tests.acceptance.faults import clock, control, crashpoints, deaths, malformed, network, relays, stores
-from tests.acceptance.faults.row import GOALS, Outcome, Row
+from tests.acceptance.faults import (
+    clock,
+    control,
+    crashpoints,
+    malformed,
+    network,
+    process_faults,
+    relays,
+    server_faults,
+)
+from tests.acceptance.faults.scenario import GOALS, Outcome, Row
 
 ROWS: Final[Sequence[Row]] = [
-    *deaths.ROWS,
+    *process_faults.ROWS,
     *network.ROWS,
-    *stores.ROWS,
+    *server_faults.ROWS,
     *crashpoints.ROWS,
     *clock.ROWS,
     *malformed.ROWS,

@@ -15,9 +15,9 @@ from sqlalchemy import Engine, text
 
 from enrollment.names import BULK_QUEUE
 from tasks.messages import Message
+from tests.eventually import eventually
 from tests.integration.cli.conftest import Result, Run, start, write
 from tests.integration.test_client import body, entries
-from tests.waiting import eventually
 from worker.service import Service
 
 HEADER = "course_id,user_id,role,section_id,status"

@@ -14,7 +14,7 @@ from redis.exceptions import OutOfMemoryError
 from enrollment.errors import DeadLetterCode
 from tests.integration.transport.conftest import INDEX, STOCK, UNACKED, Receiver, state
 from worker.local.redis import Redis as RedisServer
-from worker.transport import waiting
+from worker.transport import poller
 
 
 def test_what_is_delivered_is_on_record_as_it_was_sent(
@@ -146,7 +146,7 @@ def test_a_server_without_memory_is_drained(
 def test_a_connection_that_falls_silent_is_given_up(
     receiver: Callable[..., Receiver], redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "SILENCE", 1)
+    monkeypatch.setattr(poller, "SILENCE", 1)
     mine = receiver()
     mine.drain(timeout=0.3)
     mine.channel.claim = lambda: 0  # of its own connection, which would notice as well: after socket_timeout
@@ -194,7 +194,7 @@ def test_a_message_of_megabytes_is_waited_for_without_being_read(
 ) -> None:
     mine = receiver(message_bytes=1_000)
     for _ in range(3):
-        redis_client.lpush("a", "x" * (waiting.SKIPPED + 1_000))
+        redis_client.lpush("a", "x" * (poller.SKIPPED + 1_000))
         mine.drain(timeout=5)
         mine.garbage.clear()
     assert redis_client.hlen("unacked_too_large") == 3
