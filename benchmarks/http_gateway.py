@@ -19,7 +19,7 @@ from typing import Any, Final
 from redis import Redis
 
 from benchmarks.root import ROOT
-from enrollment.client.producer import Client
+from enrollment.client import Client
 from enrollment.names import STREAM
 from models import catalog
 from models.catalog import NewCourse, NewStudent

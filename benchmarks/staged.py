@@ -19,7 +19,7 @@ STAGES: Final[dict[str, tuple[str, ...]]] = {
     "receive": ("worker.transport.claims:Claims.take",),
     "deliver (kombu, Celery)": ("worker.transport.channel:Channel.claim",),
     "decode": ("worker.consume.batching:read",),
-    "validate": ("worker.service:units_of",),
+    "validate": ("tasks.batch:units_of",),
     "lock and read": ("models.ledger:lock_students", "models.ledger:read_state"),
     "fold": ("tasks.apply:fold",),
     "write rows": ("models.ledger:write_changes",),
@@ -37,7 +37,7 @@ EARLIER: Final = {  # what earlier commits have, in the place of a function or b
     "worker.publishing:event_json": "worker.publishing:event_of",
     "models.ledger:write_commands": "models.outbox:put",
 }
-COUNTED: Final = "worker.service:units_of"  # returns as many as there are commands
+COUNTED: Final = "tasks.batch:units_of"  # returns as many as there are commands
 WARM_UP: Final = 2  # batches that do not count: they connect, import and prepare
 
 

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
-from enrollment.client.producer import BrokerAway, InvalidCommand
+from enrollment.client import BrokerAway, InvalidCommand
 from enrollment.errors import (
     EnrollmentError,
     ErrorCode,

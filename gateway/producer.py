@@ -7,7 +7,7 @@ from typing import Any, Final
 from anyio import CapacityLimiter, to_thread
 from kombu import Connection
 
-from enrollment.client.producer import Client
+from enrollment.client import Client
 from enrollment.commands import Command
 from enrollment.names import QUEUE
 

@@ -11,11 +11,11 @@ from uuid import UUID, uuid5
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from uuid_utils.compat import uuid7
 
 from enrollment.commands import MODELS, Command, Kind
 from enrollment.errors import DeadLetterCode, UnknownCommand
 from enrollment.events import Event, EventData, event_of
+from enrollment.ids import uuid7
 from enrollment.parsing import content_hash
 from gateway.database import Reader
 from gateway.event_listener import Listener

@@ -9,17 +9,16 @@ from typing import Final, assert_never
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
-from uuid_utils.compat import uuid7
 
 from enrollment.errors import DeadLetterCode
 from enrollment.fold import STEP, Record, Repeat, Reused, Verdict, fold
+from enrollment.ids import uuid7
 from enrollment.parsing import Invalid, Request, Unidentified
 from models import dead_letters, ledger
 from models.db_errors import describe, is_conflict, is_outage, is_too_much
 from models.dead_letters import NewDeadLetter
 from tasks.messages import Unit
 
-MAX_PAIRS: Final = 20_000  # pairs (student, course) and commands in one transaction; some half a second
 _CONFLICTS: Final = 3  # times a batch is read and decided anew because a concurrent one came first
 
 
@@ -64,19 +63,6 @@ class Arrival:
         first = self._next
         self._next += count * STEP
         return first
-
-
-def portions(units: Sequence[Unit]) -> Iterator[Sequence[Unit]]:
-    """Cut a batch where one transaction would become too long: it holds locks, and the worker is deaf meanwhile."""
-    start, pairs = 0, 0
-    for end, unit in enumerate(units):
-        course_ids = () if isinstance(unit.request, Unidentified) else unit.request.course_ids or ()
-        pairs += 1 + len(course_ids)
-        if pairs > MAX_PAIRS and end > start:
-            yield units[start:end]
-            start, pairs = end, 1 + len(course_ids)
-    if start < len(units):
-        yield units[start:]
 
 
 def set_aside(

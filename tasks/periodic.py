@@ -1,4 +1,4 @@
-"""The relay as a task, for Celery beat."""
+"""Tasks that Celery beat sends at intervals."""
 
 from typing import Final
 
@@ -14,7 +14,6 @@ class RelayTask(Task):  # type: ignore[type-arg]  # generic in the stubs only
 
     abstract = True
     ignore_result = True
-    Strategy = "worker.consume.batching:RelayStrategy"
 
 
 @shared_task(name=RELAY, base=RelayTask, bind=True)

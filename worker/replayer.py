@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-from enrollment.client.producer import Client
+from enrollment.client import Client
 from enrollment.commands import Command
 from models.engine import make_engine
 from tasks.replay import Replayed, replay

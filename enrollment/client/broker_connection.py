@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
-from enrollment.errors import EnrollmentError
+from enrollment.client.errors import BrokerAway
 from enrollment.names import BULK_QUEUE, QUEUE
 from worker.addresses import broker_url
 
@@ -46,17 +46,6 @@ class Message(NamedTuple):
 
 
 Send = Callable[[Message], None]
-
-
-class BrokerAway(EnrollmentError):
-    """The broker did not take a message. It may have `command_ids` all the same: send them again as they were."""
-
-    def __init__(self, broker: str, seconds: float, reason: str, command_ids: tuple[UUID, ...]) -> None:
-        super().__init__(
-            f"The broker at {broker} did not take the message within {seconds:.0f} s ({reason}). See that it runs and "
-            "can be reached, then send again; a command that did arrive takes effect once all the same."
-        )
-        self.command_ids = command_ids
 
 
 class Outlet:

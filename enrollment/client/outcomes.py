@@ -9,25 +9,14 @@ from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import TimeoutError as TooLate
 
+from enrollment.client.errors import NoOutcomeYet
 from enrollment.consumer.reader import FIELD, PAGE, WAIT, connect, entries_of, entry_of
-from enrollment.errors import EnrollmentError
 from enrollment.events import Event
 from enrollment.names import STREAM
 
 LOOK_BACK: Final = 2000  # milliseconds before its making from which a command's event is looked for
 PAUSE: Final = 0.2  # seconds between attempts while Redis is away
 _TIMED: Final = 7  # the version of UUIDs that begin with the time
-
-
-class NoOutcomeYet(EnrollmentError):
-    """The event of the command did not come in time. The command may still be in the queue."""
-
-    def __init__(self, command_id: UUID, seconds: float) -> None:
-        super().__init__(
-            f"No event of the command {command_id} came within {seconds:g} s. See that a worker runs, then wait again; "
-            "or send the same command again under its id, which takes effect once all the same."
-        )
-        self.command_id = command_id
 
 
 class Outcomes:

@@ -18,11 +18,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, Unpack
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
-from enrollment.client.broker_connection import PATIENCE, BrokerAway, Message, Outlet
+from enrollment.client.broker_connection import PATIENCE, Message, Outlet
+from enrollment.client.errors import InvalidCommand, NoEventsAddress
 from enrollment.commands import MAX_COMMANDS, Command, Kind, as_fields
-from enrollment.errors import EnrollmentError
+from enrollment.ids import uuid7
 from enrollment.names import APPLY, BULK_QUEUE, QUEUE, STREAM, TASKS
 from enrollment.parsing import Invalid, Unidentified, parse_many
 
@@ -30,27 +29,11 @@ if TYPE_CHECKING:
     from enrollment.client.outcomes import Outcomes
     from enrollment.events import Event
 
-__all__ = ["BrokerAway", "Bulk", "Client", "InvalidCommand", "NoEventsAddress", "Said", "Sender", "read_command"]
 
 OUTCOME: Final = 10.0  # seconds that `wait_for` waits; an idle worker needs some milliseconds
 MAX_BYTES: Final = 512 * 1024  # of commands in one `apply` message; a worker holds a claim's messages in memory at once
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _EMBED: Final = _encode({"callbacks": None, "errbacks": None, "chain": None, "chord": None})
-
-
-class InvalidCommand(EnrollmentError):
-    """This is not a valid command; nothing was sent. `fields` names what is wrong."""
-
-    def __init__(self, message: str, fields: tuple[str, ...] = ()) -> None:
-        super().__init__(message)
-        self.fields = fields
-
-
-class NoEventsAddress(EnrollmentError):
-    """The event stream lives in a Redis, and its address was not given."""
-
-    def __init__(self) -> None:
-        super().__init__("The broker is no Redis; say where the event stream is: Client(…, events_url='redis://…').")
 
 
 def read_command(fields: Mapping[str, Any]) -> Command:

@@ -9,13 +9,13 @@ At least once: a batch that was not acknowledged comes again, to this consumer o
 group. Events of one student may come in any order. What follows them by stamp (`enrollment.copy`) converges.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
-import structlog
 from redis.exceptions import AuthenticationError, ResponseError
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import TimeoutError as TooLate
@@ -29,7 +29,7 @@ _PAUSES: Final = (0.1, 5.0)  # seconds between attempts while Redis is away: the
 
 _NO_GROUP: Final = ("NOGROUP", "no such key", "UNBLOCKED")
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Consumer:
             except AuthenticationError:  # redis-py calls it a lost connection; waiting does not help
                 raise
             except (Disconnected, TooLate) as error:
-                log.warning("event_stream_away", error=str(error), seconds=pause)
+                log.warning("event_stream_away: %s; the next attempt is in %s s", error, pause)
                 sleep(pause)
                 pause = min(2 * pause, longest)
                 continue

@@ -20,7 +20,7 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from enrollment.consumer.reader import BEGINNING, Entry, Reader
+from enrollment.consumer import BEGINNING, Entry, Reader
 from enrollment.copy import decisions, sortable
 from enrollment.errors import EnrollmentError
 from worker.settings import Settings

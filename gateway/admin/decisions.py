@@ -9,7 +9,7 @@ from typing import Final
 from anyio import to_thread
 from sqlalchemy import Engine
 
-from enrollment.client.producer import Client
+from enrollment.client import Client
 from gateway.producer import PATIENCE
 from models import dead_letters
 from models.engine import make_engine

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final, Literal
 from anyio import to_thread
 from sqlalchemy import Connection
 
-from enrollment.client.producer import Client
+from enrollment.client import Client
 from enrollment.errors import EnrollmentError
 from gateway.admin.decisions import database
 from models import import_rows

@@ -1,12 +1,8 @@
 """The read side: lookups, search and history."""
 
+from models.queries.history import MAX_HISTORY, Effect, HistoryEntry, history
 from models.queries.lookups import (
-    MAX_HISTORY,
-    MAX_LIMIT,
     CourseRow,
-    Effect,
-    HistoryEntry,
-    Page,
     StudentRow,
     StudentWithCourses,
     command,
@@ -14,7 +10,6 @@ from models.queries.lookups import (
     courses,
     courses_by_sis_id,
     courses_of,
-    history,
     is_enrolled,
     student,
     students,
@@ -22,6 +17,7 @@ from models.queries.lookups import (
     students_in,
     students_with_courses,
 )
+from models.queries.paging import MAX_LIMIT, Page
 
 __all__ = [
     "MAX_HISTORY",

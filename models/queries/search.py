@@ -15,7 +15,8 @@ from sqlalchemy import Connection, text
 from enrollment.commands import MAX_ID
 from enrollment.fold import Record
 from models.arrays import plain, quoted, storable
-from models.queries import CourseRow, Page, StudentRow
+from models.queries.lookups import CourseRow, StudentRow
+from models.queries.paging import Page
 from models.records import RECORD_COLUMNS, record_of
 
 _PUNCTUATION: Final = string.punctuation

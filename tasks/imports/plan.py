@@ -6,10 +6,9 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from typing import Any, Final, Literal, NamedTuple, cast
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from sqlalchemy import Connection, Engine
-from uuid_utils.compat import uuid5
 
 from enrollment.commands import format_time
 from enrollment.fold import MAX_AHEAD

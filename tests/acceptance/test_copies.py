@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pytest
 
-from enrollment.client.producer import Client
+from enrollment.client import Client
 from enrollment.commands import Enroll, Replace, Unenroll
 from tests.acceptance.conftest import Outside
 from tests.eventually import eventually

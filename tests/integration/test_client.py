@@ -20,8 +20,7 @@ from kombu import Producer, Queue
 from redis import Redis as Connection
 from redis.connection import AbstractConnection
 
-from enrollment.client import broker_connection
-from enrollment.client.producer import BrokerAway, Client
+from enrollment.client import BrokerAway, Client, broker_connection
 from enrollment.names import APPLY, BULK_QUEUE, ENROLL, QUEUE, REPLACE
 from worker.local.redis import Redis
 

@@ -294,5 +294,5 @@ def test_a_record_that_another_hand_deletes_does_not_stop_the_relay(
     service.handle([message(ENROLL, 3, [10])])
     service.relay(older_than=0)
     assert sorted(event["data"]["student_id"] for event in events()) == [2, 3]
-    with service._engine.connect() as connection:
+    with service._batches._engine.connect() as connection:
         assert outbox.backlog(connection)[0] == 0

@@ -8,8 +8,7 @@ from uuid import UUID
 import pytest
 from redis import Redis
 
-from enrollment.consumer.group_consumer import Batch, Consumer
-from enrollment.consumer.reader import BEGINNING, EventsMissed, Reader
+from enrollment.consumer import BEGINNING, Batch, Consumer, EventsMissed, Reader
 from enrollment.copy import follow
 from enrollment.events import Event
 from enrollment.fold import Student

@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from enrollment.client.outcomes import NoOutcomeYet, Outcomes
-from enrollment.client.producer import Client, NoEventsAddress
+from enrollment.client import Client, NoEventsAddress, NoOutcomeYet
+from enrollment.client.outcomes import Outcomes
 from enrollment.names import ENROLL
 from tasks.messages import Message
 from tests.integration.conftest import message

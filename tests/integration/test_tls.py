@@ -15,10 +15,8 @@ from celery import Celery
 from pydantic import SecretStr
 from redis import RedisError
 
-from enrollment.client.broker_connection import BrokerAway
-from enrollment.client.producer import Client
-from enrollment.consumer.group_consumer import Consumer
-from enrollment.consumer.reader import Reader
+from enrollment.client import BrokerAway, Client
+from enrollment.consumer import Consumer, Reader
 from enrollment.names import QUEUE
 from gateway.event_stream import connect as connect_gateway
 from tests.integration.cli.conftest import start

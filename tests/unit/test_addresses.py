@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from enrollment.client.producer import Client
+from enrollment.client import Client
 from models.address import parameters
 from worker.settings import Settings, SettingsError
 

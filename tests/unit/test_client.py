@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 
 from enrollment import names
+from enrollment.client import Bulk, Client, InvalidCommand, read_command
 from enrollment.client import producer as client_module
 from enrollment.client.broker_connection import Message
-from enrollment.client.producer import Bulk, Client, InvalidCommand, read_command
 from enrollment.commands import MAX_COMMANDS, Enroll, Replace
 
 ID = "11111111-1111-4111-8111-111111111111"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enrollment.commands import Command, Enroll, Kind, Replace, Unenroll
-from enrollment.consumer.reader import Entry
+from enrollment.consumer import Entry
 from enrollment.copy import decisions, follow, sortable
 from enrollment.events import Event
 from enrollment.fold import Pair, Stamp, Student

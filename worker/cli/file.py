@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from enrollment.client.producer import BrokerAway, Bulk, Client, InvalidCommand, read_command
+from enrollment.client import BrokerAway, Bulk, Client, InvalidCommand, read_command
 from worker.cli.output import note, number
 from worker.settings import Settings
 

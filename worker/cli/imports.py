@@ -13,7 +13,7 @@ from typing import Any, Final
 import typer
 from sqlalchemy import Engine
 
-from enrollment.client.producer import BrokerAway, Client
+from enrollment.client import BrokerAway, Client
 from models import import_rows, imports, queries
 from models.catalog import CatalogError
 from models.engine import make_engine

@@ -147,7 +147,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _command(kind: str, student: int, courses: list[str] | None, **said: str | None) -> "Command":
-    from enrollment.client.producer import InvalidCommand, read_command
+    from enrollment.client import InvalidCommand, read_command
 
     ids = [_id(word) for text in courses or () for word in text.split(",")]
     try:
@@ -157,7 +157,7 @@ def _command(kind: str, student: int, courses: list[str] | None, **said: str | N
 
 
 def _send(command: "Command", wait: bool, timeout: float, as_json: bool) -> None:
-    from enrollment.client.producer import Client
+    from enrollment.client import Client
     from enrollment.commands import as_fields
     from worker.cli.outcome import show_outcome
     from worker.settings import Settings

@@ -4,27 +4,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import structlog
 from celery.worker import state
 
 from enrollment.errors import DeadLetterCode
 from tasks.messages import Message
+from tasks.ports import Service
 from worker.consume.decoding import Refused, expired, read
+from worker.consume.monitoring import Monitor
 from worker.transport import Channel
 from worker.transport.limits import MOST_INFLATED
 
-if TYPE_CHECKING:
-    from worker.consume.consumer import Consumer
-
 log = structlog.get_logger(__name__)
+
+
+class BatchConsumer(Protocol):
+    """What gathering needs of the consumer (`worker.consume.consumer`)."""
+
+    batch: "Batch"
+    monitor: Monitor
+    hub: Any
+
+    @property
+    def service(self) -> Service: ...
+    def bury(self, delivery: Any, code: DeadLetterCode, reason: str) -> None: ...
+    def claim_soon(self) -> None: ...
+    def relay(self) -> None: ...
+    def keep_alive(self) -> None: ...
 
 
 class RelayStrategy:
     """What Celery calls for the relay's message: nothing that the message says is heeded, and it cannot come twice."""
 
-    def __init__(self, _task: object, _app: object, consumer: "Consumer") -> None:
+    def __init__(self, consumer: BatchConsumer) -> None:
         self._consumer = consumer
 
     def __call__(self, delivery: Any, *_: object) -> None:
@@ -39,7 +53,7 @@ class RelayStrategy:
 class Strategy:
     """What Celery calls for each message of a task: it goes into the batch of the consumer."""
 
-    def __init__(self, task: Any, _app: object, consumer: "Consumer") -> None:
+    def __init__(self, task: Any, consumer: BatchConsumer) -> None:
         self._task: str = task.name
         self._batch = consumer.batch
 
@@ -57,7 +71,7 @@ class _Entry:
 class Batch:
     """The messages that gather while the event loop reads, for one connection to the broker."""
 
-    def __init__(self, consumer: "Consumer") -> None:
+    def __init__(self, consumer: BatchConsumer) -> None:
         self._consumer = consumer
         self._entries: list[_Entry] = []
         self._bytes = 0

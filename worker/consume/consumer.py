@@ -12,8 +12,10 @@ from redis import Redis, RedisError
 from vine import promise
 
 from enrollment.errors import DeadLetterCode
+from tasks.commands import CommandTask
+from tasks.periodic import RelayTask
 from tasks.ports import Service, service_of
-from worker.consume.batching import Batch
+from worker.consume.batching import Batch, RelayStrategy, Strategy
 from worker.consume.dead_letters import letter_of_entry, letter_of_message
 from worker.consume.decoding import Refused, key_of
 from worker.consume.inflating import inflate
@@ -59,6 +61,11 @@ class Consumer(stock.Consumer):
         self.timer.call_repeatedly(RELAY_EVERY, self.relay)
         self.timer.call_repeatedly(LOOK_EVERY, self.look_out)
         super().update_strategies()
+        for name, task in self.app.tasks.items():
+            if isinstance(task, CommandTask):
+                self.strategies[name] = Strategy(task, self)
+            elif isinstance(task, RelayTask):
+                self.strategies[name] = RelayStrategy(self)
 
     def create_task_handler(self, promise: type[promise] = promise) -> Callable[[Any], None]:  # noqa: ARG002 (Celery's)
         """Return what takes each delivery. Whatever is wrong with one is that one's fault and stops nothing."""

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from sqlalchemy import Connection
 
-from enrollment.client.producer import Client
+from enrollment.client import Client
 from enrollment.names import BULK_QUEUE, QUEUE, STREAM
 from models.engine import make_engine
 from tasks import catalog_files

@@ -1,15 +1,13 @@
 """Waiting for messages without taking them: one blocked connection per queue, in the event loop that kombu has."""
 
+from collections.abc import Callable, Iterator
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from redis import ConnectionError as RedisConnectionError
 
 from worker.transport import kombu_redis
 from worker.transport.claims import BrokerRefused
-
-if TYPE_CHECKING:
-    from worker.transport.channel import Channel
 
 WAIT: Final = 2  # seconds after which the server answers that there is nothing; the rate of that chatter while idle
 SKIPPED: Final = 1024 * 1024  # bytes that are read to be thrown away; with a larger message, hanging up is cheaper
@@ -94,6 +92,15 @@ def _receive(sock: Any, size: int) -> bytes:
     return data
 
 
+class PeekingChannel(Protocol):
+    """What the poller needs of a channel (`worker.transport.channel`)."""
+
+    peek_handlers: dict[str, Callable[[], bool]]
+
+    def peeks_due(self) -> Iterator[Peek]: ...
+    def tick(self) -> None: ...
+
+
 class Poller(kombu_redis.Poller):
     """kombu's poller, with the blocked connections of the queues to claim from."""
 
@@ -120,5 +127,5 @@ class Poller(kombu_redis.Poller):
         for channel in self._mine():
             channel.tick()
 
-    def _mine(self) -> "list[Channel]":
-        return cast("list[Channel]", list(self._channels))
+    def _mine(self) -> "list[PeekingChannel]":
+        return cast("list[PeekingChannel]", list(self._channels))

@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import structlog
 from kombu.transport import virtual
 
 from worker.transport import kombu_redis
 from worker.transport.claims import Claim
-
-if TYPE_CHECKING:
-    from worker.transport.channel import Channel
 
 MOST_MESSAGES: Final = 1_000  # in one claim, where no prefetch limit is set
 
@@ -21,7 +18,7 @@ log = structlog.get_logger(__name__)
 class QoS(kombu_redis.QoS):
     """What this channel has claimed and not yet acknowledged."""
 
-    channel: "Channel"
+    channel: Any  # `worker.transport.channel.Channel`, which imports this module
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

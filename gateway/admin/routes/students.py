@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import Query, Request
 from starlette.responses import Response
 
-from enrollment.client.producer import InvalidCommand, read_command
+from enrollment.client import InvalidCommand, read_command
 from enrollment.errors import ErrorCode
 from enrollment.fold import Record
 from gateway.admin import importing, views

@@ -5,7 +5,7 @@ import re
 import httpx
 from pydantic import SecretStr
 
-from enrollment.client.producer import Client
+from enrollment.client import Client
 from gateway.admin.session import ATTEMPTS, NAME_ATTEMPTS
 from tests.admin import NAME, PASSWORD, field, log_in
 from tests.gateway import Backend, served

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 
-from enrollment.client.producer import Client
+from enrollment.client import Client
 from tests.admin import HOSTILE, LONG, MANY, Extremes, enter, opened
 from tests.eventually import eventually
 from tests.gateway import Backend

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from enrollment.client.producer import Client
+from enrollment.client import Client
 from tests.admin import HOSTILE, NAME, PASSWORD, Extremes, commands, field, log_in, submit
 from tests.eventually import eventually
 from tests.gateway import Backend, served

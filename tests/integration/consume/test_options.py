@@ -10,7 +10,7 @@ from celery import Celery
 from redis import Redis
 from typer.testing import CliRunner
 
-from enrollment.client.producer import Client
+from enrollment.client import Client
 from enrollment.names import ENROLL
 from tests.eventually import eventually
 from tests.integration.consume.conftest import Broker, Worker
