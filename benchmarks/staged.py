@@ -18,7 +18,7 @@ WHOLE: Final = "the rest of a batch"  # it is in no other stage but the loop: at
 STAGES: Final[dict[str, tuple[str, ...]]] = {
     "receive": ("worker.transport.claims:Claims.take",),
     "deliver (kombu, Celery)": ("worker.transport.channel:Channel.claim",),
-    "decode": ("worker.consume.batching:read",),
+    "decode": ("worker.consume.batching:decode_message",),
     "validate": ("tasks.batch:units_of",),
     "lock and read": ("models.ledger:lock_students", "models.ledger:read_state"),
     "fold": ("tasks.apply:fold",),

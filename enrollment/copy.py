@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from enrollment.commands import Kind
 from enrollment.events import Event
-from enrollment.fold import Pair, Stamp, Student
+from enrollment.fold import Pair, Stamp, StudentState
 
 
 class Decision(NamedTuple):
@@ -38,18 +38,18 @@ def decisions(event: Event) -> Iterator[Decision]:
         yield Decision(data.student_id, course_id, enrolled, stamp)
 
 
-def newer(decision: Decision, student: Student) -> bool:
+def newer(decision: Decision, student: StudentState) -> bool:
     """Tell whether a decision is newer than what a copy holds of this student's course."""
     return decision.stamp > student.decided(decision.course_id)
 
 
-def follow(copy: MutableMapping[int, Student], event: Event) -> list[Decision]:
+def follow(copy: MutableMapping[int, StudentState], event: Event) -> list[Decision]:
     """Bring a copy (students by id) up to an event; return the decisions that were news to it.
 
     The stamp of a course that is not enrolled stays in the copy: without it, an older event that comes later would
     enroll the student again.
     """
-    news = [it for it in decisions(event) if newer(it, copy.setdefault(it.student_id, Student()))]
+    news = [it for it in decisions(event) if newer(it, copy.setdefault(it.student_id, StudentState()))]
     for it in news:
         copy[it.student_id].pairs[it.course_id] = Pair(it.enrolled, it.stamp)
     return news

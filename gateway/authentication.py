@@ -25,7 +25,7 @@ _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="enrollment"'}
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class Caller:
     """Whoever sent a request."""
 
     name: str
@@ -42,7 +42,7 @@ class Client:
             raise Problem(403, "forbidden", f"This key lacks the scope `{scope}`; use one that has it.")
 
 
-class Access:
+class Authenticator:
     """The clients there are. Without any, this machine alone is answered, and may do everything."""
 
     def __init__(self, keys: Sequence[ApiKey]) -> None:
@@ -53,11 +53,11 @@ class Access:
         """Whether there are no keys."""
         return not self._keys
 
-    def client_of(self, headers: Headers, address: str | None) -> Client:
+    def client_of(self, headers: Headers, address: str | None) -> Caller:
         """Return who sent a request from `address`. Raises a Problem, 401 or 403."""
         if self.local_only:
             _require_local(headers, address)
-            return Client(LOCAL, frozenset(Scope))
+            return Caller(LOCAL, frozenset(Scope))
         key = _key_of(headers)
         # All are compared, so that the time says nothing about which client it is.
         found = [client for client in self._keys if client.matches(key)] if key else []
@@ -69,7 +69,7 @@ class Access:
                 f"{detail}: send the one you were given, as `Authorization: Bearer …` or as `X-API-Key: …`.",
                 headers=_CHALLENGE,
             )
-        return Client(found[0].name, found[0].scopes)
+        return Caller(found[0].name, found[0].scopes)
 
 
 def _key_of(headers: Headers) -> str | None:
@@ -158,21 +158,21 @@ class Sessions:
 
     def cookie_of(self, session: Session) -> str:
         """Return the value of the cookie. Set it `HttpOnly`, `SameSite`, and `Secure` where it is HTTPS."""
-        said = urlsafe_b64encode(session.model_dump_json().encode()).decode()
-        return f"{said}.{self._sign(said, session.name)}"
+        payload = urlsafe_b64encode(session.model_dump_json().encode()).decode()
+        return f"{payload}.{self._sign(payload, session.name)}"
 
     def session_of(self, cookie: str | None) -> Session | None:
         """Return the session of a cookie, if it is ours, not over, and the administrator is still one."""
-        said, _, signature = (cookie or "").rpartition(".")
+        payload, _, signature = (cookie or "").rpartition(".")
         try:
-            session = Session.model_validate_json(urlsafe_b64decode(said))
+            session = Session.model_validate_json(urlsafe_b64decode(payload))
         except (ValueError, ValidationError):
             return None
-        if not hmac.compare_digest(signature.encode(), self._sign(said, session.name).encode()):
+        if not hmac.compare_digest(signature.encode(), self._sign(payload, session.name).encode()):
             return None
         return session if session.expires > self._now() and session.name in self._admins else None
 
-    def _sign(self, said: str, name: str) -> str:
+    def _sign(self, payload: str, name: str) -> str:
         """Sign with the password's hash as well: a new password ends the sessions of the old one."""
         admin = self._admins.get(name, self._nobody)
-        return hmac.new(self._secret, f"{admin.password} {said}".encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self._secret, f"{admin.password} {payload}".encode(), hashlib.sha256).hexdigest()

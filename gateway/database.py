@@ -18,7 +18,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Reader:
+class Database:
     """Asks the database. Each statement sees what is committed at that moment: there is no transaction.
 
     page = await read(queries.students, after=None, limit=100)
@@ -31,7 +31,7 @@ class Reader:
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="reader")
 
     @classmethod
-    def connect(cls, url: str, *, connections: int = CONNECTIONS, patience: float = PATIENCE) -> "Reader":
+    def connect(cls, url: str, *, connections: int = CONNECTIONS, patience: float = PATIENCE) -> "Database":
         """Return a reader of the database at `url`. Nothing is connected yet."""
         engine = make_engine(url, application_name="enrollment gateway", pool_size=connections)
         engine = engine.execution_options(isolation_level="AUTOCOMMIT")

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from enrollment.events import Event
-from gateway.event_stream import Entry, Stream
+from gateway.event_stream import Stream, StreamEntry
 
 _PAUSES: Final = (0.1, 5.0)  # seconds between attempts while Redis is away: the first, and the longest
 _AGAIN: Final = 0.2  # seconds until the listener is cancelled once more: redis-py may swallow a cancellation
@@ -30,10 +30,10 @@ class Watcher:
     """What one open stream of events has still to send."""
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[Entry | None] = asyncio.Queue(BACKLOG + 1)
+        self._queue: asyncio.Queue[StreamEntry | None] = asyncio.Queue(BACKLOG + 1)
         self.open = True
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: StreamEntry) -> None:
         """Take an entry; one too many closes the watcher, whose client comes again."""
         if not self.open:
             return
@@ -48,14 +48,14 @@ class Watcher:
             self.open = False
             self._queue.put_nowait(None)
 
-    async def get(self, seconds: float) -> Entry | None:
+    async def get(self, seconds: float) -> StreamEntry | None:
         """Return the next entry; None at the end. Raises TimeoutError after `seconds` without one."""
         if not self._queue.empty():
             return self._queue.get_nowait()
         return await asyncio.wait_for(self._queue.get(), seconds)
 
 
-class Listener:
+class EventListener:
     """The one reader of the stream."""
 
     def __init__(self, stream: Stream) -> None:
@@ -181,9 +181,9 @@ class Listener:
             self._live.set()
         for entry in await self.stream.next(self._position):
             self._position = entry.id
-            self._tell(entry)
+            self._dispatch(entry)
 
-    def _tell(self, entry: Entry) -> None:
+    def _dispatch(self, entry: StreamEntry) -> None:
         for watcher in self._watchers:
             watcher.put(entry)
         command_id = _command_of(entry) if self._waiters else None
@@ -215,7 +215,7 @@ class Expected:
         return [future.result() for future in self._futures.values()]
 
 
-def _command_of(entry: Entry) -> UUID | None:
+def _command_of(entry: StreamEntry) -> UUID | None:
     """Return whose event this is, without the cost of reading all of it; None for what is no event."""
     try:
         return UUID(json.loads(entry.event)["id"])

@@ -14,7 +14,7 @@ _BLOCK: Final = 5000  # milliseconds that Redis holds one question open
 PAGE: Final = 500  # entries read at once
 
 
-class Entry(NamedTuple):
+class StreamEntry(NamedTuple):
     """An entry of the stream: its id, and the event's JSON as it stands there."""
 
     id: str
@@ -41,11 +41,11 @@ class Stream:
         newest = await self._client.xrevrange(self._key, count=1)
         return str(newest[0][0]) if newest else "0-0"
 
-    async def newest(self, count: int) -> list[Entry]:
+    async def newest(self, count: int) -> list[StreamEntry]:
         """Return the newest entries, the newest first."""
         return _entries(await self._client.xrevrange(self._key, count=count))
 
-    async def next(self, after: str) -> list[Entry]:
+    async def next(self, after: str) -> list[StreamEntry]:
         """Return what comes after an entry, as soon as it comes; nothing after some seconds."""
         answer = await self._client.xread({self._key: after}, count=PAGE, block=_BLOCK)
         return [entry for _, entries in answer or () for entry in _entries(entries)]
@@ -59,13 +59,13 @@ class Stream:
                 return True
             raise
 
-    async def page(self, after: str) -> list[Entry]:
+    async def page(self, after: str) -> list[StreamEntry]:
         """Return the entries after another that are there already; fewer than PAGE where these are the last."""
         return _entries(await self._client.xrange(self._key, min=f"({after}", count=PAGE))
 
 
-def _entries(found: Any) -> list[Entry]:
-    return [Entry(entry_id, fields.get("event", "")) for entry_id, fields in found]
+def _entries(found: Any) -> list[StreamEntry]:
+    return [StreamEntry(entry_id, fields.get("event", "")) for entry_id, fields in found]
 
 
 def connect(url: str) -> Redis:

@@ -86,7 +86,7 @@ METRICS: Final[Responses] = {
 }
 
 
-def describe(app: FastAPI, *, keys: bool) -> None:
+def set_openapi(app: FastAPI, *, keys: bool) -> None:
     """Give the app its OpenAPI document, made once; `keys` tells whether requests need one."""
 
     def openapi() -> dict[str, Any]:

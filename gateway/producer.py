@@ -15,7 +15,7 @@ CONNECTIONS: Final = 4  # per process
 PATIENCE: Final = 2.0  # seconds for a broker that is away; the client is told to come again
 
 
-class Outbound:
+class CommandProducer:
     """Puts commands on the queue. Raises BrokerAway, and nothing is swallowed."""
 
     def __init__(self, broker_url: str, transport_options: Mapping[str, Any] | None = None) -> None:

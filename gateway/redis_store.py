@@ -29,7 +29,7 @@ class Sent(BaseModel):
     since: datetime | None = None
 
 
-class Memory:
+class CommandStore:
     """One Redis string per command, `{<stream>}:gateway:<command_id>`, JSON, which expires."""
 
     def __init__(self, client: Redis, stream: str) -> None:
@@ -58,7 +58,7 @@ class Memory:
         return f"{{{self._stream}}}:gateway:{command_id}"
 
 
-class Ended:
+class EndedSessions:
     """One Redis string per session that was logged out, `{<stream>}:gateway:ended:<id>`, until its cookie ends."""
 
     def __init__(self, client: Redis, stream: str) -> None:

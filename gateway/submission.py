@@ -17,12 +17,12 @@ from enrollment.errors import DeadLetterCode, UnknownCommand
 from enrollment.events import Event, EventData, event_of
 from enrollment.ids import uuid7
 from enrollment.parsing import content_hash
-from gateway.database import Reader
-from gateway.event_listener import Listener
+from gateway.database import Database
+from gateway.event_listener import EventListener
 from gateway.metrics import Metrics
 from gateway.problems import Problem
-from gateway.producer import Outbound
-from gateway.redis_store import Memory, Sent
+from gateway.producer import CommandProducer
+from gateway.redis_store import CommandStore, Sent
 from models import queries
 from models.db_errors import is_outage
 from models.queries import checks
@@ -33,7 +33,7 @@ _NAMESPACE: Final = UUID("6f0d8a5e-6a0c-5d0e-9c3b-0f4f0f6f9a51")  # of command i
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class Change:
     """What is to be done to one student's courses."""
 
     kind: Kind
@@ -54,34 +54,36 @@ def repeatable_id(client: str, request: str, key: str) -> UUID:
     return uuid5(_NAMESPACE, f"{client}\n{request}\n{key}")
 
 
-class Writer:
-    """Sends wishes as commands, all or none of them, and waits for their outcome."""
+class Submitter:
+    """Sends changes as commands, all or none of them, and waits for their outcome."""
 
-    def __init__(self, read: Reader, outbound: Outbound, listener: Listener, memory: Memory, metrics: Metrics) -> None:
+    def __init__(
+        self, read: Database, producer: CommandProducer, listener: EventListener, store: CommandStore, metrics: Metrics
+    ) -> None:
         self._read = read
-        self._outbound = outbound
+        self._producer = producer
         self._listener = listener
-        self._memory = memory
+        self._store = store
         self._metrics = metrics
         self._now = datetime.min.replace(tzinfo=UTC)  # of the latest request: what is asked later is issued later
 
     async def submit(
         self,
-        wishes: Sequence[Wish],
+        changes: Sequence[Change],
         *,
         source: str,
         wait: float,
         command_id: UUID | None = None,
         check: Callable[[], Awaitable[None]] | None = None,
     ) -> Submitted:
-        """Send one request's wishes, and wait at most `wait` seconds for what comes of them.
+        """Send one request's changes, and wait at most `wait` seconds for what comes of them.
 
-        `command_id` makes them repeatable: the same wishes under it are the same commands. `check` is called, and may
-        raise, before they are sent for the first time. Raises a Problem where other wishes had the id first,
+        `command_id` makes them repeatable: the same changes under it are the same commands. `check` is called, and may
+        raise, before they are sent for the first time. Raises a Problem where other changes had the id first,
         BrokerAway, redis.RedisError and DBAPIError.
         """
         now = self._now = max(datetime.now(UTC), self._now + _STEP)
-        commands = _commands(wishes, command_id or uuid7(), now, source)
+        commands = _commands(changes, command_id or uuid7(), now, source)
         ids = [command.command_id for command in commands]
         since = None  # under a new id there is no older dead letter
         with self._listener.expecting(ids) as expected:
@@ -92,7 +94,7 @@ class Writer:
                 since = await self._read(checks.clock)
             elif check is not None:
                 await check()
-            await self._outbound.send(commands)
+            await self._producer.send(commands)
             self._metrics.sent(command.command for command in commands)
             events = tuple(expected.events()) if wait > 0 and await expected.wait(wait) else None
         if events is None and wait > 0:
@@ -109,7 +111,7 @@ class Writer:
 
         Raises a Problem when they were others.
         """
-        first = await self._memory.recall(commands[0].command_id)
+        first = await self._store.recall(commands[0].command_id)
         if first is not None:
             commands = _as_first(commands, first)
         stored = await self._stored([command.command_id for command in commands])
@@ -117,7 +119,7 @@ class Writer:
             return commands, _require_same(commands, stored)
         if check is not None and first is None:  # what was sent before has passed it
             await check()
-        return _as_first(commands, await self._memory.remember(commands[0].command_id, _sent(commands))), None
+        return _as_first(commands, await self._store.remember(commands[0].command_id, _sent(commands))), None
 
     async def _looked_up(self, command_ids: Sequence[UUID], since: datetime | None) -> tuple[Event, ...] | None:
         """Return the outcome of what was sent, if it is known soon. A database that is away does not unsend it."""
@@ -152,7 +154,7 @@ class Writer:
         try:
             for position, command in enumerate(commands):
                 sent = _sent([command] if position else commands)
-                await self._memory.renew(command.command_id, sent.model_copy(update={"since": since}))
+                await self._store.renew(command.command_id, sent.model_copy(update={"since": since}))
         except RedisError:
             pass
 
@@ -163,17 +165,17 @@ class Writer:
             return None
 
 
-def _commands(wishes: Sequence[Wish], command_id: UUID, issued_at: datetime, source: str) -> tuple[Command, ...]:
-    """The first wish has the id itself; those of the others are made from it."""
+def _commands(changes: Sequence[Change], command_id: UUID, issued_at: datetime, source: str) -> tuple[Command, ...]:
+    """The first change has the id itself; those of the others are made from it."""
     return tuple(
-        MODELS[wish.kind](
+        MODELS[change.kind](
             command_id=uuid5(command_id, str(position)) if position else command_id,
-            student_id=wish.student_id,
-            course_ids=wish.course_ids,
+            student_id=change.student_id,
+            course_ids=change.course_ids,
             issued_at=issued_at,
             source=source,
         )
-        for position, wish in enumerate(wishes)
+        for position, change in enumerate(changes)
     )
 
 

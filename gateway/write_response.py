@@ -12,13 +12,13 @@ from fastapi import Depends, Request, Response
 from enrollment.commands import Kind
 from enrollment.errors import ErrorCode, Rejection, unknown_courses, unknown_student
 from enrollment.events import Event
-from gateway.authentication import Client
+from gateway.authentication import Caller
 from gateway.dependencies import Gateway, Held, Who
 from gateway.preferences import Preference, preference_of
 from gateway.problems import Problem
 from gateway.schemas.parameters import IdempotencyKey, Prefer
 from gateway.schemas.responses import Accepted, Command, Course, Effects, Written, answer, outcome_of
-from gateway.submission import Wish, repeatable_id
+from gateway.submission import Change, repeatable_id
 from models import queries
 from models.queries import checks
 
@@ -34,25 +34,25 @@ _AGAIN: Final = re.compile(r"send (the command|it) again with a new id")
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
+class WriteRequest:
     """One write of one client: call it with what is wished."""
 
     gateway: Gateway
-    client: Client
+    client: Caller
     preference: Preference
     request: str
     key: str | None
 
-    async def __call__(self, *wishes: Wish) -> Response:
-        """Send the wishes, wait for what comes of them, and return the answer. Raises a Problem for a rejection."""
-        submitted = await self.gateway.writer.submit(
-            wishes,
+    async def __call__(self, *changes: Change) -> Response:
+        """Send the changes, wait for what comes of them, and return the answer. Raises a Problem for a rejection."""
+        submitted = await self.gateway.submitter.submit(
+            changes,
             source=self.client.source,
             wait=self.preference.wait,
             command_id=repeatable_id(self.client.name, self.request, self.key) if self.key else None,
-            check=partial(self._require_all, wishes) if len(wishes) > 1 else None,
+            check=partial(self._require_all, changes) if len(changes) > 1 else None,
         )
-        student_id, headers = wishes[0].student_id, self.preference.headers
+        student_id, headers = changes[0].student_id, self.preference.headers
         if submitted.events is None:
             commands = list(map(Command.sent, submitted.commands))
             headers = {**headers, "Location": f"/commands/{commands[0].command_id}", "Retry-After": "1"}
@@ -67,31 +67,31 @@ class Submission:
         )
         return answer(written, headers=headers)
 
-    async def _require_all(self, wishes: Sequence[Wish]) -> None:
+    async def _require_all(self, changes: Sequence[Change]) -> None:
         """Refuse at once what would be rejected in part: several commands are one request, and have one outcome.
 
         The worker decides all the same; a course that is deleted in between makes the difference.
         """
-        student_id = wishes[0].student_id
+        student_id = changes[0].student_id
         errors = []
         if not await self.gateway.read(checks.has_student, student_id):
             errors.append(unknown_student(student_id))
-        missing = await self.gateway.read(checks.missing_courses, chain(*(wish.course_ids for wish in wishes)))
+        missing = await self.gateway.read(checks.missing_courses, chain(*(change.course_ids for change in changes)))
         if missing:
             errors.append(unknown_courses(missing))
         if errors:
             raise rejected(errors, headers=self.preference.headers)
 
 
-async def submission_of(
+async def write_request_of(
     request: Request,
     gateway: Held,
     client: Who,
     _: Prefer = None,
     idempotency_key: IdempotencyKey = None,
-) -> Submission:
+) -> WriteRequest:
     """Return what a write is submitted by."""
-    return Submission(
+    return WriteRequest(
         gateway=gateway,
         client=client,
         preference=preference_of(request.headers.getlist("prefer"), gateway.settings.gateway_wait),
@@ -100,7 +100,7 @@ async def submission_of(
     )
 
 
-Submit = Annotated[Submission, Depends(submission_of)]
+Submit = Annotated[WriteRequest, Depends(write_request_of)]
 
 
 def require_applied(events: Sequence[Event], headers: Mapping[str, str]) -> None:

@@ -12,7 +12,7 @@ from enrollment.parsing import Unidentified
 from models import dead_letters
 from models.db_errors import describe, is_outage
 from models.dead_letters import NewDeadLetter
-from tasks.apply import Arrival, Committed, Result, apply, set_aside
+from tasks.apply import Arrival, Committed, Result, apply, defer
 from tasks.messages import Message, Unit, units_of
 from tasks.results import summaries
 
@@ -32,11 +32,11 @@ class EventRelay(Protocol):
     def publish(self, batch: Committed) -> None:
         """Publish the events of one transaction, right after its commit."""
 
-    def fall_behind(self) -> None:
+    def mark_backlog(self) -> None:
         """Take it that the outbox holds something: a commit whose answer was lost left its events there."""
 
 
-def portions(units: Sequence[Unit]) -> Iterator[Sequence[Unit]]:
+def chunks(units: Sequence[Unit]) -> Iterator[Sequence[Unit]]:
     """Cut a batch where one transaction would become too long: it holds locks, and the worker is deaf meanwhile."""
     start, pairs = 0, 0
     for end, unit in enumerate(units):
@@ -62,10 +62,10 @@ class BatchProcessor:
         Waits as long as the database is away, and calls `keep_alive` about every second meanwhile.
         """
         decided: list[tuple[Unit, Result]] = []
-        left: Sequence[Unit] = units_of(messages)
+        deferred: Sequence[Unit] = units_of(messages)
         arrival, alive = Arrival(), _every_second(keep_alive)
         for wait in _ROUNDS:
-            left = self._round(left, arrival, decided, alive, wait=wait)
+            deferred = self._round(deferred, arrival, decided, alive, wait=wait)
         return summaries(messages, decided)
 
     def _round(
@@ -77,18 +77,18 @@ class BatchProcessor:
         *,
         wait: bool,
     ) -> Sequence[Unit]:
-        """Apply units, a portion at a time; return those that are left for the next round, none with `wait`."""
-        left: list[Unit] = []
-        for portion in portions(units):
+        """Apply units, a chunk at a time; return those that are deferred to the next round, none with `wait`."""
+        deferred: list[Unit] = []
+        for chunk in chunks(units):
             keep_alive()
-            requests = [unit.request for unit in left if not isinstance(unit.request, Unidentified)]
+            requests = [unit.request for unit in deferred if not isinstance(unit.request, Unidentified)]
             students = {request.student_id for request in requests if request.student_id is not None}
-            mine, aside = set_aside(portion, students, {request.command_id for request in requests})
-            left += aside
-            for committed in self._apply(mine, arrival, keep_alive, wait=wait) if mine else ():
+            selected, later = defer(chunk, students, {request.command_id for request in requests})
+            deferred += later
+            for committed in self._apply(selected, arrival, keep_alive, wait=wait) if selected else ():
                 decided += committed.decided
-                left += committed.left
-        return sorted(left, key=lambda unit: unit.arrived)
+                deferred += committed.deferred
+        return sorted(deferred, key=lambda unit: unit.arrived)
 
     def _apply(
         self, units: Sequence[Unit], arrival: Arrival, keep_alive: Callable[[], None], *, wait: bool
@@ -101,21 +101,21 @@ class BatchProcessor:
                 committed.append(transaction)
                 self._relay.publish(transaction)
 
-        self._patiently(attempt, keep_alive)
+        self._retry_on_outage(attempt, keep_alive)
         return committed
 
-    def bury(self, letters: Sequence[NewDeadLetter], keep_alive: Callable[[], None] = lambda: None) -> None:
+    def dead_letter(self, letters: Sequence[NewDeadLetter], keep_alive: Callable[[], None] = lambda: None) -> None:
         """Keep messages that cannot become commands. Waits as long as the database is away."""
 
         def attempt() -> None:
             with self._engine.begin() as connection:
                 dead_letters.put(connection, letters)
 
-        self._patiently(attempt, keep_alive)
+        self._retry_on_outage(attempt, keep_alive)
 
-    def _patiently(self, attempt: Callable[[], None], keep_alive: Callable[[], None]) -> None:
+    def _retry_on_outage(self, attempt: Callable[[], None], keep_alive: Callable[[], None]) -> None:
         def waiting(state: RetryCallState) -> None:
-            self._relay.fall_behind()
+            self._relay.mark_backlog()
             error = state.outcome.exception() if state.outcome else None
             seconds = round(state.next_action.sleep, 1) if state.next_action else 0
             reason = describe(error) if error else ""
@@ -123,9 +123,9 @@ class BatchProcessor:
 
         def pause(seconds: float) -> None:
             until = monotonic() + seconds
-            while (left := until - monotonic()) > 0:
+            while (remaining := until - monotonic()) > 0:
                 keep_alive()
-                sleep(min(1.0, left))
+                sleep(min(1.0, remaining))
             self._engine.dispose()  # a failed-over server is found by a new connection only
             keep_alive()
 

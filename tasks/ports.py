@@ -9,7 +9,7 @@ from models.dead_letters import NewDeadLetter
 from tasks.messages import Message
 
 
-class Service(Protocol):
+class ServicePort(Protocol):
     """The use cases, bound to the database and the event stream of one process."""
 
     def handle(self, messages: Sequence[Message], keep_alive: Callable[[], None] = ...) -> list[str]:
@@ -18,7 +18,7 @@ class Service(Protocol):
         Waits as long as the database is away, and calls `keep_alive` about every second meanwhile.
         """
 
-    def bury(self, letters: Sequence[NewDeadLetter], keep_alive: Callable[[], None] = ...) -> None:
+    def dead_letter(self, letters: Sequence[NewDeadLetter], keep_alive: Callable[[], None] = ...) -> None:
         """Keep messages that cannot become commands. Waits like `handle`."""
 
     def relay(self) -> int:
@@ -28,9 +28,9 @@ class Service(Protocol):
 class Application(Protocol):
     """A Celery app that has the service."""
 
-    service: Service
+    service: ServicePort
 
 
-def service_of(app: Celery) -> Service:
+def service_of(app: Celery) -> ServicePort:
     """Return the service of the app that runs a task."""
     return cast(Application, app).service

@@ -45,7 +45,7 @@ batching.read = _deadly(batching.read, b"die-in-reading")  # type: ignore[attr-d
 
 
 class FakeService:
-    """Keeps lists in Redis: `fake:begun` and `fake:applied` (a batch each), `fake:buried`."""
+    """Keeps lists in Redis: `fake:begun` and `fake:applied` (a batch each), `fake:dead_letters`."""
 
     def __init__(self, url: str) -> None:
         self.redis: Any = Redis.from_url(url)
@@ -69,13 +69,13 @@ class FakeService:
             os.kill(os.getpid(), signal.SIGKILL)
         return [_outcome(message) for message in messages]
 
-    def bury(self, letters: Sequence[NewDeadLetter], keep_alive: Callable[[], None] = lambda: None) -> None:
+    def dead_letter(self, letters: Sequence[NewDeadLetter], keep_alive: Callable[[], None] = lambda: None) -> None:
         while self.redis.exists("fake:away"):
             keep_alive()
             time.sleep(0.1)
         for letter in letters:
             shown = {"key": letter.key, "code": letter.code, "payload": letter.payload, "task": letter.task}
-            self.redis.rpush("fake:buried", json.dumps(shown))
+            self.redis.rpush("fake:dead_letters", json.dumps(shown))
 
     def relay(self) -> int:
         return 0

@@ -37,9 +37,9 @@ class Service:
         """
         return self._batches.handle(messages, keep_alive)
 
-    def bury(self, letters: Sequence[NewDeadLetter], keep_alive: Callable[[], None] = lambda: None) -> None:
+    def dead_letter(self, letters: Sequence[NewDeadLetter], keep_alive: Callable[[], None] = lambda: None) -> None:
         """Keep messages that cannot become commands. Waits as long as the database is away."""
-        self._batches.bury(letters, keep_alive)
+        self._batches.dead_letter(letters, keep_alive)
 
     def relay(self, *, older_than: float | None = None) -> int:
         """Publish what is committed and not yet sent; return the number of events added."""

@@ -35,7 +35,7 @@ _AMQP: Final = {"confirm_publish": True, "read_timeout": _ANSWER, "write_timeout
 _encode: Final = JSONEncoder().encode
 
 
-class Message(NamedTuple):
+class OutgoingMessage(NamedTuple):
     """A message of Celery's protocol, version 2. All but the body is free of quotes and backslashes."""
 
     queue: str
@@ -45,10 +45,10 @@ class Message(NamedTuple):
     body: str  # JSON
 
 
-Send = Callable[[Message], None]
+Send = Callable[[OutgoingMessage], None]
 
 
-class Outlet:
+class BrokerConnection:
     """One connection to the broker: opened for the first message, anew after an error and in a forked process."""
 
     def __init__(self, url: str, patience: float, options: Mapping[str, Any] | None = None) -> None:
@@ -61,7 +61,7 @@ class Outlet:
         self._send: Send | None = None
         self._pid = 0
 
-    def publish(self, message: Message, command_ids: tuple[UUID, ...]) -> None:
+    def publish(self, message: OutgoingMessage, command_ids: tuple[UUID, ...]) -> None:
         """Put one message on its queue. Raises BrokerAway."""
         deadline = monotonic() + self._patience
         pause, longest = _PAUSES
@@ -118,7 +118,7 @@ def _open(connection: "Connection") -> Send:
     return partial(_produce, Producer(channel))
 
 
-def _push(connection: Any, envelope: str, prefix: str, message: Message) -> None:
+def _push(connection: Any, envelope: str, prefix: str, message: OutgoingMessage) -> None:
     """Put a message on a list of Redis: what kombu would put there, at a fraction of its cost.
 
     `connection` is redis-py's; an error of its own means that the message may not be there.
@@ -130,7 +130,7 @@ def _push(connection: Any, envelope: str, prefix: str, message: Message) -> None
 
 def _envelope() -> str:
     """Return the text of a message as kombu puts it on a list of Redis, byte for byte, with gaps for `%`."""
-    gaps = Message("%(queue)s", "%(task)s", "%(task_id)s", "%(about)s", "%(body)s")
+    gaps = OutgoingMessage("%(queue)s", "%(task)s", "%(task_id)s", "%(about)s", "%(body)s")
     return _encode(
         {
             "body": gaps.body,
@@ -150,7 +150,7 @@ def _envelope() -> str:
     )
 
 
-def _produce(producer: "Producer", message: Message) -> None:
+def _produce(producer: "Producer", message: OutgoingMessage) -> None:
     producer.publish(
         message.body,
         routing_key=message.queue,
@@ -165,7 +165,7 @@ def _produce(producer: "Producer", message: Message) -> None:
     )
 
 
-def _headers(message: Message) -> dict[str, Any]:
+def _headers(message: OutgoingMessage) -> dict[str, Any]:
     return {
         "lang": "py",
         "task": message.task,

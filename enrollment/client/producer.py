@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, Unpack
 from uuid import UUID
 
-from enrollment.client.broker_connection import PATIENCE, Message, Outlet
+from enrollment.client.broker_connection import PATIENCE, BrokerConnection, OutgoingMessage
 from enrollment.client.errors import InvalidCommand, NoEventsAddress
 from enrollment.commands import MAX_COMMANDS, Command, Kind, as_fields
 from enrollment.ids import uuid7
@@ -42,11 +42,11 @@ def read_command(fields: Mapping[str, Any]) -> Command:
     One without `command_id` gets a new one, and one without either of `command_id` and `issued_at` is issued now. With
     an id of its own it is left as it is: a repeat must say the same.
     """
-    said = {name: value for name, value in fields.items() if value is not None}
-    if "command_id" not in said:
-        said["command_id"] = uuid7()
-        said.setdefault("issued_at", datetime.now(UTC))
-    request = parse_many((), {"commands": [said]})[0]
+    given = {name: value for name, value in fields.items() if value is not None}
+    if "command_id" not in given:
+        given["command_id"] = uuid7()
+        given.setdefault("issued_at", datetime.now(UTC))
+    request = parse_many((), {"commands": [given]})[0]
     if isinstance(request, Invalid):
         raise InvalidCommand(request.rejection.message, request.rejection.fields)
     if isinstance(request, Unidentified):
@@ -54,8 +54,8 @@ def read_command(fields: Mapping[str, Any]) -> Command:
     return request
 
 
-class Said(TypedDict, total=False):
-    """What may be said of a command besides whom and what it concerns."""
+class CommandFields(TypedDict, total=False):
+    """The fields that a command may have besides student and courses."""
 
     issued_at: datetime | None  # when the producer decided; with an offset
     source: str | None  # who sends it: 1 to 64 of `A-Z a-z 0-9 . _ : / -`
@@ -65,25 +65,25 @@ class Said(TypedDict, total=False):
 class Sender(ABC):
     """What takes commands: the three verbs, and `send` for a command that was made before."""
 
-    def enroll(self, student_id: int, course_ids: Iterable[int], **said: Unpack[Said]) -> UUID:
+    def enroll(self, student_id: int, course_ids: Iterable[int], **fields: Unpack[CommandFields]) -> UUID:
         """Add these courses to the student's. Return the command's id. Raises InvalidCommand, BrokerAway."""
-        return self._say(Kind.ENROLL, student_id, course_ids, said)
+        return self._send_new(Kind.ENROLL, student_id, course_ids, fields)
 
-    def unenroll(self, student_id: int, course_ids: Iterable[int], **said: Unpack[Said]) -> UUID:
+    def unenroll(self, student_id: int, course_ids: Iterable[int], **fields: Unpack[CommandFields]) -> UUID:
         """Take these courses from the student's. Return the command's id. Raises InvalidCommand, BrokerAway."""
-        return self._say(Kind.UNENROLL, student_id, course_ids, said)
+        return self._send_new(Kind.UNENROLL, student_id, course_ids, fields)
 
-    def replace(self, student_id: int, course_ids: Iterable[int], **said: Unpack[Said]) -> UUID:
+    def replace(self, student_id: int, course_ids: Iterable[int], **fields: Unpack[CommandFields]) -> UUID:
         """Make the student's courses exactly these; none is allowed. Return the command's id. Raises as `enroll`."""
-        return self._say(Kind.REPLACE, student_id, course_ids, said)
+        return self._send_new(Kind.REPLACE, student_id, course_ids, fields)
 
     @abstractmethod
     def send(self, command: Command) -> UUID:
         """Send a command as it is; return its id. Raises BrokerAway."""
 
-    def _say(self, kind: Kind, student_id: int, course_ids: Iterable[int], said: Said) -> UUID:
-        fields = {"command": kind.value, "student_id": student_id, "course_ids": list(course_ids)}
-        return self.send(read_command({**fields, **said}))
+    def _send_new(self, kind: Kind, student_id: int, course_ids: Iterable[int], fields: CommandFields) -> UUID:
+        command = {"command": kind.value, "student_id": student_id, "course_ids": list(course_ids)}
+        return self.send(read_command({**command, **fields}))
 
 
 class Client(Sender):
@@ -103,7 +103,7 @@ class Client(Sender):
         `transport_options` are kombu's, where the workers have others than the defaults (ENROLLMENT_BROKER_OPTIONS).
         `events_url` is the Redis of the event stream, where that is not the broker; only `wait_for` needs it.
         """
-        self._outlet = Outlet(broker_url, patience, transport_options)
+        self._broker = BrokerConnection(broker_url, patience, transport_options)
         self._events_url = events_url or broker_url
         self._stream = stream
         self._outcomes: Outcomes | None = None
@@ -115,12 +115,12 @@ class Client(Sender):
         del fields["command"]
         body = f"[[],{_encode(fields)},{_EMBED}]"
         about = f"<{_number(len(command.course_ids), 'course')}>"
-        self._outlet.publish(Message(QUEUE, TASKS[kind], task_id, about, body), (command.command_id,))
+        self._broker.publish(OutgoingMessage(QUEUE, TASKS[kind], task_id, about, body), (command.command_id,))
         return command.command_id
 
     def bulk(self, queue: str = BULK_QUEUE) -> "Bulk":
         """Return what sends many commands in few messages; `queue` is for a few that are not to wait behind many."""
-        return Bulk(self._outlet, queue)
+        return Bulk(self._broker, queue)
 
     def wait_for(self, command_id: UUID, seconds: float = OUTCOME) -> "Event":
         """Return the event of a command, applied or rejected. Raises NoEventsAddress, NoOutcomeYet.
@@ -137,7 +137,7 @@ class Client(Sender):
 
     def close(self) -> None:
         """Hang up. Everything was sent already."""
-        self._outlet.close()
+        self._broker.close()
         if self._outcomes is not None:
             self._outcomes.close()
 
@@ -154,10 +154,10 @@ class Bulk(Sender):
     A block that ends with an error sends nothing more: `sent` commands, in order, have reached the broker.
     """
 
-    def __init__(self, outlet: Outlet, queue: str = BULK_QUEUE) -> None:
+    def __init__(self, broker: BrokerConnection, queue: str = BULK_QUEUE) -> None:
         self.sent = 0
         self.messages = 0
-        self._outlet = outlet
+        self._broker = broker
         self._queue = queue
         self._items: list[str] = []
         self._ids: list[UUID] = []
@@ -184,7 +184,7 @@ class Bulk(Sender):
             return
         body = f'[[],{{"commands":[{",".join(self._items)}]}},{_EMBED}]'
         about = f"<{_number(len(self._items), 'command')}>"
-        self._outlet.publish(Message(self._queue, APPLY, str(uuid7()), about, body), tuple(self._ids))
+        self._broker.publish(OutgoingMessage(self._queue, APPLY, str(uuid7()), about, body), tuple(self._ids))
         self.sent += len(self._items)
         self.messages += 1
         self._items, self._ids, self._bytes = [], [], 0

@@ -1,6 +1,6 @@
 """Reading the event stream as a group: several processes share the events, and none is lost with a process that dies.
 
-    with Consumer("redis://broker:6379/0", group="library", name="library-1") as consumer:
+    with GroupConsumer("redis://broker:6379/0", group="library", name="library-1") as consumer:
         for batch in consumer:
             apply(batch.events)   # in a transaction of yours
             batch.acknowledge()   # after its commit
@@ -33,11 +33,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class EntryBatch:
     """Entries in the order of the stream, as far as one consumer gets them."""
 
     entries: Sequence[Entry]
-    _consumer: "Consumer" = field(repr=False)
+    _consumer: "GroupConsumer" = field(repr=False)
 
     @property
     def events(self) -> list[Event]:
@@ -54,7 +54,7 @@ class Batch:
         self._consumer.acknowledge([entry.id for entry in self.entries])
 
 
-class Consumer:
+class GroupConsumer:
     """One member of a consumer group, for one thread. A process that starts again takes its old name and goes on."""
 
     def __init__(
@@ -77,7 +77,7 @@ class Consumer:
         self._own: str | None = BEGINNING  # up to where our own unacknowledged entries were read again; None: all
         self._next_look = 0.0  # at what dead consumers hold
 
-    def read(self) -> Batch:
+    def read(self) -> EntryBatch:
         """Return what comes next: our own of before a crash, then what dead consumers hold, then what is new.
 
         The batch is empty where nothing came in time. Raises RedisError: then read again; and EventsMissed once for
@@ -86,7 +86,7 @@ class Consumer:
         try:
             if not self._joined:
                 self._join()
-            return Batch(self._again() or self._left_behind() or self._new(), self)
+            return EntryBatch(self._again() or self._left_behind() or self._new(), self)
         except (Disconnected, TooLate):
             self._own = BEGINNING  # an answer that got lost may have handed us entries
             raise
@@ -96,7 +96,7 @@ class Consumer:
             self._joined = False  # the stream was deleted, and the group with it
             raise EventsMissed(self._stream, self._start) from error
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[EntryBatch]:
         """Yield batches that are not empty, for ever; wait while Redis is away. Raises EventsMissed."""
         pause, longest = _PAUSES
         while True:

@@ -9,7 +9,7 @@ from starlette.datastructures import FormData
 
 from enrollment.commands import MAX_ID, Kind
 from gateway.admin.session import text_of
-from gateway.submission import Wish
+from gateway.submission import Change
 
 _SEPARATORS: Final = re.compile(r"[\s,;]+")
 
@@ -17,8 +17,8 @@ _SEPARATORS: Final = re.compile(r"[\s,;]+")
 class NoIds(Exception):
     """What was typed is no list of course ids."""
 
-    def __init__(self, said: str) -> None:
-        shown = said if len(said) <= 40 else f"{said[:40]}…"  # noqa: PLR2004 - enough to find it again
+    def __init__(self, text: str) -> None:
+        shown = text if len(text) <= 40 else f"{text[:40]}…"  # noqa: PLR2004 - enough to find it again
         super().__init__(f"“{shown}” is no course id; ids are whole numbers, such as 101.")
 
 
@@ -36,7 +36,7 @@ class Ticked:
         added = _numbers([*form.getlist("add"), *_SEPARATORS.split(text_of(form, "ids"))])
         return cls(added, _numbers(_SEPARATORS.split(text_of(form, "had"))) - kept - added)
 
-    def wish(self, student_id: int, current: frozenset[int]) -> Wish | None:
+    def change(self, student_id: int, current: frozenset[int]) -> Change | None:
         """Return the one command that makes this difference to `current`, the courses now; None where there is none.
 
         A difference leaves alone what others changed since the page was shown. Only courses to add are an enroll, only
@@ -44,26 +44,26 @@ class Ticked:
         """
         taken = self.taken & current
         if self.added and taken:
-            return _wish(Kind.REPLACE, student_id, (current - taken) | self.added)
+            return _change(Kind.REPLACE, student_id, (current - taken) | self.added)
         if self.added:
-            return _wish(Kind.ENROLL, student_id, self.added)
-        return _wish(Kind.UNENROLL, student_id, taken) if taken else None
+            return _change(Kind.ENROLL, student_id, self.added)
+        return _change(Kind.UNENROLL, student_id, taken) if taken else None
 
 
-def numbers(said: Iterable[object]) -> list[int]:
+def numbers(text: Iterable[object]) -> list[int]:
     """Return the ids among what a browser sent; what is none is left out."""
     found = (
-        int(item) for item in map(str, said) if item.isascii() and item.isdecimal() and len(item) <= len(str(MAX_ID))
+        int(item) for item in map(str, text) if item.isascii() and item.isdecimal() and len(item) <= len(str(MAX_ID))
     )
     return [number for number in found if 0 < number <= MAX_ID]
 
 
-def _wish(kind: Kind, student_id: int, course_ids: Iterable[int]) -> Wish:
-    return Wish(kind, student_id, tuple(sorted(course_ids)))
+def _change(kind: Kind, student_id: int, course_ids: Iterable[int]) -> Change:
+    return Change(kind, student_id, tuple(sorted(course_ids)))
 
 
-def _numbers(said: Iterable[object]) -> frozenset[int]:
-    items = [str(item) for item in said if item]
+def _numbers(text: Iterable[object]) -> frozenset[int]:
+    items = [str(item) for item in text if item]
     for item in items:
         if not numbers([item]):
             raise NoIds(item)

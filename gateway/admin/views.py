@@ -23,7 +23,7 @@ _NAMED: Final = 30  # courses of one command that are looked up by name
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class StudentCommands:
     """Commands, the courses they name, and what to ask for the next ones with."""
 
     records: list[Record]
@@ -50,37 +50,37 @@ def courses_named(connection: Connection, records: Iterable[Record]) -> dict[int
     return search.courses_by_id(connection, ids)
 
 
-def told(connection: Connection, student_id: int, before: str = "") -> Told:
+def student_commands(connection: Connection, student_id: int, before: str = "") -> StudentCommands:
     """Return commands about a student, the newest first."""
     records, older = search.commands_of(connection, student_id, before=_place(before), limit=COMMANDS)
     known = courses_named(connection, records)
-    return Told(records, known, None if older is None else f"{format_time(older.time)}_{older.command_id}")
+    return StudentCommands(records, known, None if older is None else f"{format_time(older.time)}_{older.command_id}")
 
 
-def choices(connection: Connection, enrolled: Iterable[int], said: str, added: Iterable[int]) -> Choices:
+def choices(connection: Connection, enrolled: Iterable[int], query: str, added: Iterable[int]) -> Choices:
     """Return the courses that a student may be enrolled in besides those of now."""
     taken = set(enrolled)
     chosen = sorted(row for id_, row in search.courses_by_id(connection, added).items() if id_ not in taken)
     taken.update(row.id for row in chosen)
     limit = len(taken) + CHOICES
-    if said.strip():
-        page = search.find_courses(connection, said, limit=limit)
+    if query.strip():
+        page = search.find_courses(connection, query, limit=limit)
     else:
         page = queries.courses(connection, limit=limit)
     free = [row for row in page.items if row.id not in taken]
     return Choices(chosen, free[:CHOICES], len(free) > CHOICES or page.after is not None)
 
 
-def student_page(connection: Connection, student_id: int, said: str = "") -> dict[str, Any]:
+def student_page(connection: Connection, student_id: int, query: str = "") -> dict[str, Any]:
     """Return what the page of a student shows. Raises UnknownStudent."""
     student: StudentRow = queries.student(connection, student_id)
     enrolled = queries.courses_of(connection, student_id)
-    offered = choices(connection, (course.id for course in enrolled), said, ())
-    happened = told(connection, student_id)
+    offered = choices(connection, (course.id for course in enrolled), query, ())
+    happened = student_commands(connection, student_id)
     return {
         "student": student,
         "enrolled": enrolled,
-        "q": said,
+        "q": query,
         "chosen": offered.chosen,
         "choices": offered.choices,
         "more_choices": offered.more_choices,
@@ -135,8 +135,8 @@ async def _stored(gateway: Gateway, command_id: UUID) -> Record | None:
         return None
 
 
-def _place(said: str) -> Place | None:
-    time, _, command_id = said.partition("_")
+def _place(query: str) -> Place | None:
+    time, _, command_id = query.partition("_")
     try:
         moment: datetime = parse_time(time)
         return Place(moment, parse_uuid(command_id))

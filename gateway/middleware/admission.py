@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.authentication import Access, network_of
+from gateway.authentication import Authenticator, network_of
 from gateway.problems import Problem
 from gateway.rate_limit import Buckets
 from worker.credentials import Scope as Permission
@@ -22,21 +22,21 @@ _READING: Final = ("GET", "HEAD", "OPTIONS")
 _BODY_SECONDS: Final = 10.0  # for a request to arrive
 
 
-class Guard:
+class AdmissionMiddleware:
     """ASGI middleware. What it lets through has `request.state.client` and a body that is there already."""
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        access: Access,
+        authenticator: Authenticator,
         buckets: Buckets,
         max_body: int,
         refusal: Callable[[Request, Problem], Response],
     ) -> None:
         self._app = app
         self._refusal = refusal
-        self._access = access
+        self._authenticator = authenticator
         self._buckets = buckets
         self._max_body = max_body
 
@@ -67,11 +67,11 @@ class Guard:
         if is_admin(path):
             # Styles have a bucket of their own, so that the page that says "too many requests" has one.
             self._buckets.take(f"{'static' if path.startswith(STATIC) else 'address'} {network}")
-            if self._access.local_only:
-                self._access.client_of(headers, address)
+            if self._authenticator.local_only:
+                self._authenticator.client_of(headers, address)
             return
         try:
-            client = self._access.client_of(headers, address)
+            client = self._authenticator.client_of(headers, address)
         except Problem:
             self._buckets.take(f"address {network}")  # who guesses keys is slowed down
             raise

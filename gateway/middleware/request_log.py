@@ -17,7 +17,7 @@ _HEADERS: Final = ((b"x-content-type-options", b"nosniff"),)
 log = structlog.get_logger(__name__)
 
 
-class Observer:
+class RequestLogMiddleware:
     """ASGI middleware. The log names routes by their template and clients by their name: no ids, no addresses."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
@@ -39,7 +39,7 @@ class Observer:
             if message["type"] == "http.response.start":
                 answered = True
                 message["headers"] = [*message.get("headers", ()), *_HEADERS]
-                self._tell(method, scope, int(message["status"]), perf_counter() - began)
+                self._record(method, scope, int(message["status"]), perf_counter() - began)
             await send(message)
 
         try:
@@ -51,7 +51,7 @@ class Observer:
                 problem = Problem(500, "internal_error", "This was not foreseen. It is in the gateway's log.")
                 await problem.response()(scope, receive, observed)
 
-    def _tell(self, method: str, scope: Scope, status: int, seconds: float) -> None:
+    def _record(self, method: str, scope: Scope, status: int, seconds: float) -> None:
         route = _route(scope)
         client = getattr(scope.get("state", {}).get("client"), "name", None)
         self._metrics.answered(method, route, status, seconds)

@@ -10,7 +10,7 @@ from starlette.responses import Response, StreamingResponse
 
 from enrollment.consumer.reader import order
 from gateway.dependencies import Held, Who
-from gateway.event_listener import Listener, Watcher
+from gateway.event_listener import EventListener, Watcher
 from gateway.openapi import EVENTS
 from gateway.problems import Problem
 from gateway.sse import MAX_OF_CLIENT, Missed, has_room, past
@@ -56,7 +56,7 @@ async def watch_events(gateway: Held, last_event_id: LastEventId = None) -> Resp
     return StreamingResponse(stream, media_type="text/event-stream", headers=_HEADERS)
 
 
-async def _stream(listener: Listener, last: str | None) -> AsyncIterator[str]:
+async def _stream(listener: EventListener, last: str | None) -> AsyncIterator[str]:
     """Give what is past, then what comes. The pause after each shows that a client has left before more is written."""
     told: Missed | None = None
     yield ": the result events, from here on\n\n"

@@ -101,8 +101,8 @@ class _Request(Request):
 
 
 def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    said = dict(pairs)
-    if len(said) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
         shown = name[:64].encode("utf-8", "replace").decode()
         raise Problem(
@@ -111,4 +111,4 @@ def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
             f"{shown} stands twice in the body. Say it once and send the request again.",
             fields=[shown],
         )
-    return said
+    return fields

@@ -68,20 +68,20 @@ class Place(NamedTuple):
     command_id: UUID
 
 
-def find_students(connection: Connection, said: str, *, after: int | None = None, limit: int = 50) -> Page[StudentRow]:
+def find_students(connection: Connection, query: str, *, after: int | None = None, limit: int = 50) -> Page[StudentRow]:
     """Return the students with this id, this sis_id, or words that begin so in their name, page by page."""
-    words = " & ".join(_beginning(word) for word in _SEPARATORS.split(said) if word) if storable(said) else ""
-    parameters = {"id": _number(said), "said": _text(said), "words": words, "after": after or 0, "limit": limit + 1}
+    words = " & ".join(_beginning(word) for word in _SEPARATORS.split(query) if word) if storable(query) else ""
+    parameters = {"id": _number(query), "said": _text(query), "words": words, "after": after or 0, "limit": limit + 1}
     rows = connection.execute(_FIND_STUDENTS, parameters).all()
     return _page([StudentRow._make(row) for row in rows], limit)
 
 
-def find_courses(connection: Connection, said: str, *, after: int | None = None, limit: int = 50) -> Page[CourseRow]:
+def find_courses(connection: Connection, query: str, *, after: int | None = None, limit: int = 50) -> Page[CourseRow]:
     """Return the courses with this id, this sis_id, or this text in their code or title, page by page."""
-    escaped = re.sub(r"([\\%_])", r"\\\1", _text(said) or "")
+    escaped = re.sub(r"([\\%_])", r"\\\1", _text(query) or "")
     parameters = {
-        "id": _number(said),
-        "said": _text(said),
+        "id": _number(query),
+        "said": _text(query),
         "patterns": quoted(f"%{form}%" for form in _forms(escaped)),
         "after": after or 0,
         "limit": limit + 1,
@@ -122,12 +122,12 @@ def _forms(word: str) -> list[str]:
     return sorted({word, word.lower(), word.capitalize()} - {""})
 
 
-def _number(said: str) -> int | None:
-    digits = said.strip()
+def _number(query: str) -> int | None:
+    digits = query.strip()
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= len(str(MAX_ID))):
         return None
     return int(digits) if int(digits) <= MAX_ID else None
 
 
-def _text(said: str) -> str | None:
-    return said.strip() if storable(said) else None
+def _text(query: str) -> str | None:
+    return query.strip() if storable(query) else None

@@ -27,7 +27,7 @@ Tell = Callable[[int, int], None]  # how much is done, of how much
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class Change:
     """How an import is wanted."""
 
     source: str
@@ -63,7 +63,7 @@ class Content(NamedTuple):
     digest: str
 
 
-def plan(engine: Engine, content: Content, wish: Wish, *, at_once: bool, tell: Tell = lambda *_: None) -> int:
+def plan(engine: Engine, content: Content, wish: Change, *, at_once: bool, tell: Tell = lambda *_: None) -> int:
     """Plan an import; return its id. With `at_once` students and courses go to the catalog first.
 
     Raises FileError, CatalogError; then nothing was planned.
@@ -109,11 +109,11 @@ def by_role(record: ImportRecord) -> bool:
     return bool(record.options.get("by_role"))
 
 
-def _is_full(parts: Parts, wish: Wish) -> bool:
+def _is_full(parts: Parts, wish: Change) -> bool:
     return parts.modes.get("enrollments") == "bulk" if wish.full is None else wish.full
 
 
-def _create(connection: Connection, content: Content, wish: Wish, issued_at: datetime) -> int:
+def _create(connection: Connection, content: Content, wish: Change, issued_at: datetime) -> int:
     parts = content.parts
     has_rows = any(part == "enrollments" for _, part in parts.files)
     return imports.create(
@@ -129,7 +129,7 @@ def _create(connection: Connection, content: Content, wish: Wish, issued_at: dat
     )
 
 
-def _reading(parts: Parts, wish: Wish, today: date) -> Reading:
+def _reading(parts: Parts, wish: Change, today: date) -> Reading:
     modes = {"enrollments": "bulk", **parts.modes} if _is_full(parts, wish) else parts.modes
     return Reading(today, wish.statuses, wish.course_is, wish.by, modes)
 

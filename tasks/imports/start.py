@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from models import imports
 from tasks.imports.files import Parts, opened
 from tasks.imports.formats import named
-from tasks.imports.plan import Content, Tell, Wish, plan
+from tasks.imports.plan import Change, Content, Tell, plan
 
 
 class Started(NamedTuple):
@@ -23,7 +23,7 @@ class Started(NamedTuple):
 def start(
     engine: Engine,
     path: Path,
-    wish: Wish,
+    wish: Change,
     *,
     format_name: str | None = None,
     as_dated: bool = False,

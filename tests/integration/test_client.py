@@ -81,10 +81,10 @@ def test_a_message_is_what_celery_itself_sends(client: Client, redis_url: str, r
 
 
 def test_a_message_is_byte_for_byte_what_kombu_would_put_on_the_list(redis_url: str, redis_client: Any) -> None:
-    message = broker_connection.Message(
+    message = broker_connection.OutgoingMessage(
         QUEUE, ENROLL, "11111111-1111-4111-8111-111111111111", "<1 course>", '[[],{"é":"%s"},{}]'
     )
-    ours = broker_connection.Outlet(redis_url, 1)
+    ours = broker_connection.BrokerConnection(redis_url, 1)
     ours.publish(message, ())
     ours.close()
     with KombuConnection(redis_url) as connection:

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from enrollment.copy import follow
 from enrollment.events import Event
-from enrollment.fold import Student
+from enrollment.fold import StudentState
 from enrollment.names import ENROLL, REPLACE, UNENROLL
 from enrollment.taken import REASONS, taken_because
 from models import ledger, outbox, queries
@@ -51,7 +51,7 @@ def agree(service: Service, events: Events, rows: Read) -> Callable[[], Rows]:
     def compare() -> Rows:
         service.relay(older_than=0)
         assert rows("*", "outbox") == []
-        copy: dict[int, Student] = {}
+        copy: dict[int, StudentState] = {}
         for event in events():
             follow(copy, Event.model_validate(event))
         assert len({event["id"] for event in events()}) == len(events()) == len(rows("*", "commands"))

@@ -8,10 +8,10 @@ from uuid import UUID
 import pytest
 from redis import Redis
 
-from enrollment.consumer import BEGINNING, Batch, Consumer, EventsMissed, Reader
+from enrollment.consumer import BEGINNING, EntryBatch, EventsMissed, GroupConsumer, Reader
 from enrollment.copy import follow
 from enrollment.events import Event
-from enrollment.fold import Student
+from enrollment.fold import StudentState
 from enrollment.names import ENROLL, REPLACE
 from tasks.messages import Message
 from tests.integration.conftest import STREAM, message
@@ -19,16 +19,16 @@ from worker.local.redis import Redis as RedisServer
 from worker.service import Service
 
 Rows = Callable[..., list[tuple[Any, ...]]]
-Join = Callable[..., Consumer]
+Join = Callable[..., GroupConsumer]
 
 
 @pytest.fixture
 def join(redis_url: str) -> Iterator[Join]:
     """Give a function that makes a member of the group `library`; a dead one's events are another's after 50 ms."""
-    made: list[Consumer] = []
+    made: list[GroupConsumer] = []
 
-    def make(name: str, **options: Any) -> Consumer:
-        made.append(Consumer(redis_url, group="library", name=name, **{"idle": 0.05, "wait": 0.05, **options}))
+    def make(name: str, **options: Any) -> GroupConsumer:
+        made.append(GroupConsumer(redis_url, group="library", name=name, **{"idle": 0.05, "wait": 0.05, **options}))
         return made[-1]
 
     yield make
@@ -50,12 +50,12 @@ def send(service: Service) -> Callable[..., list[UUID]]:
 Send = Callable[..., list[UUID]]
 
 
-def ids(batch: Batch) -> list[UUID]:
+def ids(batch: EntryBatch) -> list[UUID]:
     return [event.id for event in batch.events]
 
 
 def copied(events: Sequence[Event]) -> list[tuple[int, int]]:
-    copy: dict[int, Student] = {}
+    copy: dict[int, StudentState] = {}
     for event in events:
         follow(copy, event)
     return sorted((number, course) for number, it in copy.items() for course in it.pairs if it.enrolled_in(course))

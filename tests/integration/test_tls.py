@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from redis import RedisError
 
 from enrollment.client import BrokerAway, Client
-from enrollment.consumer import Consumer, Reader
+from enrollment.consumer import GroupConsumer, Reader
 from enrollment.names import QUEUE
 from gateway.event_stream import connect as connect_gateway
 from tests.integration.cli.conftest import start
@@ -98,7 +98,7 @@ def reach_from_everywhere(url: str) -> None:
             assert redis.llen(QUEUE) == 1
         with Reader(address, wait=0.01) as reader:
             assert reader.read() == []
-        with Consumer(address, group="group", name="one", wait=0.01) as consumer:
+        with GroupConsumer(address, group="group", name="one", wait=0.01) as consumer:
             assert consumer.read().entries == []
     asyncio.run(_ask_as_the_gateway(settings.require_events_url()))
     broker_url, use_ssl = _celeryconfig(url)

@@ -10,7 +10,7 @@ from enrollment.commands import Command, Enroll, Kind, Replace, Unenroll
 from enrollment.consumer import Entry
 from enrollment.copy import decisions, follow, sortable
 from enrollment.events import Event
-from enrollment.fold import Pair, Stamp, Student
+from enrollment.fold import Pair, Stamp, StudentState
 from enrollment.parsing import parse_single
 from examples.python import copy_to_sqlite as example
 from tests.unit.copies import Rows, apply, rows_of
@@ -41,7 +41,7 @@ def test_events_in_any_order_and_any_number_make_the_copy_equal_to_the_rows(
         state, published = apply(state, batch, NOW + timedelta(seconds=number))
         events += published
     repeated = data.draw(st.lists(st.sampled_from(events), max_size=5)) if events else []
-    copy: dict[int, Student] = {}
+    copy: dict[int, StudentState] = {}
     for event in data.draw(st.permutations([*events, *repeated])):
         follow(copy, Event.model_validate_json(event.to_json()))
     assert rows_of(copy) == rows_of(state.students)
@@ -56,9 +56,9 @@ def test_a_copy_that_began_with_the_tables_ends_equal_whatever_older_events_it_s
 ) -> None:
     state = empty_state()
     for number, course in before:  # rows from before there were stamps
-        state.students[number].pairs[course] = Pair(enrolled=True, stamp=Student().replaced)
+        state.students[number].pairs[course] = Pair(enrolled=True, stamp=StudentState().replaced)
     begin = data.draw(st.integers(0, len(batches)))
-    copy: dict[int, Student] = {}
+    copy: dict[int, StudentState] = {}
     older: list[Event] = []
     later: list[Event] = []
     for number, batch in enumerate(batches):
@@ -94,7 +94,7 @@ def test_what_a_replace_took_is_not_brought_back_by_an_older_event_that_comes_la
     older = Enroll(command_id=ONE, student_id=1, course_ids=(10, 11), issued_at=NOW - timedelta(hours=1))
     state, [enrolled] = apply(empty_state(), [older])
     _, [replaced] = apply(state, [Replace(command_id=TWO, student_id=1, course_ids=(11,), issued_at=NOW)])
-    copy: dict[int, Student] = {}
+    copy: dict[int, StudentState] = {}
     assert [(it.course_id, it.enrolled) for it in follow(copy, replaced)] == [(10, False), (11, True)]
     assert follow(copy, enrolled) == []
     assert rows_of(copy) == {(1, 11)}

@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 from worker.cli.output import Json, say
 
 if TYPE_CHECKING:
-    from tasks.imports.plan import Wish
+    from tasks.imports.plan import Change
 
 _FILE: Final = "file"
 _FORMATS: Final = ("canvas", "oneroster", "plain")
@@ -201,10 +201,10 @@ def _wish(
     mapped: list[str] | None,
     course_is: str,
     by: str,
-) -> "tuple[Wish, bool]":
+) -> "tuple[Change, bool]":
     from enrollment.commands import parse_time
     from tasks.imports.guard import Limits
-    from tasks.imports.plan import Wish
+    from tasks.imports.plan import Change
 
     _one_of("--scope", scope, ("courses", "source"))
     _one_of("--course-is", course_is, ("class", "course"))
@@ -216,7 +216,7 @@ def _wish(
         raise typer.BadParameter(
             f"{issued_at!r} is not a time such as 2026-01-31T09:30:00Z, nor the word file"
         ) from None
-    wish = Wish(
+    wish = Change(
         source=_source(name),
         issued_at=at,
         full=full,

@@ -22,7 +22,7 @@ from tasks.imports import report
 from tasks.imports import run as running
 from tasks.imports import watch as watching
 from tasks.imports.formats.rows import FileError
-from tasks.imports.plan import Tell, Wish
+from tasks.imports.plan import Change, Tell
 from tasks.imports.report import Exit
 from tasks.imports.start import start
 from tasks.imports.undo import plan_undo
@@ -61,7 +61,7 @@ class How:
                 raise typer.BadParameter(f"{path} must end with .csv or .json", param_hint="--report")
 
 
-def run(path: Path, wish: Wish, how: How, *, format_name: str | None, as_dated: bool, dry_run: bool) -> Exit:
+def run(path: Path, wish: Change, how: How, *, format_name: str | None, as_dated: bool, dry_run: bool) -> Exit:
     """Import a path, or plan it only."""
     with _engine() as engine:
         with _progress("reading", shown=not how.json) as tell:
@@ -90,7 +90,7 @@ def undo(import_id: int, how: How, *, dry_run: bool) -> Exit:
         return _show_plan(engine, plan, how) if dry_run else _finish(engine, plan, how, check=False)
 
 
-def watch(folder: Path, wish: Wish, how: How, *, format_name: str | None, as_dated: bool, once: bool) -> Exit:
+def watch(folder: Path, wish: Change, how: How, *, format_name: str | None, as_dated: bool, once: bool) -> Exit:
     """Import what is put into a folder, until a signal ends it."""
     stopped = Event()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -168,7 +168,7 @@ def _found(connection: Any, said: str, by_sis_id: Any, by_id: Any, what: str) ->
 
 
 def _import_watched(
-    engine: Engine, path: Path, wish: Wish, how: How, *, format_name: str | None, as_dated: bool
+    engine: Engine, path: Path, wish: Change, how: How, *, format_name: str | None, as_dated: bool
 ) -> None:
     """Import one path of a watched folder and move it. An outage leaves it where it is."""
     import_id: int | None = None

@@ -11,8 +11,8 @@ from celery.worker import state
 
 from enrollment.errors import DeadLetterCode
 from tasks.messages import Message
-from tasks.ports import Service
-from worker.consume.decoding import Refused, expired, read
+from tasks.ports import ServicePort
+from worker.consume.decoding import Refused, decode_message, expired
 from worker.consume.monitoring import Monitor
 from worker.transport import Channel
 from worker.transport.limits import MOST_INFLATED
@@ -28,8 +28,8 @@ class BatchConsumer(Protocol):
     hub: Any
 
     @property
-    def service(self) -> Service: ...
-    def bury(self, delivery: Any, code: DeadLetterCode, reason: str) -> None: ...
+    def service(self) -> ServicePort: ...
+    def dead_letter(self, delivery: Any, code: DeadLetterCode, reason: str) -> None: ...
     def claim_soon(self) -> None: ...
     def relay(self) -> None: ...
     def keep_alive(self) -> None: ...
@@ -63,7 +63,7 @@ class Strategy:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _Gathered:
     delivery: Any
     message: Message
 
@@ -73,16 +73,16 @@ class Batch:
 
     def __init__(self, consumer: BatchConsumer) -> None:
         self._consumer = consumer
-        self._entries: list[_Entry] = []
+        self._entries: list[_Gathered] = []
         self._bytes = 0
 
     def add(self, task: str, delivery: Any) -> None:
         """Add a message; the batch is applied as soon as all of its claim are here. Raises Refused."""
-        message, size = read(task, delivery)
+        message, size = decode_message(task, delivery)
         if self._entries and self._bytes + size > MOST_INFLATED:  # what comes compressed is small in the claim only
             self.flush()
         self._bytes += size
-        self._entries.append(_Entry(delivery, message))
+        self._entries.append(_Gathered(delivery, message))
         if len(self._entries) > 1:
             return
         if self._consumer.hub:
@@ -99,7 +99,7 @@ class Batch:
             if due:
                 self._apply(due)
 
-    def _apply(self, entries: Sequence[_Entry]) -> None:
+    def _apply(self, entries: Sequence[_Gathered]) -> None:
         consumer, deliveries = self._consumer, [entry.delivery for entry in entries]
         messages = [entry.message for entry in entries]
         _start(deliveries)
@@ -109,7 +109,7 @@ class Batch:
             outcomes = consumer.service.handle(messages, consumer.keep_alive)
         except Exception:  # nobody foresaw it: the messages come again, one by one, and end as dead letters
             log.exception("batch_failed", messages=len(messages))
-            _let_go(deliveries)
+            _release(deliveries)
             return
         seconds = monotonic() - begin
         if _acknowledge(deliveries):
@@ -117,15 +117,15 @@ class Batch:
         consumer.monitor.finished(messages, outcomes, seconds)
         log.info("batch_applied", messages=len(messages), seconds=round(seconds, 4))
 
-    def _withdrawn(self, entry: _Entry) -> bool:
-        """Bury a message that was revoked or that has expired."""
+    def _withdrawn(self, entry: _Gathered) -> bool:
+        """Make a dead letter of a message that was revoked or that has expired."""
         consumer, message = self._consumer, entry.message
         if message.headers.get("expires") is None and message.task_id not in state.revoked:
             return False
         try:
             late = expired(message.headers, datetime.now(UTC))
         except Refused as refused:
-            consumer.bury(entry.delivery, refused.code, refused.reason)
+            consumer.dead_letter(entry.delivery, refused.code, refused.reason)
             return True
         if late:
             code, reason = DeadLetterCode.EXPIRED, f"It expired at {message.headers['expires']}, before it was applied."
@@ -134,7 +134,7 @@ class Batch:
         else:
             return False  # it expires later
         consumer.monitor.withdrawn(message, expired=late)
-        consumer.bury(entry.delivery, code, reason)
+        consumer.dead_letter(entry.delivery, code, reason)
         return True
 
 
@@ -159,7 +159,7 @@ def _acknowledge(deliveries: Sequence[Any]) -> bool:
     return False
 
 
-def _let_go(deliveries: Sequence[Any]) -> None:
+def _release(deliveries: Sequence[Any]) -> None:
     channel = deliveries[0].channel
     if isinstance(channel, Channel):
         channel.forget([delivery.delivery_tag for delivery in deliveries])

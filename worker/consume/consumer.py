@@ -14,9 +14,9 @@ from vine import promise
 from enrollment.errors import DeadLetterCode
 from tasks.commands import CommandTask
 from tasks.periodic import RelayTask
-from tasks.ports import Service, service_of
+from tasks.ports import ServicePort, service_of
 from worker.consume.batching import Batch, RelayStrategy, Strategy
-from worker.consume.dead_letters import letter_of_entry, letter_of_message
+from worker.consume.dead_letters import dead_letter_of_entry, dead_letter_of_message
 from worker.consume.decoding import Refused, key_of
 from worker.consume.inflating import inflate
 from worker.consume.monitoring import Monitor
@@ -49,7 +49,7 @@ class Consumer(stock.Consumer):
     _last_beat = 0.0
 
     @property
-    def service(self) -> Service:
+    def service(self) -> ServicePort:
         """The use cases of this process."""
         return service_of(self.app)
 
@@ -70,7 +70,7 @@ class Consumer(stock.Consumer):
     def create_task_handler(self, promise: type[promise] = promise) -> Callable[[Any], None]:  # noqa: ARG002 (Celery's)
         """Return what takes each delivery. Whatever is wrong with one is that one's fault and stops nothing."""
         if isinstance(self.task_consumer.channel, Channel):
-            self.task_consumer.channel.on_garbage = self._bury_entry
+            self.task_consumer.channel.on_garbage = self._dead_letter_entry
         # KeyError is in kombu's list; here it says that a message lacks something.
         lost: tuple[type[Exception], ...] = (
             MemoryError,
@@ -82,13 +82,13 @@ class Consumer(stock.Consumer):
             try:
                 self.strategies[self._task_of(delivery)](delivery)
             except Refused as refused:
-                self.bury(delivery, refused.code, refused.reason)
+                self.dead_letter(delivery, refused.code, refused.reason)
             except lost:
                 raise
             except Exception as error:
                 log.exception("message_failed", task_id=str(delivery.headers.get("id"))[:MOST_ID])
                 reason = f"It could not be processed: {type(error).__name__}: {str(error)[:200]}"
-                self.bury(delivery, DeadLetterCode.PROCESSING_FAILED, reason)
+                self.dead_letter(delivery, DeadLetterCode.PROCESSING_FAILED, reason)
 
         return on_message
 
@@ -102,14 +102,14 @@ class Consumer(stock.Consumer):
             raise Refused(DeadLetterCode.UNKNOWN_TASK, f"There is no task {task[:100]!r}; correct the name and resend.")
         return task
 
-    def bury(self, delivery: Any, code: DeadLetterCode, reason: str) -> None:
+    def dead_letter(self, delivery: Any, code: DeadLetterCode, reason: str) -> None:
         """Keep a delivery as a dead letter, then acknowledge it. It comes again if it could not be kept."""
         key = key_of(delivery)
         if isinstance(delivery.channel, Channel):
             delivery.channel.mark_started([delivery.delivery_tag])
-        letter = letter_of_message(delivery.headers, delivery.body, key=key, code=code, reason=reason)
+        letter = dead_letter_of_message(delivery.headers, delivery.body, key=key, code=code, reason=reason)
         try:
-            self.service.bury([letter], self.keep_alive)
+            self.service.dead_letter([letter], self.keep_alive)
         except Exception:
             log.exception("dead_letter_not_kept", key=key, code=code)
             if isinstance(delivery.channel, Channel):
@@ -122,11 +122,13 @@ class Consumer(stock.Consumer):
         if code not in (DeadLetterCode.REVOKED, DeadLetterCode.EXPIRED):
             self.monitor.refused(str(letter.headers.get("id", key)), f"{code}: {reason}")
 
-    def _bury_entry(self, raw: bytes, code: DeadLetterCode, message: str, tag: str, *, readable: bool = True) -> None:
+    def _dead_letter_entry(
+        self, raw: bytes, code: DeadLetterCode, message: str, tag: str, *, readable: bool = True
+    ) -> None:
         """Keep what is no delivery (worker.transport.OnGarbage)."""
         self.keep_alive_if_due(tag)
-        letter = letter_of_entry(raw, key=tag, code=code, reason=message, readable=readable)
-        self.service.bury([letter], self.keep_alive)
+        letter = dead_letter_of_entry(raw, key=tag, code=code, reason=message, readable=readable)
+        self.service.dead_letter([letter], self.keep_alive)
         log.warning("dead_letter", key=tag, code=code, reason=message)
         self.claim_soon()
 
@@ -183,7 +185,7 @@ class Consumer(stock.Consumer):
             inflate(message.body, message.headers)
         except ValueError as error:  # kombu only says that it does not know the method
             reason = str(error)
-        self.bury(message, DeadLetterCode.UNDECODABLE_BODY, f"The body cannot be decoded: {reason}.")
+        self.dead_letter(message, DeadLetterCode.UNDECODABLE_BODY, f"The body cannot be decoded: {reason}.")
 
 
 def _shown(error: Exception) -> str:

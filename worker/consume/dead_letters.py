@@ -16,7 +16,9 @@ from worker.consume.inflating import inflate
 from worker.transport.envelope import Garbage, parse
 
 
-def letter_of_message(headers: object, body: object, *, key: str, code: DeadLetterCode, reason: str) -> NewDeadLetter:
+def dead_letter_of_message(
+    headers: object, body: object, *, key: str, code: DeadLetterCode, reason: str
+) -> NewDeadLetter:
     """Return the dead letter of a message whose envelope could be read."""
     named: Mapping[str, Any] = headers if isinstance(headers, Mapping) else {}
     task = named.get("task")
@@ -35,15 +37,17 @@ def letter_of_message(headers: object, body: object, *, key: str, code: DeadLett
     )
 
 
-def letter_of_entry(raw: bytes, *, key: str, code: DeadLetterCode, reason: str, readable: bool = True) -> NewDeadLetter:
+def dead_letter_of_entry(
+    raw: bytes, *, key: str, code: DeadLetterCode, reason: str, readable: bool = True
+) -> NewDeadLetter:
     """Return the dead letter of an entry of a queue, which may be a message after all if it is safe to look."""
     if not readable:
-        return letter_of_message(None, raw, key=key, code=code, reason=reason)
+        return dead_letter_of_message(None, raw, key=key, code=code, reason=reason)
     try:
         payload = parse(raw, queue="", tag=key)
     except Garbage:
-        return letter_of_message(None, raw, key=key, code=code, reason=reason)
-    return letter_of_message(payload["headers"], payload["body"], key=key, code=code, reason=reason)
+        return dead_letter_of_message(None, raw, key=key, code=code, reason=reason)
+    return dead_letter_of_message(payload["headers"], payload["body"], key=key, code=code, reason=reason)
 
 
 def _contents(task: object, task_id: object, body: object) -> list[tuple[UUID, bytes]]:
@@ -51,10 +55,10 @@ def _contents(task: object, task_id: object, body: object) -> list[tuple[UUID, b
     if not isinstance(task, str) or task not in (APPLY, *KINDS) or not isinstance(body, str | bytes):
         return []
     try:
-        said = json.loads(body)
+        decoded = json.loads(body)
     except (ValueError, RecursionError):
         return []
-    match said:
+    match decoded:
         case [list() | None as args, dict() | None as kwargs, *_]:
             units = units_of([Message(task, str(task_id), "", args or (), kwargs or {})])
             requests = [unit.request for unit in units if not isinstance(unit.request, Unidentified)]

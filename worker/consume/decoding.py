@@ -27,7 +27,7 @@ class Refused(Exception):
         self.reason = reason
 
 
-def read(task: str, delivery: Any) -> tuple[Message, int]:
+def decode_message(task: str, delivery: Any) -> tuple[Message, int]:
     """Return the message in a delivery whose headers are known to be sound, and the bytes of its body. Raises Refused.
 
     Callbacks, errbacks, chains and chords in the third part of the body are not run, and no time limit or `eta` of the

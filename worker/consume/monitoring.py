@@ -43,7 +43,7 @@ class Monitor:
         state.all_total_count[0] += len(messages)
         if self.enabled:
             self._received(messages)
-            self._tell("task-started", [{"uuid": message.task_id} for message in messages])
+            self._report("task-started", [{"uuid": message.task_id} for message in messages])
 
     def finished(self, messages: Sequence[Message], outcomes: Sequence[str], seconds: float) -> None:
         """Tell what became of these."""
@@ -56,21 +56,21 @@ class Monitor:
                 failed.append(_failure(message.task_id, outcome))
             else:
                 done.append({"uuid": message.task_id, "result": outcome, "runtime": seconds})
-        self._tell("task-succeeded", done)
-        self._tell("task-failed", failed)
+        self._report("task-succeeded", done)
+        self._report("task-failed", failed)
         self.flush()
 
     def refused(self, task_id: str, reason: str) -> None:
         """Tell of a message that became a dead letter before it could be applied."""
         if self.enabled:
-            self._tell("task-failed", [_failure(task_id, reason)])
+            self._report("task-failed", [_failure(task_id, reason)])
 
     def withdrawn(self, message: Message, *, expired: bool) -> None:
         """Tell of a message that was revoked, or that expired."""
         if self.enabled:
             self._received([message])
             fields = {"uuid": message.task_id, "terminated": False, "signum": None, "expired": expired}
-            self._tell("task-revoked", [fields])
+            self._report("task-revoked", [fields])
 
     def flush(self) -> None:
         """Send now what is buffered."""
@@ -79,7 +79,7 @@ class Monitor:
 
     def _received(self, messages: Sequence[Message]) -> None:
         """Tell what came. The arguments are shown as their producer wants them shown, as Celery does it."""
-        self._tell(
+        self._report(
             "task-received",
             [
                 {
@@ -97,9 +97,9 @@ class Monitor:
             ],
         )
 
-    def _tell(self, kind: str, told: Sequence[Mapping[str, Any]]) -> None:
+    def _report(self, kind: str, reported: Sequence[Mapping[str, Any]]) -> None:
         """Buffer an event for each: what `send` of the dispatcher does, but once for what they have in common."""
-        if not told:
+        if not reported:
             return
         dispatcher = self._dispatcher
         common = {
@@ -111,7 +111,7 @@ class Monitor:
             "pid": dispatcher.pid,
         }
         buffer = dispatcher._group_buffer["task"]  # noqa: SLF001 - `send`, the public way, costs ten times as much
-        buffer += [{**common, **fields} for fields in told]
+        buffer += [{**common, **fields} for fields in reported]
         if len(buffer) >= dispatcher.buffer_limit or not dispatcher.on_send_buffered:
             dispatcher.flush()
         else:

@@ -59,7 +59,7 @@ class Channel(kombu_redis.Channel):
         self._turn = 0
         self._peek_from = 0.0
         super().__init__(*args, **kwargs)
-        self.ledger = Claims(
+        self.claims = Claims(
             lambda: Redis(connection_pool=self.pool),
             index=self._key(self.unacked_index_key),
             unacked=self._key(self.unacked_key),
@@ -86,11 +86,11 @@ class Channel(kombu_redis.Channel):
     def begin(self, tags: Sequence[str]) -> None:
         """Work on these begins: they could be read. Raises redis.ConnectionError; they come again then."""
         self.mark_started(tags)
-        self.ledger.note_read([claim for tag in tags if (claim := self.qos.claims.get(tag))])
+        self.claims.note_read([claim for tag in tags if (claim := self.qos.claims.get(tag))])
 
     def touch(self) -> None:
         """Start the visibility timeout of everything held anew; to be called every second while work has to wait."""
-        self.ledger.touch(self.qos.claims.values())
+        self.claims.touch(self.qos.claims.values())
 
     def holds(self, tag: str) -> bool:
         """Tell whether this is a message of a queue, claimed and not yet acknowledged."""
@@ -188,7 +188,7 @@ class Channel(kombu_redis.Channel):
             return 0
         sources = [self._source(queue) for queue in self._peeks]
         first = self._turn % len(sources)
-        claims = self.ledger.take(
+        claims = self.claims.take(
             sources[first:] + sources[:first],
             limit=self.qos.room(),
             max_bytes=self.claim_bytes,
@@ -196,7 +196,7 @@ class Channel(kombu_redis.Channel):
         )
         if claims:
             self._turn += 1
-        self.ledger.begin(claims)
+        self.claims.begin(claims)
         self.qos.claims.update((claim.tag, claim) for claim in claims)
         for claim in claims:
             self._deliver(claim)
@@ -208,21 +208,21 @@ class Channel(kombu_redis.Channel):
 
     def _deliver(self, claim: Claim) -> None:
         if claim.too_large:
-            place = f"HGET {self.ledger.aside} {claim.tag}"
+            place = f"HGET {self.claims.aside} {claim.tag}"
             reason = f"It has more than {self.message_bytes:,} bytes. All of it is kept in the broker: {place}"
-            self._bury(claim, Garbage(DeadLetterCode.TOO_LARGE, reason), readable=False)
+            self._dead_letter(claim, Garbage(DeadLetterCode.TOO_LARGE, reason), readable=False)
         elif claim.begun >= DELIVERIES:
             reason = f"{claim.begun + 1} workers fell silent with it, {DELIVERIES - 1} of them with nothing else."
-            self._bury(claim, Garbage(DeadLetterCode.TOO_MANY_DELIVERIES, reason), readable=claim.read > 0)
+            self._dead_letter(claim, Garbage(DeadLetterCode.TOO_MANY_DELIVERIES, reason), readable=claim.read > 0)
         else:
             try:
                 payload = parse(claim.raw, queue=claim.source.queue, tag=claim.tag)
             except Garbage as garbage:
-                self._bury(claim, garbage)
+                self._dead_letter(claim, garbage)
             else:
                 self.connection._deliver(payload, claim.source.queue)
 
-    def _bury(self, claim: Claim, garbage: Garbage, *, readable: bool = True) -> None:
+    def _dead_letter(self, claim: Claim, garbage: Garbage, *, readable: bool = True) -> None:
         if self.on_garbage is None:
             log.error("garbage_not_kept", tag=claim.tag, code=garbage.code, reason=garbage.message)
             self.forget([claim.tag])

@@ -49,7 +49,7 @@ class QoS(kombu_redis.QoS):
     def ack_many(self, tags: Sequence[str]) -> None:
         """Acknowledge claimed messages in one round trip."""
         if tags:
-            self.channel.ledger.acknowledge(tags)
+            self.channel.claims.acknowledge(tags)
             self.forget(tags)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 (kombu's signature)
@@ -57,7 +57,7 @@ class QoS(kombu_redis.QoS):
         if delivery_tag not in self.claims:
             super().reject(delivery_tag, requeue)
         elif requeue:
-            self.channel.ledger.release([self.claims[delivery_tag]], requeue=True)
+            self.channel.claims.release([self.claims[delivery_tag]], requeue=True)
             self.forget([delivery_tag])
         else:
             self.ack_many([delivery_tag])
@@ -80,7 +80,7 @@ class QoS(kombu_redis.QoS):
         self.forget(list(self.claims))
         if held:
             try:
-                released = self.channel.ledger.release(held)
+                released = self.channel.claims.release(held)
                 log.info("messages_given_back", messages=released)
             except self.channel.connection_errors as error:
                 log.warning(

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from gateway.admin import decisions, filters, views
 from gateway.admin.decisions import AT_ONCE, CannotReplay, Decided
-from gateway.admin.errors import nothing_here
+from gateway.admin.errors import page_not_found
 from gateway.admin.form import numbers
 from gateway.admin.pages import page_router, render, see
 from gateway.admin.session import Posted, text_of
@@ -29,14 +29,14 @@ _OUTCOMES: Final = 5  # commands of one replay whose outcome is shown
 @router.get("/dead-letters")
 async def groups(request: Request, gateway: Held) -> Response:
     """Show how many there are, by reason."""
-    return render(request, "letters.html", groups=await gateway.read(dead_letters.counts))
+    return render(request, "dead_letters.html", groups=await gateway.read(dead_letters.counts))
 
 
 @router.get("/dead-letters/of/{code}")
 async def group(request: Request, gateway: Held, code: str, before: Before = None) -> Response:
     """Show those of one reason, page by page."""
     if not storable(code):
-        raise nothing_here()
+        raise page_not_found()
     return await _group(request, gateway, code, None, before)
 
 
@@ -45,18 +45,18 @@ async def decide(request: Request, gateway: Held, form: Posted) -> Response:
     """Replay or discard those that were selected."""
     ids, code, decision = numbers(form.getlist("id")), text_of(form, "code"), text_of(form, "decision")
     if not storable(code):
-        raise nothing_here()
+        raise page_not_found()
     if decision == "replay":
         decided = await decisions.replay_many(gateway.settings, ids)
     elif decision == "replay-all":
         decided = await decisions.replay_oldest(gateway.settings, code)
     elif decision == "discard" and ids and text_of(form, "sure") != "yes":
         back = f"/admin/dead-letters/{ids[0]}" if len(ids) == 1 else f"/admin/dead-letters/of/{quote(code, safe='')}"
-        return render(request, "letter_sure.html", ids=ids, code=code, back=back)
+        return render(request, "dead_letter_sure.html", ids=ids, code=code, back=back)
     elif decision == "discard":
         decided = await decisions.discard(gateway.settings, ids)
     else:
-        raise nothing_here()
+        raise page_not_found()
     return await _group(request, gateway, code, decided)
 
 
@@ -87,11 +87,11 @@ async def _group(
     counts = {count.code: count.letters for count in await gateway.read(dead_letters.counts)}
     newest = await gateway.read(dead_letters.newest, code=code, before=before, limit=PAGE + 1)
     if not newest and decided is None and before is None and not filters.meaning(code):
-        raise nothing_here()
+        raise page_not_found()
     path, shown = f"/admin/dead-letters/of/{quote(code, safe='')}", newest[:PAGE]
     return render(
         request,
-        "letter_group.html",
+        "dead_letter_group.html",
         code=code,
         letters=shown,
         total=counts.get(code, 0),
@@ -114,7 +114,7 @@ async def _letter(
     least, most = _ROWS
     return render(
         request,
-        "letter.html",
+        "dead_letter.html",
         status=status,
         letter=letter,
         payload=shown,

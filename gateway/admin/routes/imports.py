@@ -10,8 +10,8 @@ from starlette.responses import Response, StreamingResponse
 
 from enrollment.errors import EnrollmentError
 from gateway.admin import importing
-from gateway.admin.errors import nothing_here
-from gateway.admin.importing import FileError, Wish, Work
+from gateway.admin.errors import page_not_found
+from gateway.admin.importing import Change, FileError, Work
 from gateway.admin.pages import is_htmx, page_router, render, see
 from gateway.admin.session import Posted, text_of, uploaded
 from gateway.dependencies import Held
@@ -44,7 +44,7 @@ async def upload(request: Request, gateway: Held, form: Uploaded) -> Response:
     if name and not _NAME.fullmatch(name):
         return await _all(request, gateway, None, wrong="A name has 1 to 50 of A-Z a-z 0-9 . _ : / and -.")
     said, full = text_of(form, "format"), text_of(form, "full")
-    wish = Wish(
+    change = Change(
         source=f"import/{name}" if name else "",
         full={"yes": True, "no": False}.get(full),
         by="sis_id" if text_of(form, "by") == "sis_id" else "id",
@@ -53,7 +53,7 @@ async def upload(request: Request, gateway: Held, form: Uploaded) -> Response:
     shown = _UNSAFE.sub("_", PurePath(file.filename).name).lstrip(".") or "upload.csv"
     try:
         format_name = said if said in _FORMATS else None
-        import_id = await importing.plan_upload(gateway.settings, shown, cast(Any, file.file), wish, format_name)
+        import_id = await importing.plan_upload(gateway.settings, shown, cast(Any, file.file), change, format_name)
     except FileError as error:
         return await _all(request, gateway, None, wrong=str(error))
     return see(f"/admin/imports/{import_id}")
@@ -130,7 +130,7 @@ async def _record(gateway: Held, import_id: int) -> ImportRecord:
     try:
         return await gateway.read(imports.get, import_id)
     except UnknownImport:
-        raise nothing_here() from None
+        raise page_not_found() from None
 
 
 def _work(request: Request) -> Work:

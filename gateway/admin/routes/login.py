@@ -8,14 +8,14 @@ from typing import Annotated, Final
 from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
-from gateway.admin.errors import Trouble, nothing_here
+from gateway.admin.errors import PageError, page_not_found
 from gateway.admin.pages import page_router, render, see, static_files
 from gateway.admin.session import (
     Who,
     address_of,
     cookie_name,
-    door_of,
     keep,
+    policy_of,
     posted,
     require_same_site,
     set_cookie,
@@ -34,7 +34,7 @@ _WRONG: Final = "The name or the password is wrong."
 @router.get("/login")
 async def show_login(request: Request, next_: Annotated[str, Query(alias="next")] = "") -> Response:
     """Ask who it is."""
-    if not door_of(request).with_login:
+    if not policy_of(request).with_login:
         return see("/admin/students")
     return _login_page(request, at=next_)
 
@@ -46,9 +46,9 @@ async def log_in(request: Request) -> Response:
     form = await request.form(max_files=0, max_fields=10)
     sent, own = text_of(form, "login_csrf"), request.cookies.get(cookie_name(request, _LOGIN_COOKIE), "")
     if not sent or not hmac.compare_digest(sent.encode(), own.encode()):
-        raise Trouble(403, "This form is too old", "Open the login page again; it needs cookies.")
+        raise PageError(403, "This form is too old", "Open the login page again; it needs cookies.")
     name, at = text_of(form, "name"), text_of(form, "next")
-    session = await door_of(request).log_in(address_of(request), name, text_of(form, "password"))
+    session = await policy_of(request).log_in(address_of(request), name, text_of(form, "password"))
     if session is None:
         return _login_page(request, at=at, name=name, wrong=_WRONG, status=403)
     response = see(at if _INSIDE.fullmatch(at) else "/admin/students")
@@ -60,7 +60,7 @@ async def log_in(request: Request) -> Response:
 @nowhere.post("/logout", dependencies=[Depends(posted)])
 async def log_out(request: Request, who: Who) -> Response:
     """Forget who it is."""
-    await door_of(request).log_out(who)
+    await policy_of(request).log_out(who)
     response = see("/admin/login")
     set_cookie(request, response, "enrollment_session", "", 0)
     return response
@@ -71,7 +71,7 @@ async def static(digest: str, name: str) -> Response:
     """Return a style, script or image. The digest is part of the address, so it may be kept for ever."""
     found = static_files().get(name)
     if found is None or found[2] != digest:
-        raise nothing_here()
+        raise page_not_found()
     content, media_type, _ = found
     headers = {"Cache-Control": "public, max-age=31536000, immutable"}
     return Response(content, headers=headers, media_type=media_type)
@@ -86,7 +86,7 @@ async def begin() -> Response:
 @nowhere.get("/{path:path}")
 async def nothing() -> Response:
     """Say that there is no such page."""
-    raise nothing_here()
+    raise page_not_found()
 
 
 def _login_page(request: Request, *, at: str, name: str = "", wrong: str = "", status: int = 200) -> Response:

@@ -12,7 +12,7 @@ from enrollment.fold import Record
 from gateway.admin import importing, views
 from gateway.admin.filters import brief
 from gateway.admin.form import NoIds, Ticked, numbers
-from gateway.admin.pages import PAGE, After, Said, is_htmx, links, page_router, render, see
+from gateway.admin.pages import PAGE, After, SearchText, is_htmx, links, page_router, render, see
 from gateway.admin.session import Posted, Who, text_of
 from gateway.dependencies import Held
 from models import queries
@@ -25,7 +25,7 @@ _POLL: Final = 10.0  # seconds that one question for an outcome is held open
 
 
 @router.get("/students")
-async def find(request: Request, gateway: Held, q: Said = "", after: After = None) -> Response:
+async def find(request: Request, gateway: Held, q: SearchText = "", after: After = None) -> Response:
     """Find students; all of them where nothing is said."""
     if q.strip():
         page = await gateway.read(search.find_students, q, after=after, limit=PAGE)
@@ -37,7 +37,7 @@ async def find(request: Request, gateway: Held, q: Said = "", after: After = Non
 
 @router.get("/students/{student_id}")
 async def show(
-    request: Request, gateway: Held, student_id: int, *, q: Said = "", command: UUID | None = None
+    request: Request, gateway: Held, student_id: int, *, q: SearchText = "", command: UUID | None = None
 ) -> Response:
     """Show a student's courses and what happened to them; and what came of `command`, which was just sent."""
     values = await gateway.read(views.student_page, student_id, q)
@@ -54,7 +54,7 @@ async def choose(
     gateway: Held,
     student_id: int,
     *,
-    q: Said = "",
+    q: SearchText = "",
     add: Annotated[list[str] | None, Query(max_length=2000)] = None,
 ) -> Response:
     """Show courses to add; those that are ticked stay."""
@@ -81,14 +81,14 @@ async def save(request: Request, gateway: Held, who: Who, form: Posted, student_
     except NoIds as error:
         return await _not_sent(request, gateway, student_id, ids, str(error), ids_wrong=str(error))
     enrolled = await gateway.read(queries.courses_of, student_id)
-    wish = ticked.wish(student_id, frozenset(course.id for course in enrolled))
-    if wish is None:
+    change = ticked.change(student_id, frozenset(course.id for course in enrolled))
+    if change is None:
         return await _answer(request, gateway, student_id, {"said": "nothing"})
     try:
-        read_command({"command": wish.kind.value, "student_id": student_id, "course_ids": list(wish.course_ids)})
+        read_command({"command": change.kind.value, "student_id": student_id, "course_ids": list(change.course_ids)})
     except InvalidCommand as error:
         return await _not_sent(request, gateway, student_id, ids, str(error))
-    submitted = await gateway.writer.submit([wish], source=who.source, wait=_PATIENCE)
+    submitted = await gateway.submitter.submit([change], source=who.source, wait=_PATIENCE)
     command_id = submitted.commands[0].command_id
     if not is_htmx(request):
         return see(f"/admin/students/{student_id}?command={command_id}")
@@ -116,8 +116,10 @@ async def outcome(
 async def history(request: Request, gateway: Held, student_id: int, course_id: int) -> Response:
     """Show why a student is, or is not, enrolled in a course."""
     page = await gateway.read(views.history_page, student_id, course_id)
-    told = await gateway.read(importing.why, page)
-    return render(request, "_history.html" if is_htmx(request) else "history.html", told=told, **page)
+    student_commands = await gateway.read(importing.why, page)
+    return render(
+        request, "_history.html" if is_htmx(request) else "history.html", student_commands=student_commands, **page
+    )
 
 
 @router.get("/students/{student_id}/commands")
@@ -126,9 +128,16 @@ async def commands(
 ) -> Response:
     """Show older commands about a student."""
     student = await gateway.read(queries.student, student_id)
-    told = await gateway.read(views.told, student_id, before)
+    student_commands = await gateway.read(views.student_commands, student_id, before)
     template = "_commands.html" if is_htmx(request) else "commands.html"
-    return render(request, template, student=student, records=told.records, known=told.known, older=told.older)
+    return render(
+        request,
+        template,
+        student=student,
+        records=student_commands.records,
+        known=student_commands.known,
+        older=student_commands.older,
+    )
 
 
 async def _not_sent(

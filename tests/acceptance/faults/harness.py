@@ -20,7 +20,7 @@ from redis import Redis as Client
 from tests.acceptance.faults.commands import COURSES, STUDENTS
 from tests.acceptance.faults.oracle import Seen, as_events
 from tests.acceptance.faults.proxy import Proxy
-from tests.acceptance.faults.sent_log import Book
+from tests.acceptance.faults.sent_log import SentLog
 from tests.root import ROOT
 from worker.local.postgres import Postgres
 from worker.local.process import Child
@@ -40,7 +40,7 @@ RECORDS: Final = ["unacked", "unacked_index", "unacked_deliveries"]
 TABLES: Final = "outbox, commands, student_courses, tombstones, replace_marks, dead_letters"
 
 
-class Arena:
+class Harness:
     """Everything that a fault needs. What it started is stopped when it is left, however that happens."""
 
     def __init__(self, *, workers: int = 2, variables: Mapping[str, str] | None = None) -> None:
@@ -256,13 +256,13 @@ class Arena:
 
     # --- between two faults
 
-    def reset(self) -> Book:
+    def reset(self) -> SentLog:
         """Forget everything that was, while nothing is under way; return an empty book."""
         self.drain()
         self.ended.clear()
         self.forget()
         self.began = time.time() - 1
-        return Book()
+        return SentLog()
 
     def forget(self) -> None:
         """Empty the tables, the queues and the stream."""

@@ -11,8 +11,8 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from tests.acceptance.faults.commands import TASKS, Generator, Message, Said
-from tests.acceptance.faults.scenario import Row, Run
+from tests.acceptance.faults.commands import TASKS, Generator, Message, SentCommand
+from tests.acceptance.faults.scenario import Run, Scenario
 
 LARGE: Final = 10_000_000  # bytes
 ENROLL: Final = TASKS["enroll"]
@@ -165,15 +165,15 @@ def _with_callbacks(body: list[Any]) -> str:
 
 def _inject(run: Run) -> None:
     generator = Generator(run.rng)
-    with run.arena.client() as client:
+    with run.harness.client() as client:
         for number in range(run.count):
             for name in run.rng.sample([*DEAD, *INVALID, *ODD], len(DEAD) + len(INVALID) + len(ODD)):
                 if name == "10 MB" and number:
                     continue  # once is enough: it takes a second
                 entry, message = _make(run, generator, name)
-                run.book.sending(message)
+                run.sent_log.sending(message)
                 client.lpush("enrollment", entry)
-                run.book.sent(message)
+                run.sent_log.sent(message)
                 run.pause(0, 0.02)
                 run.injected += 1
     run.until_work_goes_on()
@@ -192,7 +192,7 @@ def _make(run: Run, generator: Generator, name: str) -> tuple[str | bytes, Messa
     if name in ODD:
         ODD[name](made, body)
         return json.dumps(made), Message("", "", {}, (said,))
-    return json.dumps(made), Message("", "", {}, (Said(said.command_id, said.kind, fields, "invalid_command"),))
+    return json.dumps(made), Message("", "", {}, (SentCommand(said.command_id, said.kind, fields, "invalid_command"),))
 
 
-ROWS: Sequence[Row] = [Row("malformed messages, every sort", 5, 1, _inject, seconds=8)]
+SCENARIOS: Sequence[Scenario] = [Scenario("malformed messages, every sort", 5, 1, _inject, seconds=8)]

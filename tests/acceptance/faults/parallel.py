@@ -1,4 +1,4 @@
-"""Rows side by side: each lane is a process with servers and workers of its own; it takes row after row."""
+"""Scenarios side by side: each process has servers and workers of its own, and takes scenario after scenario."""
 
 import json
 import queue
@@ -13,35 +13,37 @@ from dataclasses import asdict, replace
 from types import TracebackType
 from typing import IO, Self
 
-from tests.acceptance.faults.harness import Arena
+from tests.acceptance.faults.harness import Harness
 from tests.acceptance.faults.oracle import Verdict
-from tests.acceptance.faults.scenario import Outcome, Row, run_row
-from tests.acceptance.faults.table import row_named
+from tests.acceptance.faults.scenario import Outcome, Scenario, run_scenario
+from tests.acceptance.faults.table import scenario_named
 from tests.root import ROOT
 from worker.local.process import _follow_parent
 
 
 def work(orders: Iterable[str], answers: IO[str]) -> None:
-    """Run the rows that are ordered, a line each, and answer each with the line of its outcome."""
+    """Run the scenarios that are ordered, a line each, and answer each with the line of its outcome."""
     signal.signal(signal.SIGTERM, _end)
-    arena: Arena | None = None
+    harness: Harness | None = None
     try:
         for order in orders:
             name, count, seed = json.loads(order)
             try:
-                arena = arena or Arena().__enter__()
-                outcome = run_row(arena, row_named(name), count, seed)
-            except Exception:  # noqa: BLE001 - one row that cannot be run is that row's
+                harness = harness or Harness().__enter__()
+                outcome = run_scenario(harness, scenario_named(name), count, seed)
+            except Exception:  # noqa: BLE001 - one scenario that cannot be run is that scenario's
                 outcome = Outcome(name, broken=traceback.format_exc())
-            if arena is not None and not outcome.good and not outcome.skipped:  # nothing of it is to spoil the next row
-                outcome = replace(outcome, logs=str(arena.keep_logs(name)))
-                arena.stop()
-                arena = None
+            if (
+                harness is not None and not outcome.good and not outcome.skipped
+            ):  # nothing of it is to spoil the next scenario
+                outcome = replace(outcome, logs=str(harness.keep_logs(name)))
+                harness.stop()
+                harness = None
             answers.write(json.dumps(asdict(outcome)) + "\n")
             answers.flush()
     finally:
-        if arena is not None:
-            arena.stop()
+        if harness is not None:
+            harness.stop()
 
 
 def _end(*_: object) -> None:
@@ -50,31 +52,31 @@ def _end(*_: object) -> None:
     sys.exit(1)
 
 
-class Lanes:
-    """Runs rows in processes of their own; `outcome(name)` waits for one of them.
+class Parallel:
+    """Runs scenarios in processes of their own; `outcome(name)` waits for one of them.
 
     Start it from a thread that lives on: the processes end with it.
     """
 
     def __init__(
-        self, orders: Iterable[tuple[Row, int]], *, seed: int, lanes: int, told: Callable[[Outcome], None]
+        self, orders: Iterable[tuple[Scenario, int]], *, seed: int, processes: int, told: Callable[[Outcome], None]
     ) -> None:
         self._seed = seed
         self._told = told
-        self._waiting: queue.SimpleQueue[tuple[Row, int]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[Scenario, int]] = queue.SimpleQueue()
         self._done: dict[str, Outcome] = {}
         self._ready: dict[str, threading.Event] = {}
-        for row, count in sorted(orders, key=lambda order: -order[0].seconds * max(1, order[1])):
-            self._ready[row.name] = threading.Event()
-            self._waiting.put((row, count))
-        self._lanes = lanes
+        for scenario, count in sorted(orders, key=lambda order: -order[0].seconds * max(1, order[1])):
+            self._ready[scenario.name] = threading.Event()
+            self._waiting.put((scenario, count))
+        self._count = processes
         self._processes: list[subprocess.Popen[str]] = []
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
-        for _ in range(self._lanes):
+        for _ in range(self._count):
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.acceptance.faults", "--lane"],
+                [sys.executable, "-m", "tests.acceptance.faults", "--child"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -102,27 +104,27 @@ class Lanes:
             process.wait()
 
     def outcome(self, name: str, timeout: float | None = None) -> Outcome:
-        """Wait for the outcome of a row. Raises TimeoutError."""
+        """Wait for the outcome of a scenario. Raises TimeoutError."""
         if not self._ready[name].wait(timeout):
-            raise TimeoutError(f"The row {name!r} has not come to an end.")
+            raise TimeoutError(f"The scenario {name!r} has not come to an end.")
         return self._done[name]
 
     def _drive(self, process: subprocess.Popen[str]) -> None:
-        """Give a lane one row after the other, until none is left."""
+        """Give a process one scenario after the other, until none is left."""
         assert process.stdin is not None
         assert process.stdout is not None
         with process.stdin, process.stdout:
             while True:
                 try:
-                    row, count = self._waiting.get_nowait()
+                    scenario, count = self._waiting.get_nowait()
                 except queue.Empty:
                     break
                 answer = ""
                 with suppress(OSError):
-                    process.stdin.write(json.dumps([row.name, count, self._seed]) + "\n")
+                    process.stdin.write(json.dumps([scenario.name, count, self._seed]) + "\n")
                     process.stdin.flush()
                     answer = process.stdout.readline()
-                self._note(row.name, answer)
+                self._note(scenario.name, answer)
         process.wait()
 
     def _note(self, name: str, answer: str) -> None:

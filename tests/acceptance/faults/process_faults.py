@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from tests.acceptance.faults.commands import KILLS, Message
 from tests.acceptance.faults.harness import VISIBILITY_TIMEOUT, kill_group, until
-from tests.acceptance.faults.scenario import PATIENCE, Row, Run
+from tests.acceptance.faults.scenario import PATIENCE, Run, Scenario
 from worker.local.process import Child
 from worker.local.process import run as run_command
 
@@ -24,18 +24,18 @@ def _die(kill: Callable[[Child], None], *, aimed: bool = False) -> Callable[[Run
 
     def inject(run: Run) -> None:
         for number in range(run.count):
-            run.arena.revive()
+            run.harness.revive()
             run.pause()
             both = run.rng.random() < BOTH
-            victims = range(len(run.arena.workers)) if both else [number % len(run.arena.workers)]
+            victims = range(len(run.harness.workers)) if both else [number % len(run.harness.workers)]
             if aimed:
-                until(lambda: run.arena.in_hand, 1, soft=True, every=0)
+                until(lambda: run.harness.in_hand, 1, soft=True, every=0)
             for index in victims:
-                kill(run.arena.workers[index])
-            begin, held = time.monotonic(), run.arena.in_hand
+                kill(run.harness.workers[index])
+            begin, held = time.monotonic(), run.harness.in_hand
             run.injected += 1
             for index in victims:
-                run.arena.start_worker(index, wait=run.rng.random() > EARLY)
+                run.harness.start_worker(index, wait=run.rng.random() > EARLY)
             if number >= run.count - 3:  # to wait each time would leave less time for killing
                 run.until_redelivered(held, begin)
 
@@ -47,9 +47,9 @@ def _stop(*signals: signal.Signals) -> Callable[[Run], None]:
 
     def inject(run: Run) -> None:
         for number in range(run.count):
-            index = number % len(run.arena.workers)
-            victim = run.arena.workers[index]
-            run.arena.revive()
+            index = number % len(run.harness.workers)
+            victim = run.harness.workers[index]
+            run.harness.revive()
             run.pause()
             begin = time.monotonic()
             for each in signals:
@@ -60,7 +60,7 @@ def _stop(*signals: signal.Signals) -> Callable[[Run], None]:
             run.measure("shutdown", time.monotonic() - begin)
             victim.kill()
             run.injected += 1
-            run.arena.start_worker(index)
+            run.harness.start_worker(index)
 
     return inject
 
@@ -68,9 +68,9 @@ def _stop(*signals: signal.Signals) -> Callable[[Run], None]:
 def _freeze(run: Run) -> None:
     """Stop a worker, at best with messages in hand, for longer than the visibility timeout; then let it go on."""
     for number in range(run.count):
-        victim = run.arena.workers[number % len(run.arena.workers)]
+        victim = run.harness.workers[number % len(run.harness.workers)]
         run.pause()
-        until(lambda: run.arena.in_hand, 1, soft=True, every=0)
+        until(lambda: run.harness.in_hand, 1, soft=True, every=0)
         os.kill(victim.pid, signal.SIGSTOP)
         try:
             time.sleep(VISIBILITY_TIMEOUT + run.rng.uniform(1, 3))
@@ -82,17 +82,17 @@ def _freeze(run: Run) -> None:
 
 def _die_in_pairs(run: Run) -> None:
     """Kill the processes of `-c 2` in turns, and now and then the one that started them; nobody else works."""
-    run.arena.rest()
-    pair = run.arena.new_worker("pair", "-c", "2")
+    run.harness.rest()
+    pair = run.harness.new_worker("pair", "-c", "2")
     try:
         for _ in range(run.count):
             if not pair.running:
                 pair.log.write_bytes(b"")
                 pair.start()
-                run.arena.until_ready(pair, processes=2)
+                run.harness.until_ready(pair, processes=2)
             run.pause()
-            until(lambda: run.arena.in_hand, 1, soft=True, every=0)
-            begin, held = time.monotonic(), run.arena.in_hand
+            until(lambda: run.harness.in_hand, 1, soft=True, every=0)
+            begin, held = time.monotonic(), run.harness.in_hand
             if run.rng.random() < FIRST:
                 pair.kill()
             else:
@@ -102,7 +102,7 @@ def _die_in_pairs(run: Run) -> None:
         assert not pair.running or pair.stop() == 0, f"{pair.name} ended with {pair.returncode}: {pair.tail()}"
     finally:
         pair.kill()
-        run.arena.wake()
+        run.harness.wake()
 
 
 def _processes_of(worker: Child) -> list[int]:
@@ -120,15 +120,15 @@ def _processes_of(worker: Child) -> list[int]:
 
 def _unread(run: Run) -> None:
     """Send messages that kill whoever looks into them; let the worker live again and again."""
-    run.arena.rest()
-    deadly = run.arena.new_worker("deadly", app="tests.acceptance.faults.deadly_worker")
+    run.harness.rest()
+    deadly = run.harness.new_worker("deadly", app="tests.acceptance.faults.deadly_worker")
     try:
-        with run.arena.client() as client:
+        with run.harness.client() as client:
             for _ in range(run.count):
                 message = Message("", "", {}, (), (f"{KILLS}-{run.rng.getrandbits(64)}",))
-                run.book.sending(message)
+                run.sent_log.sending(message)
                 client.lpush("enrollment", json.dumps({"headers": {"id": message.markers[0], "task": "x"}}))
-                run.book.sent(message)
+                run.sent_log.sent(message)
                 run.injected += 1
                 run.pause()
 
@@ -136,24 +136,24 @@ def _unread(run: Run) -> None:
             if not deadly.running:
                 deadly.log.write_bytes(b"")
                 deadly.start()
-            with run.arena.database() as connection:
+            with run.harness.database() as connection:
                 query = "SELECT FROM dead_letters WHERE code = 'too_many_deliveries'"
                 return len(connection.execute(query).fetchall()) == run.count
 
         until(over, LIVES * run.count)
     finally:
         deadly.kill()
-        run.arena.wake()
+        run.harness.wake()
 
 
-ROWS: Sequence[Row] = [
-    Row("kill -9 of the worker", 100, 2, _die(Child.kill), seconds=16),
-    Row("kill -9 of the worker, messages in hand", 100, 2, _die(Child.kill, aimed=True), seconds=16),
-    Row("kill -9 of the process group", 100, 2, _die(kill_group), seconds=16),
-    Row("kill -9 of a process of -c 2", 50, 2, _die_in_pairs, seconds=20),
-    Row("SIGTERM", 50, 1, _stop(signal.SIGTERM), seconds=8),
-    Row("SIGQUIT", 50, 1, _stop(signal.SIGQUIT), seconds=8),
-    Row("SIGTERM, then SIGQUIT", 50, 1, _stop(signal.SIGTERM, signal.SIGQUIT), seconds=8),
-    Row("a message that kills before it is read", 5, 1, _unread, seconds=40),
-    Row("frozen for longer than the visibility timeout", 10, 1, _freeze, seconds=12),
+SCENARIOS: Sequence[Scenario] = [
+    Scenario("kill -9 of the worker", 100, 2, _die(Child.kill), seconds=16),
+    Scenario("kill -9 of the worker, messages in hand", 100, 2, _die(Child.kill, aimed=True), seconds=16),
+    Scenario("kill -9 of the process group", 100, 2, _die(kill_group), seconds=16),
+    Scenario("kill -9 of a process of -c 2", 50, 2, _die_in_pairs, seconds=20),
+    Scenario("SIGTERM", 50, 1, _stop(signal.SIGTERM), seconds=8),
+    Scenario("SIGQUIT", 50, 1, _stop(signal.SIGQUIT), seconds=8),
+    Scenario("SIGTERM, then SIGQUIT", 50, 1, _stop(signal.SIGTERM, signal.SIGQUIT), seconds=8),
+    Scenario("a message that kills before it is read", 5, 1, _unread, seconds=40),
+    Scenario("frozen for longer than the visibility timeout", 10, 1, _freeze, seconds=12),
 ]

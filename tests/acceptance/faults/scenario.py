@@ -1,4 +1,4 @@
-"""A row of the table: a fault, how often it is injected, and what was measured while it was."""
+"""A scenario of the table: a fault, how often it is injected, and what was measured while it was."""
 
 import random
 import time
@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.acceptance.faults.harness import VISIBILITY_TIMEOUT, Arena, until
+from tests.acceptance.faults.harness import VISIBILITY_TIMEOUT, Harness, until
 from tests.acceptance.faults.oracle import Verdict, judge
 from tests.acceptance.faults.producers import Traffic
-from tests.acceptance.faults.sent_log import Book
+from tests.acceptance.faults.sent_log import SentLog
 
 WARM: Final = 10  # events before the first injection
 PATIENCE: Final = 60.0  # seconds in which work must go on, whatever the goal
@@ -19,20 +19,20 @@ GOALS: Final = {"redelivered": VISIBILITY_TIMEOUT + 5.0, "goes on": 5.0, "healed
 
 
 class Skipped(Exception):
-    """The row cannot run on this machine; the message says why, and what to install."""
+    """The scenario cannot run on this machine; the message says why, and what to install."""
 
 
 @dataclass
 class Run:
-    """One row under way: what its fault may use."""
+    """One scenario under way: what its fault may use."""
 
-    arena: Arena
-    book: Book
+    harness: Harness
+    sent_log: SentLog
     rng: random.Random
     count: int  # injections
     seconds: dict[str, list[float]] = field(default_factory=dict)
     injected: int = 0
-    control: Verdict | None = None  # set by the rows that run a stock worker: what that lost
+    control: Verdict | None = None  # set by the scenarios that run a stock worker: what that lost
 
     def pause(self, least: float = 0.05, most: float = 0.6) -> None:
         time.sleep(self.rng.uniform(least, most))
@@ -46,20 +46,20 @@ class Run:
 
     def until_work_goes_on(self, what: str = "goes on") -> None:
         """Measure the time from now to the next event."""
-        begin, told = time.monotonic(), self.arena.told
-        until(lambda: self.arena.told > told, PATIENCE, soft=True)
+        begin, told = time.monotonic(), self.harness.told
+        until(lambda: self.harness.told > told, PATIENCE, soft=True)
         self.measure(what, time.monotonic() - begin)
 
     def until_redelivered(self, tags: set[str], begin: float) -> None:
         """Measure the time from `begin` until none of these messages is held any more."""
-        held = tags & self.arena.in_hand
+        held = tags & self.harness.in_hand
         if held:
-            until(lambda: not held & self.arena.in_hand, PATIENCE, soft=True)
+            until(lambda: not held & self.harness.in_hand, PATIENCE, soft=True)
             self.measure("redelivered", time.monotonic() - begin)
 
 
 @dataclass(frozen=True)
-class Row:
+class Scenario:
     """A fault by its name. `inject` is called once and injects `run.count` times."""
 
     name: str
@@ -67,12 +67,12 @@ class Row:
     short: int
     inject: Callable[[Run], None]
     traffic: bool = True
-    seconds: float = 10.0  # about how long the short form takes, to spread the rows
+    seconds: float = 10.0  # about how long the short form takes, to spread the scenarios
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a row."""
+    """What came of a scenario."""
 
     name: str
     injected: int = 0
@@ -82,7 +82,7 @@ class Outcome:
     took: float = 0.0
     skipped: str = ""
     broken: str = ""  # the harness failed: nothing is known
-    logs: str = ""  # where they are, of a row that is not good
+    logs: str = ""  # where they are, of a scenario that is not good
 
     @property
     def good(self) -> bool:
@@ -91,30 +91,30 @@ class Outcome:
         return self.verdict.good and not self.broken
 
 
-def run_row(arena: Arena, row: Row, count: int, seed: int) -> Outcome:
+def run_scenario(harness: Harness, scenario: Scenario, count: int, seed: int) -> Outcome:
     """Keep sending, inject the fault, wait until all is done, and judge."""
     begin = time.monotonic()
-    rng = random.Random(f"{seed} {row.name}")  # noqa: S311 - it is to be repeatable
-    run = Run(arena, arena.reset(), rng, count)
+    rng = random.Random(f"{seed} {scenario.name}")  # noqa: S311 - it is to be repeatable
+    run = Run(harness, harness.reset(), rng, count)
     try:
-        if row.traffic:
-            with Traffic(arena.redis.url, run.book, seed):
-                until(lambda: arena.told >= WARM, PATIENCE)
-                row.inject(run)
-                arena.revive()
+        if scenario.traffic:
+            with Traffic(harness.redis.url, run.sent_log, seed):
+                until(lambda: harness.told >= WARM, PATIENCE)
+                scenario.inject(run)
+                harness.revive()
                 run.pause()
         else:
-            row.inject(run)
-            arena.revive()
+            scenario.inject(run)
+            harness.revive()
     except Skipped as reason:
-        return Outcome(row.name, skipped=str(reason))
+        return Outcome(scenario.name, skipped=str(reason))
     finally:
-        for proxy in arena.proxies.values():
+        for proxy in harness.proxies.values():
             proxy.heal()
     if run.control is not None:
-        return Outcome(row.name, run.injected, run.control, control=True, took=time.monotonic() - begin)
-    arena.drain()
-    arena.revive()
-    verdict = judge(run.book, arena.seen())
+        return Outcome(scenario.name, run.injected, run.control, control=True, took=time.monotonic() - begin)
+    harness.drain()
+    harness.revive()
+    verdict = judge(run.sent_log, harness.seen())
     longest = {what: max(seconds) for what, seconds in run.seconds.items()}
-    return Outcome(row.name, run.injected, verdict, seconds=longest, took=time.monotonic() - begin)
+    return Outcome(scenario.name, run.injected, verdict, seconds=longest, took=time.monotonic() - begin)

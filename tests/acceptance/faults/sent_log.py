@@ -5,14 +5,14 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tests.acceptance.faults.commands import Message, Said
+from tests.acceptance.faults.commands import Message, SentCommand
 
 
 @dataclass
-class Book:
+class SentLog:
     """Written by all producers. A message whose sending failed may have arrived all the same."""
 
-    said: dict[str, dict[str, Said]] = field(default_factory=dict)  # command id -> content -> what was said
+    said: dict[str, dict[str, SentCommand]] = field(default_factory=dict)  # command id -> content -> what was said
     confirmed: set[tuple[str, str]] = field(default_factory=set)  # (command id, content)
     marked: Counter[str] = field(default_factory=Counter)  # marker -> times a message with it was sent
     marked_confirmed: set[str] = field(default_factory=set)
@@ -39,5 +39,5 @@ class Book:
         return len({command_id for command_id, _ in self.confirmed}) + len(self.marked_confirmed)
 
 
-def content_of(said: Said) -> str:
+def content_of(said: SentCommand) -> str:
     return f"{said.kind} {json.dumps(said.fields, sort_keys=True)}"

@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 
 import psycopg
 
-from tests.acceptance.faults.scenario import Row, Run
+from tests.acceptance.faults.scenario import Run, Scenario
 from worker.local.server import free_port
 
 AWAY = (1.5, 2.5)  # seconds that a server refuses
@@ -22,9 +22,9 @@ TERMINATE = """
 def _redis_killed(run: Run) -> None:
     for _ in range(run.count):
         run.pause()
-        run.arena.redis.kill()
+        run.harness.redis.kill()
         run.pause()
-        run.arena.redis.start()
+        run.harness.redis.start()
         run.injected += 1
         run.until_work_goes_on()
 
@@ -32,7 +32,7 @@ def _redis_killed(run: Run) -> None:
 def _redis_full(run: Run) -> None:
     for _ in range(run.count):
         run.pause()
-        with run.arena.client() as client:
+        with run.harness.client() as client:
             client.config_set("maxmemory", 1)
             try:
                 run.pause(*AWAY)
@@ -45,7 +45,7 @@ def _redis_full(run: Run) -> None:
 def _redis_read_only(run: Run) -> None:
     for _ in range(run.count):
         run.pause()
-        with run.arena.client() as client:
+        with run.harness.client() as client:
             client.execute_command("REPLICAOF", "127.0.0.1", free_port())  # of a primary that is not there
             try:
                 run.pause(*AWAY)
@@ -56,7 +56,7 @@ def _redis_read_only(run: Run) -> None:
 
 
 def _backends_terminated(run: Run) -> None:
-    with run.arena.database() as connection:
+    with run.harness.database() as connection:
         for _ in range(run.count):
             run.pause(0.02, 0.4)
             connection.execute(TERMINATE)
@@ -69,11 +69,11 @@ def _immediate_shutdown(run: Run) -> None:
     """As `pg_ctl stop -m immediate`: no checkpoint, the next start recovers."""
     for _ in range(run.count):
         run.pause()
-        os.kill(run.arena.postgres.pid, signal.SIGQUIT)
-        while run.arena.postgres.running:
+        os.kill(run.harness.postgres.pid, signal.SIGQUIT)
+        while run.harness.postgres.running:
             time.sleep(0.02)
         run.pause()
-        run.arena.postgres.start()
+        run.harness.postgres.start()
         run.injected += 1
         run.until_work_goes_on()
 
@@ -81,12 +81,12 @@ def _immediate_shutdown(run: Run) -> None:
 def _connections_exhausted(run: Run) -> None:
     for _ in range(run.count):
         run.pause()
-        with run.arena.database() as connection, ExitStack() as taken:
+        with run.harness.database() as connection, ExitStack() as taken:
             end = time.monotonic() + run.rng.uniform(*AWAY)
             connection.execute(TERMINATE)
             while time.monotonic() < end:
                 try:
-                    taken.enter_context(run.arena.database())
+                    taken.enter_context(run.harness.database())
                 except psycopg.OperationalError:  # all taken
                     connection.execute(TERMINATE)
                     time.sleep(0.1)
@@ -98,7 +98,7 @@ def _locked(run: Run) -> None:
     """Somebody holds what the worker needs, by turns rows of students and the table of enrollments."""
     for number in range(run.count):
         run.pause()
-        with run.arena.database() as connection, connection.transaction():
+        with run.harness.database() as connection, connection.transaction():
             if number % 2:
                 connection.execute("SELECT FROM students FOR UPDATE")
             else:
@@ -121,19 +121,19 @@ def _read_only(run: Run) -> None:
 
 
 def _set_read_only(run: Run, value: str) -> None:
-    with run.arena.database() as connection, suppress(psycopg.errors.ActiveSqlTransaction):
+    with run.harness.database() as connection, suppress(psycopg.errors.ActiveSqlTransaction):
         connection.execute("SET default_transaction_read_only = off")
         connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
         connection.execute("SELECT pg_reload_conf()")
 
 
-ROWS: Sequence[Row] = [
-    Row("Redis: kill -9 and restart", 20, 2, _redis_killed, seconds=12),
-    Row("Redis: out of memory", 5, 1, _redis_full, seconds=8),
-    Row("Redis: read-only replica", 5, 1, _redis_read_only, seconds=8),
-    Row("PostgreSQL: backends terminated", 100, 5, _backends_terminated, seconds=4),
-    Row("PostgreSQL: immediate shutdown and restart", 20, 1, _immediate_shutdown, seconds=8),
-    Row("PostgreSQL: connections exhausted", 5, 1, _connections_exhausted, seconds=6),
-    Row("PostgreSQL: a held lock for 12 s", 5, 1, _locked, seconds=16),
-    Row("PostgreSQL: default_transaction_read_only", 5, 1, _read_only, seconds=6),
+SCENARIOS: Sequence[Scenario] = [
+    Scenario("Redis: kill -9 and restart", 20, 2, _redis_killed, seconds=12),
+    Scenario("Redis: out of memory", 5, 1, _redis_full, seconds=8),
+    Scenario("Redis: read-only replica", 5, 1, _redis_read_only, seconds=8),
+    Scenario("PostgreSQL: backends terminated", 100, 5, _backends_terminated, seconds=4),
+    Scenario("PostgreSQL: immediate shutdown and restart", 20, 1, _immediate_shutdown, seconds=8),
+    Scenario("PostgreSQL: connections exhausted", 5, 1, _connections_exhausted, seconds=6),
+    Scenario("PostgreSQL: a held lock for 12 s", 5, 1, _locked, seconds=16),
+    Scenario("PostgreSQL: default_transaction_read_only", 5, 1, _read_only, seconds=6),
 ]

@@ -122,7 +122,7 @@ def test_a_reader_that_hangs_up_is_no_error(variables: dict[str, str], processed
 
 def test_dead_letters_are_counted_by_code_and_shown(run: Run, service: Service) -> None:
     assert run("dead-letters", "list").output == "There are no dead letters.\n"
-    service.bury(
+    service.dead_letter(
         [
             NewDeadLetter("a", DeadLetterCode.NOT_A_MESSAGE, "It is not JSON.", "hello\x1b[2J", headers={"x": 1}),
             NewDeadLetter("b", DeadLetterCode.UNKNOWN_TASK, "There is no such task.", "{}", task="t"),

@@ -98,8 +98,8 @@ class Broker:
         batches = self.redis.lrange("fake:begun", 0, -1)
         return [m["key"] for batch in batches for m in json.loads(batch) if m["id"] == task_id]
 
-    def buried(self) -> list[str]:
-        return [json.loads(letter)["code"] for letter in self.redis.lrange("fake:buried", 0, -1)]
+    def dead_lettered(self) -> list[str]:
+        return [json.loads(letter)["code"] for letter in self.redis.lrange("fake:dead_letters", 0, -1)]
 
     def expire(self) -> None:
         """Let the visibility timeout pass for all that is claimed, without waiting for it."""

@@ -99,7 +99,7 @@ def test_nothing_a_producer_puts_beside_the_arguments_is_run(broker: Broker, sta
     eventually(lambda: len(broker.applied()) == 2)
     time.sleep(0.5)
     assert broker.applied()[0] == sent[0]
-    assert (len(broker.applied()), broker.buried()) == (2, [])
+    assert (len(broker.applied()), broker.dead_lettered()) == (2, [])
     assert broker.at_rest()
 
 

@@ -43,7 +43,7 @@ def test_whatever_the_message_of_the_relay_says_it_is_done_with_at_once(
     sent = broker.send()
     eventually(lambda: broker.applied() == sent)
     eventually(broker.at_rest)
-    assert broker.buried() == []
+    assert broker.dead_lettered() == []
 
 
 def test_what_is_not_a_command_becomes_a_dead_letter_and_stops_nothing(
@@ -53,10 +53,10 @@ def test_what_is_not_a_command_becomes_a_dead_letter_and_stops_nothing(
     for changes, _ in DEAD.values():
         broker.push(**{k: v for k, v in changes.items() if k != "headers" or v is not None} | _no_headers(changes))
     broker.redis.lpush("enrollment", "hello")
-    eventually(lambda: len(broker.buried()) == len(DEAD) + 1)
+    eventually(lambda: len(broker.dead_lettered()) == len(DEAD) + 1)
     sent = broker.send()
     eventually(lambda: broker.applied() == sent)
-    assert Counter(broker.buried()) == Counter([code for _, code in DEAD.values()] + ["not_a_message"])
+    assert Counter(broker.dead_lettered()) == Counter([code for _, code in DEAD.values()] + ["not_a_message"])
     eventually(broker.at_rest)
     assert "Trying to re-establish" not in worker.said
 
@@ -72,7 +72,7 @@ def test_revoked_and_expired_commands_are_kept_and_not_applied(broker: Broker, s
     broker.send(task_id=revoked)
     broker.send(expires=datetime.now(UTC) - timedelta(seconds=1))
     sent = broker.send(expires=60)
-    eventually(lambda: sorted(broker.buried()) == ["expired", "revoked"])
+    eventually(lambda: sorted(broker.dead_lettered()) == ["expired", "revoked"])
     eventually(lambda: broker.applied() == sent)
     eventually(broker.at_rest)
 
@@ -90,7 +90,7 @@ def test_a_batch_that_raises_comes_again_then_one_by_one_and_ends_as_a_dead_lett
     for attempts in range(1, 5):
         eventually(lambda: len(broker.keys_begun(bad)) == attempts)  # noqa: B023 (called at once)
         broker.expire()
-    eventually(lambda: broker.buried() == ["too_many_deliveries"])
+    eventually(lambda: broker.dead_lettered() == ["too_many_deliveries"])
     eventually(broker.at_rest)
     together = [bad, *good]
     assert broker.batches("fake:begun")[:3] == [[first], together, together]

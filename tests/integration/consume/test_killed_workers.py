@@ -19,7 +19,7 @@ def test_a_message_that_kills_its_worker_takes_nobody_with_it(broker: Broker, st
         worker.wait()
         broker.expire()
         worker.start()
-    eventually(lambda: broker.buried() == ["too_many_deliveries"])
+    eventually(lambda: broker.dead_lettered() == ["too_many_deliveries"])
     eventually(broker.at_rest)
     assert sorted(broker.applied()) == sorted(good)
     assert worker.child.running
@@ -38,10 +38,10 @@ def test_a_message_that_kills_before_work_on_it_begins_is_a_dead_letter_after_as
         worker.wait()
         broker.expire()
         worker.start()
-    eventually(lambda: broker.buried() == ["too_many_deliveries"])
+    eventually(lambda: broker.dead_lettered() == ["too_many_deliveries"])
     eventually(broker.at_rest)
     assert sorted(broker.applied()) == sorted(good)
-    assert where in json.loads(broker.redis.lindex("fake:buried", 0))["payload"]
+    assert where in json.loads(broker.redis.lindex("fake:dead_letters", 0))["payload"]
     assert worker.child.running
 
 
@@ -60,7 +60,7 @@ def test_nothing_is_lost_when_workers_are_killed_under_load(broker: Broker, star
     start()
     eventually(lambda: set(broker.applied()) == set(sent), patience=40)
     eventually(broker.at_rest)
-    assert broker.buried() == []
+    assert broker.dead_lettered() == []
 
 
 def test_messages_that_have_to_come_alone_follow_each_other_at_once(

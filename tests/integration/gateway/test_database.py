@@ -10,10 +10,10 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import TimeoutError as NoAnswer
 
-from gateway.database import CONNECTIONS, Reader
-from gateway.event_listener import Listener
+from gateway.database import CONNECTIONS, Database
+from gateway.event_listener import EventListener
 from gateway.event_stream import Stream, connect
-from gateway.producer import Outbound
+from gateway.producer import CommandProducer
 from gateway.readiness import Readiness
 from models.db_errors import is_outage
 from models.queries import checks
@@ -42,7 +42,7 @@ def hung(engine: Engine) -> Iterator[Any]:
 
 def test_connections_that_went_stale_are_replaced(url: str, engine: Engine, postgres: Postgres) -> None:
     async def ask() -> None:
-        read = Reader.connect(url)
+        read = Database.connect(url)
 
         async def everyone() -> list[bool]:
             answers = [read(_slowly) for _ in range(CONNECTIONS)]  # so that each has a connection of its own
@@ -64,7 +64,7 @@ def test_a_database_that_hangs_is_an_outage_in_time_and_holds_no_more_threads_th
     url: str, hung: Any
 ) -> None:
     async def ask() -> None:
-        read = Reader.connect(url, connections=2, patience=0.5)
+        read = Database.connect(url, connections=2, patience=0.5)
         answers = await asyncio.gather(*(read(hung) for _ in range(6)), return_exceptions=True)
         assert [type(answer) for answer in answers] == [NoAnswer] * 6
         assert is_outage(cast("BaseException", answers[0]))
@@ -80,17 +80,17 @@ def test_readiness_is_asked_once_whoever_asks_and_waits_for_no_one(url: str, red
 
     async def ask() -> None:
         nonlocal now, asked
-        probe, outbound = Reader.connect(url, connections=1), Outbound(redis_url)
+        probe, producer = Database.connect(url, connections=1), CommandProducer(redis_url)
         stream = Stream(connect(redis_url), "events")
-        live = cast("Listener", SimpleNamespace(live=True, stream=stream))
+        live = cast("EventListener", SimpleNamespace(live=True, stream=stream))
 
         def question(*arguments: Any) -> Any:
             nonlocal asked
             asked += 1
             return probe(*arguments)
 
-        readiness = Readiness(cast("Reader", question), outbound, live, now=lambda: now)
-        writers = [outbound._limiter.acquire_on_behalf_of(object()) for _ in range(4)]  # as many as there may be
+        readiness = Readiness(cast("Database", question), producer, live, now=lambda: now)
+        writers = [producer._limiter.acquire_on_behalf_of(object()) for _ in range(4)]  # as many as there may be
         await asyncio.gather(*writers)
         assert {await readiness.parts() for _ in range(20)} == {("ok", "ok", "ok")}
         assert set(await asyncio.gather(*(readiness.parts() for _ in range(20)))) == {("ok", "ok", "ok")}
@@ -103,7 +103,7 @@ def test_readiness_is_asked_once_whoever_asks_and_waits_for_no_one(url: str, red
         now = 2.0
         assert (await readiness.parts()).away == ["database"]
         held.cancel()
-        outbound.close()
+        producer.close()
         await stream._client.aclose()
         probe.close()
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from redis import Redis
 
-from gateway.event_listener import Listener
+from gateway.event_listener import EventListener
 from gateway.event_stream import Stream, connect
 from gateway.sse import MAX_OF_CLIENT, has_room
 from tests.eventually import eventually
@@ -152,7 +152,7 @@ def test_who_leaves_during_a_replay_is_written_to_no_more(
 
 
 def test_three_hundred_streams_of_one_client_have_room() -> None:
-    listener = Listener(cast("Stream", None))
+    listener = EventListener(cast("Stream", None))
     with ExitStack() as streams:
         for _ in range(MAX_OF_CLIENT):
             assert has_room(listener, "portal")
@@ -223,7 +223,7 @@ def test_streams_end_when_the_gateway_itself_missed_events(
 
     async def listen() -> None:
         client = connect(backend.redis.url)
-        listener = Listener(Stream(client, key))
+        listener = EventListener(Stream(client, key))
         listener._position = str(redis.xadd(key, {"event": "{}"}))  # where it was when the connection was lost
         redis.xadd(key, {"event": "{}"})
         redis.xadd(key, {"event": "{}"})

@@ -198,7 +198,7 @@ def test_a_change_that_was_refused_at_once_leaves_its_key_free(
 # --- dead letters answer for what was sent
 
 
-def bury(backend: Backend, command_id: str, age: str = "0") -> None:
+def make_dead_letter(backend: Backend, command_id: str, age: str = "0") -> None:
     with backend.engine.begin() as connection:
         statement = text("""
             INSERT INTO dead_letters (message_key, code, message, command_id, payload, headers, received_at)
@@ -214,8 +214,8 @@ def test_a_dead_letter_of_before_does_not_answer_for_a_command_that_is_sent_agai
     student, key = backend.new_student(), str(uuid4())
     courses = f"/students/{student}/courses"
     command_id = str(repeatable_id("local", "POST /students/{student_id}/courses", key))
-    bury(backend, command_id, "1 hour")
-    bury(backend, command_id, "1 second")
+    make_dead_letter(backend, command_id, "1 hour")
+    make_dead_letter(backend, command_id, "1 second")
     said = {"json": {"course_id": 101}, "headers": {"Idempotency-Key": key, "Prefer": "wait=1"}}
     backend.worker.kill()
     try:
@@ -226,7 +226,7 @@ def test_a_dead_letter_of_before_does_not_answer_for_a_command_that_is_sent_agai
             waiting = pool.submit(http.post, courses, **said)  # type: ignore[arg-type]
             with backend.client() as redis:
                 eventually(lambda: redis.llen("enrollment") == 2)
-            bury(backend, command_id)
+            make_dead_letter(backend, command_id)
             problem = assert_problem(waiting.result(), 409, "expired")
         assert_problem(http.get(again.headers["location"]), 409, "expired")
     finally:

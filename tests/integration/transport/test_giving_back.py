@@ -115,7 +115,7 @@ def test_a_message_that_reached_nobody_is_never_garbage(
     for _ in range(8):
         lost = receiver(queues=("b",))
         limits = {"limit": 10, "max_bytes": 1_000, "max_message": 1_000}
-        assert len(lost.channel.ledger.take([lost.channel._source("a")], **limits)) == 1
+        assert len(lost.channel.claims.take([lost.channel._source("a")], **limits)) == 1
         lost.vanish()
         expire_all(redis_client)
     last = receiver()
@@ -220,5 +220,5 @@ def test_after_a_lost_connection_everything_is_given_back_once(
     redis_client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     claims = list(mine.channel.qos.claims.values())
     mine.connection.collect(socket_timeout=1)
-    assert receiver(queues=["b"]).channel.ledger.release(claims) == 0  # as if the first answer had been lost
+    assert receiver(queues=["b"]).channel.claims.release(claims) == 0  # as if the first answer had been lost
     assert state(redis_client) == (2, 0, 0)

@@ -5,18 +5,18 @@ from starlette.datastructures import FormData
 
 from enrollment.commands import Kind
 from gateway.admin.form import NoIds, Ticked
-from gateway.submission import Wish
+from gateway.submission import Change
 
 Ids = frozenset[int]
 ids = st.frozensets(st.integers(1, 8))
 
 
-def after(wish: Wish | None, current: Ids) -> Ids:
-    """What a worker makes of a wish."""
-    if wish is None:
+def after(change: Change | None, current: Ids) -> Ids:
+    """What a worker makes of a change."""
+    if change is None:
         return current
-    asked = frozenset(wish.course_ids)
-    return {Kind.ENROLL: current | asked, Kind.UNENROLL: current - asked, Kind.REPLACE: asked}[wish.kind]
+    asked = frozenset(change.course_ids)
+    return {Kind.ENROLL: current | asked, Kind.UNENROLL: current - asked, Kind.REPLACE: asked}[change.kind]
 
 
 @given(had=ids, kept=ids, added=ids, current=ids)
@@ -24,9 +24,9 @@ def test_one_command_makes_the_difference_and_no_other(had: Ids, kept: Ids, adde
     form = FormData(
         [("had", " ".join(map(str, had))), *(("keep", str(it)) for it in kept), *(("add", str(it)) for it in added)]
     )
-    wish = Ticked.of(form).wish(1, current)
-    assert after(wish, current) == current - (had - kept - added) | added
-    assert wish is None or wish.course_ids
+    change = Ticked.of(form).change(1, current)
+    assert after(change, current) == current - (had - kept - added) | added
+    assert change is None or change.course_ids
 
 
 @pytest.mark.parametrize("said", ["x", "-1", "0", "1.0", "1e3", "٣", str(2**63), "1 2 x"])
