@@ -10,6 +10,8 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import PGconn, abc
 
+from enrollment.addresses import POSTGRESQL, AddressError, load_certificates, refuse_strays, split
+
 _HOST_AND_PORT: Final = re.compile(r"([^/:]+|\[.+\]):(\d+)")
 _NUMBERS: Final = (
     "connect_timeout",
@@ -19,7 +21,21 @@ _NUMBERS: Final = (
     "keepalives_count",
     "tcp_user_timeout",
 )
+_EXAMPLE: Final = "postgresql://user:password@host:5432/name"
 _NO_SOCKET: Final = "/dev/null"  # a path below which there is no server
+
+
+def database_url(url: str, name: str) -> str:
+    """Return the address of a PostgreSQL in SQLAlchemy's form. Raises AddressError, which calls it `name`."""
+    refuse_strays(split(url, name, POSTGRESQL, _EXAMPLE), name)
+    try:
+        said = parameters(url)
+        check(said)
+    except ValueError as error:
+        raise AddressError(f"{name} {error}; write it as {_EXAMPLE} and options of libpq.") from None
+    if said.get("sslrootcert", "system") != "system":
+        load_certificates(name, {"ssl_ca_certs": said["sslrootcert"]})
+    return "postgresql+psycopg://" + url.partition("://")[2]
 
 
 def parameters(url: str) -> dict[str, str]:

@@ -10,8 +10,8 @@ import structlog
 from celery import Celery, signals
 from redis import RedisError
 
+from enrollment.addresses import is_redis
 from worker import health, logging, options
-from worker.addresses import is_redis
 from worker.processes import Processes
 from worker.publishing import connect
 from worker.service import Service

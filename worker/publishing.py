@@ -9,9 +9,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
+from enrollment.addresses import redis_url
 from enrollment.events import event_json
 from enrollment.fold import Record
-from worker.addresses import redis_url
 
 REMEMBERED: Final = 24 * 60 * 60  # seconds during which publishing a batch again adds nothing
 

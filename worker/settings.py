@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from enrollment.addresses import AddressError, broker_url, is_redis, redis_url
 from enrollment.errors import EnrollmentError
 from enrollment.names import STREAM
-from worker.addresses import AddressError, broker_url, database_url, is_redis, redis_url
 from worker.credentials import Admin, ApiKey, no_repeats, read_admins, read_keys
 from worker.lists import SEPARATOR
 
@@ -113,6 +113,8 @@ class Settings(BaseSettings):
 
     def require_database_url(self) -> str:
         """Return the URL in SQLAlchemy's form. Raises SettingsError when it is missing or can never work."""
+        from models.address import database_url  # noqa: PLC0415 - a producer does not pay for what reads it
+
         example = "postgresql://user:password@host:5432/name"
         return _require("ENROLLMENT_DATABASE_URL", self.database_url, database_url, example)
 

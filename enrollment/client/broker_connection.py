@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
+from enrollment.addresses import broker_url
 from enrollment.client.errors import BrokerAway
 from enrollment.names import BULK_QUEUE, QUEUE
-from worker.addresses import broker_url
 
 if TYPE_CHECKING:
     from kombu import Connection, Producer

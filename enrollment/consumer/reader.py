@@ -20,10 +20,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from redis.retry import Retry
 
+from enrollment.addresses import redis_url
 from enrollment.errors import EnrollmentError
 from enrollment.events import Event
 from enrollment.names import STREAM
-from worker.addresses import redis_url
 
 BEGINNING: Final = "0-0"  # the position before the first entry
 FIELD: Final = "event"

@@ -9,12 +9,12 @@ from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from enrollment.addresses import is_redis
 from enrollment.names import BULK_QUEUE, QUEUE
 from models import outbox, queries
 from models.db_errors import describe
 from models.engine import make_engine
 from worker import health
-from worker.addresses import is_redis
 from worker.cli.output import number
 from worker.health import Finding
 from worker.lists import read_by

@@ -13,9 +13,8 @@ from enrollment.errors import EnrollmentError
 
 _REDIS: Final = ("redis", "rediss")
 _AMQP: Final = ("amqp", "amqps")
-_POSTGRESQL: Final = ("postgresql", "postgresql+psycopg", "postgres")
+POSTGRESQL: Final = ("postgresql", "postgresql+psycopg", "postgres")
 _REDIS_EXAMPLE: Final = "redis://host:6379/0"
-_POSTGRESQL_EXAMPLE: Final = "postgresql://user:password@host:5432/name"
 
 _HOST: Final = re.compile(r"(\[[^\[\]@]+\]|[^:;,@\[\]]*)(:[0-9]*)?")  # with its port
 _FILES: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
@@ -39,7 +38,7 @@ def is_redis(url: str) -> bool:
 
 def broker_url(url: str, name: str = "The broker's address") -> str:
     """Return a broker's address as kombu and redis-py read it. Raises AddressError, which calls it `name`."""
-    parts = _split(url, name, (*_REDIS, *_AMQP), _REDIS_EXAMPLE)
+    parts = split(url, name, (*_REDIS, *_AMQP), _REDIS_EXAMPLE)
     return url if parts.scheme in _AMQP else _redis(parts, name)
 
 
@@ -49,26 +48,11 @@ def redis_url(url: str, name: str = "The address of Redis") -> str:
     The database is the path or `db`. TLS is said as in Celery's manual (`CERT_REQUIRED`) or in redis-py's (`required`);
     where nothing is said, certificates are required.
     """
-    return _redis(_split(url, name, _REDIS, _REDIS_EXAMPLE), name)
+    return _redis(split(url, name, _REDIS, _REDIS_EXAMPLE), name)
 
 
-def database_url(url: str, name: str) -> str:
-    """Return the address of a PostgreSQL in SQLAlchemy's form. Raises AddressError, which calls it `name`."""
-    from models.address import check, parameters  # noqa: PLC0415 - a producer does not pay for what reads it
-
-    parts = _split(url, name, _POSTGRESQL, _POSTGRESQL_EXAMPLE)
-    _refuse_strays(parts, name)
-    try:
-        said = parameters(url)
-        check(said)
-    except ValueError as error:
-        raise AddressError(f"{name} {error}; write it as {_POSTGRESQL_EXAMPLE} and options of libpq.") from None
-    if said.get("sslrootcert", "system") != "system":
-        _load(name, {"ssl_ca_certs": said["sslrootcert"]})
-    return "postgresql+psycopg://" + url.partition("://")[2]
-
-
-def _split(url: str, name: str, schemes: tuple[str, ...], example: str) -> SplitResult:
+def split(url: str, name: str, schemes: tuple[str, ...], example: str) -> SplitResult:
+    """Return the parts of an address of one of these schemes. Raises AddressError, which calls it `name`."""
     scheme, separator, rest = url.partition("://")
     if not separator or not rest or scheme not in schemes:
         raise AddressError(
@@ -76,17 +60,17 @@ def _split(url: str, name: str, schemes: tuple[str, ...], example: str) -> Split
         )
     try:
         parts = urlsplit(url)
-        if scheme in _POSTGRESQL or parts.port != 0:
+        if scheme in POSTGRESQL or parts.port != 0:
             return parts
     except ValueError:
         pass
     raise AddressError(f"{name} {_UNREADABLE}")
 
 
-def _refuse_strays(parts: SplitResult, name: str) -> None:
+def refuse_strays(parts: SplitResult, name: str) -> None:
     """Raise AddressError if a character of the password seems to have cut the address; no part of it is then shown."""
     who, _, hosts = parts.netloc.rpartition("@")
-    several = parts.scheme in _POSTGRESQL
+    several = parts.scheme in POSTGRESQL
     cut = "@" in parts.path or parts.fragment or (not who and "@" in parts.query)
     cut = cut or (several and "@" in who)  # libpq ends a password at the first, the others at the last
     if cut or not all(map(_HOST.fullmatch, hosts.split(",") if several else [hosts])):
@@ -94,7 +78,7 @@ def _refuse_strays(parts: SplitResult, name: str) -> None:
 
 
 def _redis(parts: SplitResult, name: str) -> str:
-    _refuse_strays(parts, name)
+    refuse_strays(parts, name)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     path = parts.path.strip("/")
     database = options.pop("db", path)
@@ -117,12 +101,12 @@ def _tls(options: dict[str, str], name: str) -> dict[str, str]:
         values = "CERT_REQUIRED, CERT_OPTIONAL or CERT_NONE" if required is None else "true or false"
         option = "ssl_cert_reqs" if required is None else "ssl_check_hostname"
         raise AddressError(f"{name} has a wrong value of {option}; it is {values}.")
-    _load(name, options)
+    load_certificates(name, options)
     return {**options, "ssl_cert_reqs": required, "ssl_check_hostname": checked}
 
 
-def _load(name: str, options: dict[str, str]) -> None:
-    """Raise AddressError where what TLS needs cannot be loaded."""
+def load_certificates(name: str, options: dict[str, str]) -> None:
+    """Raise AddressError, which calls the address `name`, where what TLS needs cannot be loaded."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     ca, folder, certificate, key = map(options.get, _FILES)
     try:
