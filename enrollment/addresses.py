@@ -36,7 +36,7 @@ def is_redis(url: str) -> bool:
     return urlsplit(url).scheme in _REDIS
 
 
-def broker_url(url: str, name: str = "The broker's address") -> str:
+def broker_url(url: str, name: str) -> str:
     """Return a broker's address as kombu and redis-py read it. Raises AddressError, which calls it `name`."""
     parts = split(url, name, (*_REDIS, *_AMQP), _REDIS_EXAMPLE)
     return url if parts.scheme in _AMQP else _redis(parts, name)

@@ -132,26 +132,32 @@ class Folded:
     students: dict[int, StudentState]  # the students touched, as they are afterwards
 
 
-def fold(state: State, requests: Sequence[Request], now: datetime, *, first_seen: datetime | None = None) -> Folded:
+def times_from(start: datetime, count: int) -> list[datetime]:
+    """Return strictly rising times: of commands without a stamp, the order of arrival decides among themselves."""
+    return [start + number * STEP for number in range(count)]
+
+
+def fold(
+    state: State, requests: Sequence[Request], now: datetime, *, first_seen: Sequence[datetime] | None = None
+) -> Folded:
     """Decide `requests`, in order of arrival, over `state`, which stays as it is.
 
-    `now` is the worker's clock, the limit for stamps that lie ahead. Commands without a stamp get `first_seen`
-    (default: `now`) and, one after the other, strictly rising times: among themselves the order of arrival decides.
+    `now` is the worker's clock. `first_seen` has a time for each request, when a worker saw it for the first time
+    (default: `now`, and strictly rising): the stamp of a command that has none, and the limit for stamps that lie
+    ahead. So a command that was put off is decided as it would have been then.
     """
     students: dict[int, StudentState] = {}
     processed: dict[UUID, bytes] = {}
     verdicts: list[Verdict] = []
-    unstamped = first_seen or now
-    for request in requests:
+    for request, seen_at in zip(requests, first_seen or times_from(now, len(requests)), strict=True):
         content = content_hash(request)
         seen = processed.get(request.command_id) or state.processed.get(request.command_id)
         if seen is not None:
             verdicts.append(Repeat(request.command_id) if seen == content else Reused(request))
             continue
         processed[request.command_id] = content
-        stamp = Stamp(request.issued_at or unstamped, request.command_id)
-        unstamped += STEP
-        rejections = _rejections(state, request, stamp, now)
+        stamp = Stamp(request.issued_at or seen_at, request.command_id)
+        rejections = _rejections(state, request, stamp, seen_at)
         effects = Effects()
         if not rejections and not isinstance(request, Invalid):
             student = students.get(request.student_id)
@@ -174,11 +180,11 @@ def needed(requests: Sequence[Request]) -> tuple[set[int], set[tuple[int, int]]]
     return whole, {(command.student_id, course_id) for command in rest for course_id in command.course_ids}
 
 
-def _rejections(state: State, request: Request, stamp: Stamp, now: datetime) -> tuple[Rejection, ...]:
+def _rejections(state: State, request: Request, stamp: Stamp, seen_at: datetime) -> tuple[Rejection, ...]:
     if isinstance(request, Invalid):
         return (request.rejection,)
     found: list[Rejection] = []
-    if stamp.issued_at > now + MAX_AHEAD and request.issued_at is not None:
+    if stamp.issued_at > seen_at + MAX_AHEAD:
         found.append(errors.issued_in_future(format_time(stamp.issued_at), MAX_AHEAD // timedelta(minutes=1)))
     if request.student_id not in state.students:
         found.append(errors.unknown_student(request.student_id))

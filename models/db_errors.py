@@ -27,6 +27,7 @@ _OUTAGES: Final = (
     "XX002",
 )
 _TOO_MUCH: Final = ("57014", "53200", "54")  # cancelled by a timeout, out of memory, over a limit
+_LOCKED: Final = "55P03"  # lock_timeout, or NOWAIT
 _CONFLICTS: Final = ("23505", "23503")  # such a row is there by now; the row that it refers to no longer is
 
 
@@ -51,6 +52,11 @@ def is_outage(error: BaseException) -> bool:
     if sqlstate is None:
         return isinstance(error, OperationalError | InterfaceError)
     return sqlstate.startswith(_OUTAGES)
+
+
+def is_locked(error: BaseException) -> bool:
+    """Tell whether somebody else holds a lock that was waited for long enough."""
+    return _sqlstate(error) == _LOCKED
 
 
 def is_too_much(error: BaseException) -> bool:

@@ -15,6 +15,7 @@ from models.arrays import nested, nullable, plain, quoted
 
 # A message delivered again is the same dead letter: the first row stands. And a command whose acknowledgement was lost
 # may come again after it was processed, as may a message of many; that it then expired, say, makes it no dead letter.
+# Nor if it waits to be processed.
 # But one that was replayed, and could not be processed this time either, is open again.
 _PUT: Final = text("""
     INSERT INTO dead_letters (message_key, code, message, command_id, task, payload, headers)
@@ -25,7 +26,11 @@ _PUT: Final = text("""
         AS t(key, code, message, command_id, task, payload, headers, ids, hashes)
      WHERE NOT (code = ANY(CAST(:not_when_processed AS text[])) AND ids <> '{}'
                 AND NOT EXISTS (SELECT FROM unnest(ids::uuid[], hashes::text[]) AS said(id, hash)
-                                  LEFT JOIN commands AS done ON done.command_id = said.id
+                                  LEFT JOIN LATERAL (
+                                      SELECT content_hash FROM commands AS c WHERE c.command_id = said.id
+                                       UNION ALL
+                                      SELECT content_hash FROM deferred_commands AS d WHERE d.command_id = said.id
+                                       LIMIT 1) AS done ON true
                                  WHERE done.content_hash IS DISTINCT FROM decode(said.hash, 'hex')))
     ON CONFLICT (message_key) DO UPDATE
        SET message = EXCLUDED.message, received_at = EXCLUDED.received_at,
@@ -77,7 +82,7 @@ def put(connection: Connection, letters: Sequence[NewDeadLetter]) -> None:
             "payloads": quoted(storable(letter.payload) for letter in letters),
             "ids": nested([id_.hex for id_, _ in letter.contents] for letter in letters),
             "hashes": nested([content.hex() for _, content in letter.contents] for letter in letters),
-            "headers": quoted(_json(letter.headers) for letter in letters),
+            "headers": quoted(headers_as_json(letter.headers) for letter in letters),
         },
     )
 
@@ -196,7 +201,7 @@ def _letter(row: Sequence[Any]) -> DeadLetter:
     return letter if letter.replayed_as is None else replace(letter, replayed_as=tuple(letter.replayed_as))
 
 
-def _json(headers: Mapping[str, Any]) -> str:
+def headers_as_json(headers: Mapping[str, Any]) -> str:
     """Write headers as JSON, each by itself: what cannot be written, such as one nested too deep, is said to be so."""
     return "{" + ", ".join(f"{canonical(str(name))}: {canonical(value)}" for name, value in headers.items()) + "}"
 

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, create_engine
 
 from models.address import parameters, session_options
 
-LOCK_TIMEOUT: Final = 10  # seconds; a batch that waits longer for a student's lock gives it up and tries again
+LOCK_TIMEOUT: Final = 10  # seconds; a person or a program that asks learns then that the answer is locked
 STATEMENT_TIMEOUT: Final = 60  # seconds; no statement of ours comes near; one that does holds locks others wait for
 IDLE_TIMEOUT: Final = 30  # seconds; nothing here pauses so long in a transaction: who does is frozen, or gone
 
@@ -26,6 +26,10 @@ _OPTIONS: Final = {
 # For who finds all rows by key: PostgreSQL keeps plans, and one that was made while a table was small would read all of
 # it when it has grown.
 BY_KEY: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+
+# For the worker: while it waits for a lock, everybody's commands wait. What is locked for longer is deferred.
+WORKER: Final = {**BY_KEY, "lock_timeout": "300ms"}
+WORKER_NAME: Final = "enrollment worker"  # its application_name
 
 
 def make_engine(

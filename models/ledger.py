@@ -21,6 +21,8 @@ _LOCK_STUDENTS: Final = text("""
 """)
 _LOCK_FREE: Final = text(f"{_LOCK_STUDENTS.text} SKIP LOCKED")
 _EXISTING: Final = text("SELECT id FROM students WHERE id = ANY(CAST(:students AS bigint[]))")
+PATIENCE: Final = 500  # milliseconds for another worker's batch to end
+_PATIENTLY: Final = text(f"SET LOCAL lock_timeout = '{PATIENCE}ms'")
 
 # All that the fold must know, in one round trip; `what` says of which kind a row is. A statement of its own after the
 # lock, so that it sees what was committed while we waited for it; the clock, too, is read under the lock.
@@ -45,6 +47,9 @@ _READ: Final = text(f"""
     UNION ALL
     SELECT 'processed', NULL, NULL, NULL, command_id, content_hash
       FROM commands WHERE command_id = ANY(CAST(:commands AS uuid[]))
+    UNION ALL
+    SELECT 'deferred', NULL, NULL, NULL, command_id, content_hash
+      FROM deferred_commands WHERE command_id = ANY(CAST(:commands AS uuid[]))
     UNION ALL
     SELECT 'enrolled', student_id, course_id, issued_at, command_id, NULL
       FROM student_courses WHERE student_id = ANY(CAST(:whole AS bigint[]))
@@ -121,19 +126,29 @@ _PUT_COMMANDS: Final = text("""
 """)
 
 
-def lock_students(connection: Connection, student_ids: Collection[int], *, wait: bool) -> tuple[set[int], set[int]]:
+def lock_students(connection: Connection, student_ids: Collection[int]) -> tuple[set[int], set[int]]:
     """Lock these students until the end of the transaction; return those that exist and are ours, and the busy ones.
 
-    Busy is who is locked by another transaction; with `wait`, nobody is.
+    Busy is who is locked by another transaction; nobody is waited for.
     """
     if not student_ids:
         return set(), set()
-    statement = _LOCK_STUDENTS if wait else _LOCK_FREE
-    locked = set(connection.execute(statement, {"students": plain(sorted(student_ids))}).scalars())
+    locked = set(connection.execute(_LOCK_FREE, {"students": plain(sorted(student_ids))}).scalars())
     rest = set(student_ids) - locked
-    if wait or not rest:
+    if not rest:
         return locked, set()
     return locked, set(connection.execute(_EXISTING, {"students": plain(rest)}).scalars())
+
+
+def wait_for_students(connection: Connection, student_ids: Collection[int]) -> set[int]:
+    """Lock these students, waiting for whoever holds them, up to `PATIENCE`; return those that exist.
+
+    To be called first in a transaction: who waits here must not hold what others wait for.
+    """
+    if not student_ids:
+        return set()
+    connection.execute(_PATIENTLY)
+    return set(connection.execute(_LOCK_STUDENTS, {"students": plain(sorted(student_ids))}).scalars())
 
 
 def read_state(
@@ -149,6 +164,8 @@ def read_state(
                 state.courses.add(a)
             case "processed":
                 state.processed[id_] = content_hash
+            case "deferred":
+                state.processed.setdefault(id_, content_hash)
             case "enrolled" | "tombstone":
                 stamp = BEFORE_ALL if at is None or id_ is None else Stamp(at, id_)
                 pairs = state.students[a].pairs

@@ -12,17 +12,17 @@ from models.arrays import plain
 from models.records import RECORD_COLUMNS, record_of
 
 # Forgetting a settlement is harmless (the batch is published again and the check in Redis drops it), so it need not
-# wait for the disk.
+# wait for the disk; nor for a row that somebody else holds.
 _TAKE: Final = text("""
-    DELETE FROM outbox
-     WHERE batch_id = ANY(CAST(:batches AS uuid[])) AND set_config('synchronous_commit', 'off', true) = 'off'
+    DELETE FROM outbox WHERE id IN (
+           SELECT id FROM outbox WHERE batch_id = ANY(CAST(:batches AS uuid[])) FOR UPDATE SKIP LOCKED)
+       AND set_config('synchronous_commit', 'off', true) = 'off'
 """)
-# One relay at a time, until the end of the transaction: that keeps the order of commit.
-_ONE_RELAY: Final = text("SELECT pg_try_advisory_xact_lock(hashtext('enrollment relay'))")
+# A row belongs to one relay, until the end of the transaction.
 _PENDING: Final = text("""
     SELECT batch_id, command_ids FROM outbox
      WHERE committed_at <= clock_timestamp() - make_interval(secs => :older_than)
-     ORDER BY id LIMIT :batches
+     ORDER BY id LIMIT :batches FOR UPDATE SKIP LOCKED
 """)
 _RECORDS: Final = text(f"""
     SELECT {RECORD_COLUMNS} FROM commands WHERE command_id = ANY(CAST(:commands AS uuid[]))
@@ -45,15 +45,11 @@ def settle(connection: Connection, batch_ids: Sequence[UUID]) -> None:
     connection.execute(_TAKE, {"batches": plain(batch_ids)})
 
 
-def may_relay(connection: Connection) -> bool:
-    """Tell whether this transaction is the one relay; it stays so until it ends."""
-    return bool(connection.execute(_ONE_RELAY).scalar_one())
-
-
 def pending(connection: Connection, *, older_than: float, batches: int) -> list[Pending]:
     """Return the oldest unsettled batches committed at least `older_than` seconds ago, in order of commit.
 
-    A command whose row another hand took away is left out: there is nothing to be told of it any more.
+    They are this transaction's until it ends; what another relay has at hand is passed over. A command whose row
+    another hand took away is left out: there is nothing to be told of it any more.
     """
     rows = connection.execute(_PENDING, {"older_than": older_than, "batches": batches}).all()
     ids = [command_id for row in rows for command_id in row.command_ids]

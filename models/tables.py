@@ -135,6 +135,31 @@ class OutboxBatch(Base):
     committed_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
+class DeferredCommand(Base):
+    """A command that cannot be decided yet, of a message that is acknowledged: it waits here for a lock of others.
+
+    It refers to no other table, so that it can be written while those are locked. `command_id` is null where there is
+    none, or where another command waits under it.
+    """
+
+    __tablename__ = "deferred_commands"
+    __table_args__ = (Index("deferred_commands_reason_waits_for_first_seen_idx", "reason", "waits_for", "first_seen"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    reason: Mapped[str]  # models.deferred.Reason
+    waits_for: Mapped[int]  # the student or course concerned; 0: no one
+    first_seen: Mapped[datetime]  # its place in the order of arrival: the stamp of a command that has none
+    command_id: Mapped[UUID | None] = mapped_column(unique=True)
+    content_hash: Mapped[bytes | None]
+    student_id: Mapped[int | None]
+    request: Mapped[str]  # JSON; tasks.deferring
+    task: Mapped[str]
+    task_id: Mapped[str]
+    message_key: Mapped[str]
+    position: Mapped[int]  # of the command in its message
+    headers: Mapped[str]  # JSON; text, because jsonb refuses U+0000
+
+
 class DeadLetter(Base):
     """A message that is not a valid command, or that could not be processed; kept until a person decides."""
 

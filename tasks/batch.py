@@ -1,25 +1,26 @@
 """How a batch is cut into transactions, what of it has to wait, and how an outage is waited out. Knows no Celery."""
 
 from collections.abc import Callable, Iterator, Sequence
-from time import monotonic, sleep
+from dataclasses import replace
+from time import monotonic
 from typing import Final, Protocol
 
 import structlog
 from sqlalchemy import Engine
-from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
 from enrollment.parsing import Unidentified
-from models import dead_letters
-from models.db_errors import describe, is_outage
+from models import dead_letters, locks
 from models.dead_letters import NewDeadLetter
-from tasks.apply import Arrival, Committed, Result, apply, defer
+from tasks.apply import Applier
+from tasks.caution import Blocked, Caution, How
+from tasks.deferred import Releases
 from tasks.messages import Message, Unit, units_of
+from tasks.outages import every_second, retry_on_outage
 from tasks.results import summaries
+from tasks.transaction import Arrival, Committed, Result, defer, student_of
 
-_LONGEST_PAUSE: Final = 4.0  # seconds between attempts while the database is away; work goes on within 5 of its return
-
-PULSE: Final = 1.0  # seconds between signs of life while a batch is applied or waits
-_ROUNDS: Final = (False, False, True)  # whether to wait for students that another batch holds
+_ROUNDS: Final = (False, False, True)  # whether students that are still locked are put off, or left for the next round
+_LETTERS_LOCKED: Final = 2.0  # seconds in which dead letters are taken to be locked still
 
 MAX_PAIRS: Final = 20_000  # pairs (student, course) and commands in one transaction; some half a second
 
@@ -55,29 +56,70 @@ class BatchProcessor:
     def __init__(self, engine: Engine, relay: EventRelay) -> None:
         self._engine = engine
         self._relay = relay
+        self._caution = Caution()
+        self._bury_from = 0.0
+        self._releases = Releases(engine, self._settle)
 
-    def handle(self, messages: Sequence[Message], keep_alive: Callable[[], None] = lambda: None) -> list[str]:
+    def handle(
+        self,
+        messages: Sequence[Message],
+        keep_alive: Callable[[], None] = lambda: None,
+        arrival: Arrival | None = None,
+    ) -> list[str]:
         """Apply and publish one batch; return what came of each message, in a few words.
 
-        Waits as long as the database is away, and calls `keep_alive` about every second meanwhile.
+        Waits as long as the database is away, and calls `keep_alive` about every second meanwhile. Raises Blocked where
+        a table is locked by somebody else: try the same again in a second, with the same `arrival`.
         """
-        decided: list[tuple[Unit, Result]] = []
-        deferred: Sequence[Unit] = units_of(messages)
-        arrival, alive = Arrival(), _every_second(keep_alive)
-        for wait in _ROUNDS:
-            deferred = self._round(deferred, arrival, decided, alive, wait=wait)
+        try:
+            decided = self._settle(units_of(messages), arrival or Arrival(), every_second(keep_alive))
+        except Blocked:
+            self._releases.warn_of_tables()
+            raise
+        self._releases.warn(decided)
         return summaries(messages, decided)
+
+    def dead_letter(self, letters: Sequence[NewDeadLetter], keep_alive: Callable[[], None] = lambda: None) -> None:
+        """Keep messages that cannot become commands. Waits as long as the database is away. Raises Blocked."""
+
+        def attempt() -> None:
+            with self._engine.begin() as connection:
+                dead_letters.put(connection, letters)
+
+        if monotonic() < self._bury_from:  # one after the other would be waited for
+            raise Blocked
+        try:
+            retry_on_outage(self._engine, attempt, keep_alive, self._relay.mark_backlog)
+        except Blocked:
+            self._bury_from = monotonic() + _LETTERS_LOCKED
+            raise
+
+    def release(self) -> float | None:
+        """Apply what was put off and waits no longer; return the seconds until more may be done, None: nothing waits.
+
+        Comes back within half a second or so. What an outage stops is left.
+        """
+        return self._releases.release()
+
+    def _settle(
+        self, units: Sequence[Unit], arrival: Arrival, keep_alive: Callable[[], None], *, releasing: bool = False
+    ) -> list[tuple[Unit, Result]]:
+        decided: list[tuple[Unit, Result]] = []
+        applier = Applier(self._engine, arrival, self._caution, keep_alive)
+        deferred = units
+        for last in _ROUNDS:
+            deferred = self._round(applier, deferred, decided, keep_alive, How(careful=releasing, put_off=last))
+        return decided
 
     def _round(
         self,
+        applier: Applier,
         units: Sequence[Unit],
-        arrival: Arrival,
         decided: list[tuple[Unit, Result]],
         keep_alive: Callable[[], None],
-        *,
-        wait: bool,
+        how: How,
     ) -> Sequence[Unit]:
-        """Apply units, a chunk at a time; return those that are deferred to the next round, none with `wait`."""
+        """Apply units, a chunk at a time; return those that are deferred to the next round, none with `put_off`."""
         deferred: list[Unit] = []
         for chunk in chunks(units):
             keep_alive()
@@ -85,66 +127,30 @@ class BatchProcessor:
             students = {request.student_id for request in requests if request.student_id is not None}
             selected, later = defer(chunk, students, {request.command_id for request in requests})
             deferred += later
-            for committed in self._apply(selected, arrival, keep_alive, wait=wait) if selected else ():
+            for committed in self._apply(applier, selected, keep_alive, how) if selected else ():
                 decided += committed.decided
                 deferred += committed.deferred
         return sorted(deferred, key=lambda unit: unit.arrived)
 
     def _apply(
-        self, units: Sequence[Unit], arrival: Arrival, keep_alive: Callable[[], None], *, wait: bool
+        self, applier: Applier, units: Sequence[Unit], keep_alive: Callable[[], None], how: How
     ) -> list[Committed]:
         committed: list[Committed] = []
 
         def attempt() -> None:
             committed.clear()
-            for transaction in apply(self._engine, units, arrival, wait=wait, keep_alive=keep_alive):
+            for transaction in applier.apply(units, self._knowing(units, how)):
                 committed.append(transaction)
+                self._caution.note(transaction.waits)
                 self._relay.publish(transaction)
 
-        self._retry_on_outage(attempt, keep_alive)
+        retry_on_outage(self._engine, attempt, keep_alive, self._relay.mark_backlog)
         return committed
 
-    def dead_letter(self, letters: Sequence[NewDeadLetter], keep_alive: Callable[[], None] = lambda: None) -> None:
-        """Keep messages that cannot become commands. Waits as long as the database is away."""
-
-        def attempt() -> None:
-            with self._engine.begin() as connection:
-                dead_letters.put(connection, letters)
-
-        self._retry_on_outage(attempt, keep_alive)
-
-    def _retry_on_outage(self, attempt: Callable[[], None], keep_alive: Callable[[], None]) -> None:
-        def waiting(state: RetryCallState) -> None:
-            self._relay.mark_backlog()
-            error = state.outcome.exception() if state.outcome else None
-            seconds = round(state.next_action.sleep, 1) if state.next_action else 0
-            reason = describe(error) if error else ""
-            log.warning("waiting_for_database", error=reason, attempt=state.attempt_number, seconds=seconds)
-
-        def pause(seconds: float) -> None:
-            until = monotonic() + seconds
-            while (remaining := until - monotonic()) > 0:
-                keep_alive()
-                sleep(min(1.0, remaining))
-            self._engine.dispose()  # a failed-over server is found by a new connection only
-            keep_alive()
-
-        Retrying(
-            retry=retry_if_exception(is_outage),
-            wait=wait_exponential_jitter(multiplier=0.1, max=_LONGEST_PAUSE, jitter=0.5),
-            before_sleep=waiting,
-            sleep=pause,
-        )(attempt)
-
-
-def _every_second(keep_alive: Callable[[], None]) -> Callable[[], None]:
-    """Return what calls `keep_alive` when the last call, or at first this one, was a second ago."""
-    last = monotonic()
-
-    def call() -> None:
-        nonlocal last
-        if monotonic() - last >= PULSE:
-            keep_alive()
-            last = monotonic()
-
-    return call
+    def _knowing(self, units: Sequence[Unit], how: How) -> How:
+        """Return how to go about it, with what is known of the locks of others."""
+        if how.put_off:
+            students = set(map(student_of, units))
+            with self._engine.connect() as connection:
+                how = replace(how, wait_for=students - locks.held_by_others(connection, students))
+        return how if how.careful else self._caution.advise(how)

@@ -4,13 +4,18 @@ The worker gathers their messages into batches and does not come by here; the bo
 other way to run a task, one message at a time.
 """
 
-from typing import Any
+from time import sleep
+from typing import Any, Final
 
 from celery import Task, shared_task
 
 from enrollment.names import APPLY, ENROLL, REPLACE, UNENROLL
+from tasks.caution import Blocked
 from tasks.messages import Message
 from tasks.ports import service_of
+from tasks.transaction import Arrival
+
+PAUSE: Final = 1.0  # seconds between attempts while a table is locked
 
 
 class CommandTask(Task):  # type: ignore[type-arg]  # generic in the stubs only
@@ -23,8 +28,13 @@ class CommandTask(Task):  # type: ignore[type-arg]  # generic in the stubs only
 
     def handle(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Apply this one message; return what came of it."""
-        task_id = str(self.request.id)
-        return service_of(self.app).handle([Message(self.name, task_id, task_id, args, kwargs)])[0]
+        task_id, arrival = str(self.request.id), Arrival()
+        message = Message(self.name, task_id, task_id, args, kwargs)
+        while True:
+            try:
+                return service_of(self.app).handle([message], arrival=arrival)[0]
+            except Blocked:
+                sleep(PAUSE)
 
 
 @shared_task(name=ENROLL, base=CommandTask, bind=True)

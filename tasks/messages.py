@@ -10,6 +10,7 @@ from enrollment.errors import DeadLetterCode
 from enrollment.names import APPLY, TASKS
 from enrollment.parsing import Invalid, Request, Unidentified, canonical, content_hash, parse_many, parse_single
 from models.dead_letters import NewDeadLetter
+from models.deferred import Deferred
 
 KINDS: Final[Mapping[str, Kind]] = {task: kind for kind, task in TASKS.items()}
 
@@ -34,6 +35,7 @@ class Unit:
     index: int  # of the message in its batch
     position: int  # of the command in its message
     request: Request | Unidentified
+    kept: Deferred | None = None  # where it waited, if it did
 
     @property
     def arrived(self) -> tuple[int, int]:

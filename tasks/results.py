@@ -7,10 +7,19 @@ from typing import assert_never
 from enrollment.fold import Record, Repeat, Reused
 from enrollment.names import APPLY
 from enrollment.parsing import Unidentified
-from tasks.apply import Failed, Result
+from models.deferred import Reason
+from tasks.deferring import PutOff
 from tasks.messages import Message, Unit
+from tasks.transaction import Failed, Result
 
 _SHOWN_IDS = 10
+_DEFERRED = {
+    Reason.STUDENT: "student is locked",
+    Reason.COURSE: "course is locked",
+    Reason.ENROLLMENTS: "enrollments are locked",
+    Reason.OTHER: "rows are locked",
+    Reason.DEAD_LETTERS: "dead letters are locked",
+}
 
 
 def summaries(messages: Sequence[Message], decided: Iterable[tuple[Unit, Result]]) -> list[str]:
@@ -41,6 +50,8 @@ def _summary(result: Result) -> str:
             return f"dead letter {result.code}"
         case Failed():
             return f"dead letter processing_failed: {result.reason}"
+        case PutOff():
+            return f"deferred: {_DEFERRED[result.wait.reason]}"
         case _:
             assert_never(result)
 
@@ -57,11 +68,13 @@ def _counts(results: Sequence[Result]) -> str:
                 return result.outcome
             case Repeat():
                 return "repeated"
+            case PutOff():
+                return "deferred"
             case _:
                 return "dead letters"
 
     counts = Counter(map(name, results))
     if counts.keys() == {"dead letters"} and len(results) == 1:
         return _summary(results[0])
-    order = ("applied", "rejected", "repeated", "dead letters")
+    order = ("applied", "rejected", "repeated", "deferred", "dead letters")
     return ", ".join(f"{counts[word]} {word}" for word in order if counts[word])

@@ -1,9 +1,9 @@
 """A Celery app with the real transport, consumer and strategy, and a service that writes down what it is asked to do.
 
 `celery -A tests.fake_worker -b redis://… worker`. What it does is told by the `source` of a command (`die`,
-`die-in-reading`, …), and by keys: `fake:away` (while it exists, the database is away), `fake:busy` (while it exists, a
-batch is not done), `fake:slow` (seconds that each batch takes), `fake:immortal` (while it exists, nothing kills the
-worker).
+`die-in-reading`, …), and by keys: `fake:away` (while it exists, the database is away), `fake:locked` (while it exists,
+a table is locked), `fake:busy` (while it exists, a batch is not done), `fake:slow` (seconds that each batch takes),
+`fake:immortal` (while it exists, nothing kills the worker).
 """
 
 import json
@@ -19,7 +19,9 @@ from kombu import Exchange, Queue
 from redis import Redis
 
 from models.dead_letters import NewDeadLetter
+from tasks.caution import Blocked
 from tasks.messages import Message
+from tasks.transaction import Arrival
 from worker.consume import batching
 from worker.transport import channel, register
 
@@ -50,7 +52,12 @@ class FakeService:
     def __init__(self, url: str) -> None:
         self.redis: Any = Redis.from_url(url)
 
-    def handle(self, messages: Sequence[Message], keep_alive: Callable[[], None] = lambda: None) -> list[str]:
+    def handle(
+        self,
+        messages: Sequence[Message],
+        keep_alive: Callable[[], None] = lambda: None,
+        arrival: Arrival | None = None,  # noqa: ARG002 (the service's)
+    ) -> list[str]:
         batch = json.dumps([{"id": m.task_id, "key": m.key, "pid": os.getpid()} for m in messages])
         self.redis.rpush("fake:begun", batch)
         orders = {str(message.kwargs.get("source")) for message in messages}
@@ -58,6 +65,8 @@ class FakeService:
             os.kill(os.getpid(), signal.SIGKILL)
         if "raise" in orders:
             raise RuntimeError("nobody foresaw this")
+        if self.redis.exists("fake:locked"):
+            raise Blocked
         while self.redis.exists("fake:away"):
             keep_alive()
             time.sleep(0.1)
@@ -79,6 +88,9 @@ class FakeService:
 
     def relay(self) -> int:
         return 0
+
+    def release(self) -> float | None:
+        return None
 
 
 def _outcome(message: Message) -> str:

@@ -72,7 +72,7 @@ def set_up_logging(loglevel: int, logfile: str | None, colorize: bool, **_: Any)
 def warn_of_settings(**_: Any) -> None:
     """Say what about the broker may lose messages, or have work done twice: one line each, with what to change."""
     settings = Settings.load()
-    findings = [health.visibility(settings.visibility_timeout)]
+    findings: list[health.Finding] = []
     if is_redis(settings.require_broker_url()):
         with suppress(RedisError), connect(settings.require_broker_url()) as client:
             info = cast(dict[str, Any], client.info())

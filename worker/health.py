@@ -7,11 +7,9 @@ from redis import Redis
 from redis.exceptions import ClusterCrossSlotError, MovedError
 
 from enrollment.names import BULK_QUEUE, QUEUE
-from models.engine import LOCK_TIMEOUT
 
 REDIS: Final = (6, 2)
 QUEUE_KEYS: Final = (QUEUE, BULK_QUEUE, "unacked")  # a claim is one script over all of them
-LONGEST_BATCH: Final = LOCK_TIMEOUT + 2  # seconds: it waits for a lock, and then does its work
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +57,3 @@ def eviction(name: str, info: dict[str, Any]) -> Finding:
         return Finding("ok", name, "evicts nothing: noeviction")
     advice = "Set `maxmemory-policy noeviction`: any other policy throws messages away without a word"
     return Finding("fail", name, f"maxmemory-policy is {policy}", advice)
-
-
-def visibility(timeout: float) -> Finding:
-    """Check that messages are not taken from a worker that is still at work."""
-    message = f"visibility timeout {timeout:g} s"
-    if timeout >= LONGEST_BATCH:
-        return Finding("ok", "broker", message)
-    advice = (
-        f"Set ENROLLMENT_VISIBILITY_TIMEOUT to {LONGEST_BATCH} or more, or batches that wait are done twice in vain"
-    )
-    return Finding("warn", "broker", f"{message}, a batch may take {LONGEST_BATCH} s", advice)

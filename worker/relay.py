@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from enrollment.fold import Record
 from models import outbox
 from models.db_errors import describe, is_outage
-from tasks.apply import Committed
+from tasks.transaction import Committed
 from worker.publishing import Publisher, RedisError
 
 GRACE: Final = 2.0  # seconds that a committed batch is left to the worker that wrote it
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 
 class Relay:
-    """Publishes committed batches once, in order of commit. What it cannot publish stays in the outbox."""
+    """Publishes committed batches once. What it cannot publish stays in the outbox."""
 
     def __init__(self, engine: Engine, publisher: Publisher) -> None:
         self._engine = engine
@@ -57,8 +57,8 @@ class Relay:
     def catch_up(self, *, older_than: float | None = None) -> int:
         """Publish what is committed and not yet sent; return the number of events added.
 
-        Does nothing while another relay is at work, and stops after about a second; the next call goes on. What an
-        outage stops is left, too. What was committed in the last seconds is left to the worker that committed it,
+        Stops after about a second; the next call goes on. What an outage stops is left, too, and what another relay has
+        at hand. What was committed in the last seconds is left to the worker that committed it,
         unless that may be this one (`older_than` None).
         """
         added = 0
@@ -68,8 +68,8 @@ class Relay:
             older_than = 0 if self._backlog else GRACE
         until = monotonic() + BUDGET
         with self._outages():
-            while (page := self._page(older_than)) is not None:
-                events, last = page
+            while True:
+                events, last = self._page(older_than)
                 added += events
                 if last and older_than == 0:
                     self._backlog = False
@@ -79,11 +79,9 @@ class Relay:
             log.info("events_relayed", events=added)
         return added
 
-    def _page(self, older_than: float) -> tuple[int, bool] | None:
-        """Publish some; return how many events were added, and whether these were the last. None: not our turn."""
+    def _page(self, older_than: float) -> tuple[int, bool]:
+        """Publish some; return how many events were added, and whether these were the last."""
         with self._engine.begin() as connection:
-            if not outbox.may_relay(connection):
-                return None
             batches = outbox.pending(connection, older_than=older_than, batches=BATCHES)
             added = sum(self._send(batch.batch_id, batch.records) for batch in batches)
             outbox.settle(connection, [batch.batch_id for batch in batches])

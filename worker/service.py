@@ -6,9 +6,10 @@ from typing import Final, Self
 from sqlalchemy import Engine
 
 from models.dead_letters import NewDeadLetter
-from models.engine import BY_KEY, make_engine
+from models.engine import WORKER, WORKER_NAME, make_engine
 from tasks.batch import BatchProcessor
 from tasks.messages import Message
+from tasks.transaction import Arrival
 from worker.publishing import Publisher, connect
 from worker.relay import Relay
 from worker.settings import Settings
@@ -26,20 +27,33 @@ class Service:
     @classmethod
     def connect(cls, settings: Settings) -> Self:
         """Return a service for these settings. Nothing is connected yet. Raises SettingsError."""
-        engine = make_engine(settings.require_database_url(), application_name="enrollment worker", options=BY_KEY)
+        engine = make_engine(settings.require_database_url(), application_name=WORKER_NAME, options=WORKER)
         client = connect(settings.require_events_url(), patience=_STREAM_PATIENCE)
         return cls(engine, Publisher(client, stream=settings.events_stream, maxlen=settings.events_maxlen))
 
-    def handle(self, messages: Sequence[Message], keep_alive: Callable[[], None] = lambda: None) -> list[str]:
+    def handle(
+        self,
+        messages: Sequence[Message],
+        keep_alive: Callable[[], None] = lambda: None,
+        arrival: Arrival | None = None,
+    ) -> list[str]:
         """Apply and publish one batch; return what came of each message, in a few words.
 
-        Waits as long as the database is away, and calls `keep_alive` about every second meanwhile.
+        Waits as long as the database is away, and calls `keep_alive` about every second meanwhile. Raises Blocked where
+        a table is locked by somebody else: try the same again in a second, with the same `arrival`.
         """
-        return self._batches.handle(messages, keep_alive)
+        return self._batches.handle(messages, keep_alive, arrival)
 
     def dead_letter(self, letters: Sequence[NewDeadLetter], keep_alive: Callable[[], None] = lambda: None) -> None:
-        """Keep messages that cannot become commands. Waits as long as the database is away."""
+        """Keep messages that cannot become commands. Waits as long as the database is away. Raises Blocked."""
         self._batches.dead_letter(letters, keep_alive)
+
+    def release(self) -> float | None:
+        """Apply what was put off and waits no longer; return the seconds until more may be done, None: nothing waits.
+
+        Comes back within half a second or so. What an outage stops is left.
+        """
+        return self._batches.release()
 
     def relay(self, *, older_than: float | None = None) -> int:
         """Publish what is committed and not yet sent; return the number of events added."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
-from enrollment.addresses import broker_url
+from enrollment.addresses import is_redis, redis_url
 from enrollment.client.errors import BrokerAway
 from enrollment.names import BULK_QUEUE, QUEUE
 
@@ -52,8 +52,11 @@ class BrokerConnection:
     """One connection to the broker: opened for the first message, anew after an error and in a forked process."""
 
     def __init__(self, url: str, patience: float, options: Mapping[str, Any] | None = None) -> None:
-        """Send to the broker at `url`; `options` are kombu's for its transport. Raises AddressError."""
-        self._url = broker_url(url)
+        """Send to the broker at `url`; `options` are kombu's for its transport. Raises AddressError.
+
+        An address of a broker other than Redis is for kombu to judge.
+        """
+        self._url = redis_url(url, "The broker's address") if is_redis(url) else url
         self._options = dict(options or {})
         self._patience = patience
         self._connection: Connection | None = None

@@ -14,14 +14,14 @@ tables where they are now, whatever the search path of who deletes.
 
 The downgrade forgets the marks of ids that are not there, which the foreign keys could not bear.
 
-Revision: 0009, after 0007
+Revision: 0009, after 0008
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0009"
-down_revision = "0007"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 

@@ -11,6 +11,7 @@ from redis import Redis
 from sqlalchemy import Connection, Engine, event, text
 
 from enrollment.names import ENROLL
+from models.engine import WORKER, WORKER_NAME, make_engine
 from tasks.messages import Message
 from worker.publishing import Publisher, connect
 from worker.service import Service
@@ -56,8 +57,17 @@ def publisher(redis_url: str) -> Iterator[Publisher]:
 
 
 @pytest.fixture
-def service(engine: Engine, publisher: Publisher, catalog: None) -> Service:
-    return Service(engine, publisher)
+def worker_engine(database_url: str) -> Iterator[Engine]:
+    """Give connections as a worker has them."""
+    url = database_url.replace("://", "+psycopg://", 1)
+    engine = make_engine(url, application_name=WORKER_NAME, options=WORKER, pool_size=5)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def service(worker_engine: Engine, publisher: Publisher, catalog: None) -> Service:
+    return Service(worker_engine, publisher)
 
 
 @pytest.fixture

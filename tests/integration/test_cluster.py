@@ -17,6 +17,7 @@ from tests.integration.cli.conftest import start
 from tests.root import ROOT
 from worker import health
 from worker.local.redis import Redis
+from worker.local.server import free_port
 from worker.publishing import connect
 
 SLOTS = 16_384
@@ -28,13 +29,13 @@ def cluster(server_folder: Path) -> Iterator[list[Redis]]:
     with ExitStack() as undo:
         nodes: list[Redis] = []
         for number in range(3):
-            settings = {"cluster-enabled": "yes"}
+            settings = {"cluster-enabled": "yes", "cluster-port": str(free_port())}  # not 10,000 above the other
             nodes.append(undo.enter_context(Redis(server_folder / f"node{number}", durable=False, settings=settings)))
         clients: list[Any] = [undo.enter_context(Client.from_url(node.url)) for node in nodes]
         for number, client in enumerate(clients):
             first, last = number * SLOTS // 3, (number + 1) * SLOTS // 3 - 1
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
-            client.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
+            client.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port, nodes[0].settings["cluster-port"])
         eventually(lambda: all(client.cluster("info")["cluster_state"] == "ok" for client in clients))
         yield nodes
 

@@ -44,13 +44,12 @@ else:
 
 
 @pytest.fixture
-def frozen(engine: Engine, redis_url: str) -> Iterator[Callable[[str], None]]:
+def frozen(database_url: str, redis_url: str) -> Iterator[Callable[[str], None]]:
     """Give a function that starts a worker and returns when it stands still."""
     processes: list[subprocess.Popen[bytes]] = []
 
     def start(where: str) -> None:
-        url = engine.url.render_as_string(hide_password=False)
-        process = subprocess.Popen([sys.executable, "-c", PROGRAM, url, redis_url, where], cwd=ROOT)
+        process = subprocess.Popen([sys.executable, "-c", PROGRAM, database_url, redis_url, where], cwd=ROOT)
         processes.append(process)
         stat = Path(f"/proc/{process.pid}/stat")
         eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")

@@ -136,7 +136,6 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         yield health.redis_version("broker", info)
         yield health.persistence("broker", info)
         yield health.eviction("broker", info)
-        yield health.visibility(settings.visibility_timeout)
     with Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2) as raw:
         yield from _queues(raw, settings.broker_options)
 

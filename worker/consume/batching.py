@@ -3,19 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from time import monotonic
-from typing import Any, Protocol
+from time import monotonic, sleep
+from typing import Any, Final, Protocol
 
 import structlog
 from celery.worker import state
 
 from enrollment.errors import DeadLetterCode
+from tasks.caution import Blocked
 from tasks.messages import Message
 from tasks.ports import ServicePort
+from tasks.transaction import Arrival
 from worker.consume.decoding import Refused, decode_message, expired
 from worker.consume.monitoring import Monitor
 from worker.transport import Channel
 from worker.transport.limits import MOST_INFLATED
+
+RETRY: Final = 1.0  # seconds between attempts at a batch while a table is locked
 
 log = structlog.get_logger(__name__)
 
@@ -75,15 +79,19 @@ class Batch:
         self._consumer = consumer
         self._entries: list[_Gathered] = []
         self._bytes = 0
+        self._held = False  # a batch waits for a table; what gathers meanwhile follows it
 
     def add(self, task: str, delivery: Any) -> None:
         """Add a message; the batch is applied as soon as all of its claim are here. Raises Refused."""
         message, size = decode_message(task, delivery)
         if self._entries and self._bytes + size > MOST_INFLATED:  # what comes compressed is small in the claim only
+            if self._held:
+                _release([delivery])
+                return
             self.flush()
         self._bytes += size
         self._entries.append(_Gathered(delivery, message))
-        if len(self._entries) > 1:
+        if len(self._entries) > 1 or self._held:
             return
         if self._consumer.hub:
             # Not call_soon: what a timer brings (an expired claim) would wait for the next event on a socket.
@@ -94,28 +102,55 @@ class Batch:
     def flush(self) -> None:
         """Apply what is here. Messages of a connection that is gone come again; at shutdown they stay in the queue."""
         entries, self._entries, self._bytes = self._entries, [], 0
-        if self._consumer.batch is self and not _stopping():
+        if self._goes_on():
             due = [entry for entry in entries if not self._withdrawn(entry)]
             if due:
-                self._apply(due)
+                _start([entry.delivery for entry in due])
+                self._consumer.monitor.started([entry.message for entry in due])
+                self._apply(due, Arrival())
 
-    def _apply(self, entries: Sequence[_Gathered]) -> None:
+    def _goes_on(self) -> bool:
+        return self._consumer.batch is self and not _stopping()
+
+    def _apply(self, entries: Sequence[_Gathered], arrival: Arrival) -> None:
+        """Apply these, or try again in a moment; the event loop runs meanwhile, so that the worker answers."""
+        done = self._attempt(entries, arrival)
+        if not done and self._consumer.hub:
+            self._held = True
+            self._consumer.hub.call_later(RETRY, self._try_again, entries, arrival)
+            return
+        while not done:
+            sleep(RETRY)
+            self._consumer.keep_alive()
+            done = self._attempt(entries, arrival)
+
+    def _try_again(self, entries: Sequence[_Gathered], arrival: Arrival) -> None:
+        self._held = False
+        if self._goes_on():
+            self._consumer.keep_alive()
+            self._apply(entries, arrival)
+            if self._entries and not self._held:
+                self.flush()
+
+    def _attempt(self, entries: Sequence[_Gathered], arrival: Arrival) -> bool:
+        """Apply these and acknowledge them; tell whether they are done with."""
         consumer, deliveries = self._consumer, [entry.delivery for entry in entries]
         messages = [entry.message for entry in entries]
-        _start(deliveries)
-        consumer.monitor.started(messages)
         begin = monotonic()
         try:
-            outcomes = consumer.service.handle(messages, consumer.keep_alive)
+            outcomes = consumer.service.handle(messages, consumer.keep_alive, arrival)
+        except Blocked:
+            return False
         except Exception:  # nobody foresaw it: the messages come again, one by one, and end as dead letters
             log.exception("batch_failed", messages=len(messages))
             _release(deliveries)
-            return
+            return True
         seconds = monotonic() - begin
         if _acknowledge(deliveries):
             consumer.claim_soon()
         consumer.monitor.finished(messages, outcomes, seconds)
         log.info("batch_applied", messages=len(messages), seconds=round(seconds, 4))
+        return True
 
     def _withdrawn(self, entry: _Gathered) -> bool:
         """Make a dead letter of a message that was revoked or that has expired."""

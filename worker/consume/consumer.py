@@ -12,10 +12,11 @@ from redis import Redis, RedisError
 from vine import promise
 
 from enrollment.errors import DeadLetterCode
+from tasks.caution import Blocked
 from tasks.commands import CommandTask
 from tasks.periodic import RelayTask
 from tasks.ports import ServicePort, service_of
-from worker.consume.batching import Batch, RelayStrategy, Strategy
+from worker.consume.batching import RETRY, Batch, RelayStrategy, Strategy
 from worker.consume.dead_letters import dead_letter_of_entry, dead_letter_of_message
 from worker.consume.decoding import Refused, key_of
 from worker.consume.inflating import inflate
@@ -47,6 +48,7 @@ class Consumer(stock.Consumer):
     connection_errors: tuple[type[Exception], ...]
     strategies: dict[str, Callable[..., object]]
     _last_beat = 0.0
+    _releasing = False  # a timer is set
 
     @property
     def service(self) -> ServicePort:
@@ -56,6 +58,7 @@ class Consumer(stock.Consumer):
     def update_strategies(self) -> None:
         """Start afresh after each connect: what was gathered before comes again, and its timers are gone."""
         self.batch = Batch(self)
+        self._releasing = False
         self.monitor = Monitor(self.event_dispatcher)
         self.lookout = Lookout(self._search)
         self.timer.call_repeatedly(RELAY_EVERY, self.relay)
@@ -110,6 +113,9 @@ class Consumer(stock.Consumer):
         letter = dead_letter_of_message(delivery.headers, delivery.body, key=key, code=code, reason=reason)
         try:
             self.service.dead_letter([letter], self.keep_alive)
+        except Blocked:
+            self._bury_later(delivery, code, reason)
+            return
         except Exception:
             log.exception("dead_letter_not_kept", key=key, code=code)
             if isinstance(delivery.channel, Channel):
@@ -121,6 +127,17 @@ class Consumer(stock.Consumer):
             self.claim_soon()
         if code not in (DeadLetterCode.REVOKED, DeadLetterCode.EXPIRED):
             self.monitor.refused(str(letter.headers.get("id", key)), f"{code}: {reason}")
+
+    def _bury_later(self, delivery: Any, code: DeadLetterCode, reason: str) -> None:
+        """Leave a message alone while the dead letters are locked, and claim others meanwhile."""
+        log.warning("dead_letters_locked", code=code, waiting="the message comes again")
+        if isinstance(delivery.channel, Channel):
+            delivery.channel.forget([delivery.delivery_tag])
+            self.claim_soon()
+        elif self.hub:
+            self.hub.call_later(RETRY, self.dead_letter, delivery, code, reason)
+        else:
+            delivery.requeue()
 
     def _dead_letter_entry(
         self, raw: bytes, code: DeadLetterCode, message: str, tag: str, *, readable: bool = True
@@ -141,6 +158,16 @@ class Consumer(stock.Consumer):
     def relay(self) -> None:
         """Publish what was left behind. Not only on a message from beat: that may have to wait behind others."""
         self.service.relay()
+        if not self._releasing:
+            self.release()
+
+    def release(self) -> None:
+        """Apply what was put off, and look again soon while there is some."""
+        self._releasing = False
+        pause = self.service.release()
+        if pause is not None and self.hub:
+            self._releasing = True
+            self.hub.call_later(pause, self.release)
 
     def look_out(self) -> None:
         """Warn, from time to time, of lists that producers with other transport options fill and nobody reads."""

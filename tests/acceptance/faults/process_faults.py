@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+import uuid
 from collections.abc import Callable, Sequence
 
 from tests.acceptance.faults.commands import KILLS, Message
@@ -125,9 +126,10 @@ def _unread(run: Run) -> None:
     try:
         with run.harness.client() as client:
             for _ in range(run.count):
-                message = Message("", "", {}, (), (f"{KILLS}-{run.rng.getrandbits(64)}",))
+                marker = f"marker-{uuid.UUID(int=run.rng.getrandbits(128), version=4)}"
+                message = Message("", "", {}, (), (marker,))
                 run.sent_log.sending(message)
-                client.lpush("enrollment", json.dumps({"headers": {"id": message.markers[0], "task": "x"}}))
+                client.lpush("enrollment", json.dumps({"headers": {"id": marker, "task": KILLS}}))
                 run.sent_log.sent(message)
                 run.injected += 1
                 run.pause()

@@ -14,9 +14,7 @@ from tests.integration.conftest import counted
 
 def process(connection: Connection, *requests: Request) -> None:
     """Do what the worker does with one batch."""
-    students, _ = ledger.lock_students(
-        connection, {r.student_id for r in requests if r.student_id is not None}, wait=True
-    )
+    students, _ = ledger.lock_students(connection, {r.student_id for r in requests if r.student_id is not None})
     state, now = ledger.read_state(connection, students, requests)
     folded = fold(state, requests, now)
     ledger.write_changes(connection, folded.changes)

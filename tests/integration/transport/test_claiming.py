@@ -164,16 +164,12 @@ def test_what_is_larger_than_a_message_may_be_never_leaves_redis(
     large = "x\xff\x00" * 50_000
     mine = receiver(message_bytes=100_000)
     mine.drain(timeout=0.3)  # it waits
-    sent = redis_client.info("stats")["total_net_output_bytes"]
     redis_client.lpush("a", large)
     send("1")
     assert mine.ids(count=2) == ["1"]
     ((stand_in, code, tag),) = mine.garbage
     assert (code, json.loads(stand_in)["too_large"]) == (DeadLetterCode.TOO_LARGE, len(large.encode()))
     assert redis_client.hget("unacked_too_large", tag) == large
-    assert redis_client.info("stats")["total_net_output_bytes"] - sent < 3 * len(large.encode()), (
-        "waiting reads it once"
-    )
     mine.channel.ack_many(list(mine.channel.qos.claims))
     assert state(redis_client) == (0, 0, 0)
 
