@@ -40,7 +40,7 @@ result_expires = None  # else beat would send a task that cleans a store up whic
 # The process. One per core, solo pool: it shuts down cleanly, and while it applies a batch the next one gathers.
 worker_pool = "worker.options:TaskPool"
 worker_concurrency = 1  # as `-c`, which starts as many processes
-worker_consumer = "worker.consumer:Consumer"  # gathers batches, and keeps what it cannot deliver as dead letters
+worker_consumer = "worker.consume.consumer:Consumer"  # gathers batches; what is no command is kept
 worker_prefetch_multiplier = _settings.batch_messages
 worker_hijack_root_logger = False
 worker_redirect_stdouts = False
@@ -63,6 +63,7 @@ broker_transport_options = {
     "socket_keepalive": True,
     "health_check_interval": 10,
     "retry_on_timeout": False,
+    **_settings.transport_options(),
 }
 
 # Monitoring, with or without -E. What becomes of each command is told; that it was sent is left to whoever wants it: it

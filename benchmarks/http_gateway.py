@@ -19,11 +19,11 @@ from typing import Any, Final
 from redis import Redis
 
 from benchmarks.root import ROOT
+from enrollment.client import Client
 from enrollment.names import STREAM
 from models import catalog
 from models.catalog import NewCourse, NewStudent
 from models.engine import make_engine
-from worker.client import Client
 from worker.local.process import Child
 from worker.local.server import free_port
 from worker.local.stack import Stack, environment

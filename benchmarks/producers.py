@@ -19,7 +19,7 @@ from redis import Redis
 from benchmarks.ground import Ground
 from benchmarks.systems import ours
 from benchmarks.workload import Enroll, enrolls, write
-from worker.client import Client
+from enrollment.client import Client
 
 _ENTRY: Final = "x" * 1_100  # as long as the message of one command
 

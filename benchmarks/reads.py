@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from models import queries
 from models.engine import make_engine
+from models.queries import lookups
 
 PAGE: Final = 100
 
@@ -32,7 +33,7 @@ def reads(url: str, *, students: int, count: int) -> Reads:
     starts = [draw.randint(0, max(0, students - 2 * PAGE)) for _ in range(max(1, count // 10))]
     engine = make_engine("postgresql+psycopg" + url.removeprefix("postgresql"), application_name="bench")
     # Both know the statements they repeat: psycopg prepares them after the fifth time.
-    one, page = _bare(queries._COURSES_OF), _bare(queries._STUDENTS_WITH_COURSES)  # noqa: SLF001 - the same statements
+    one, page = _bare(lookups._COURSES_OF), _bare(lookups._STUDENTS_WITH_COURSES)  # noqa: SLF001 - the same statements
     with engine.connect() as ours, psycopg.connect(url, autocommit=True) as bare:
         found = Reads(
             courses_of=_compare(

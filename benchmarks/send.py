@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from worker.client import Client, read_command
+from enrollment.client import Client, read_command
 from worker.settings import Settings
 
 

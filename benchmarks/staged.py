@@ -18,8 +18,8 @@ WHOLE: Final = "the rest of a batch"  # it is in no other stage but the loop: at
 STAGES: Final[dict[str, tuple[str, ...]]] = {
     "receive": ("worker.transport.claims:Claims.take",),
     "deliver (kombu, Celery)": ("worker.transport.channel:Channel.claim",),
-    "decode": ("worker.batching:read",),
-    "validate": ("worker.service:units_of",),
+    "decode": ("worker.consume.batching:decode_message",),
+    "validate": ("tasks.batch:units_of",),
     "lock and read": ("models.ledger:lock_students", "models.ledger:read_state"),
     "fold": ("tasks.apply:fold",),
     "write rows": ("models.ledger:write_changes",),
@@ -29,15 +29,15 @@ STAGES: Final[dict[str, tuple[str, ...]]] = {
     "publish": ("worker.publishing:Publisher.publish",),
     "settle": ("models.outbox:settle",),
     "acknowledge": ("worker.transport.claims:Claims.acknowledge",),
-    "monitoring events": ("worker.monitoring:Monitor.started", "worker.monitoring:Monitor.finished"),
-    WHOLE: ("worker.batching:Batch.flush",),
+    "monitoring events": ("worker.consume.monitoring:Monitor.started", "worker.consume.monitoring:Monitor.finished"),
+    WHOLE: ("worker.consume.batching:Batch.flush",),
 }
 LOOP: Final = "event loop, waiting"  # what is in none of them
 EARLIER: Final = {  # what earlier commits have, in the place of a function or besides it
     "worker.publishing:event_json": "worker.publishing:event_of",
     "models.ledger:write_commands": "models.outbox:put",
 }
-COUNTED: Final = "worker.service:units_of"  # returns as many as there are commands
+COUNTED: Final = "tasks.batch:units_of"  # returns as many as there are commands
 WARM_UP: Final = 2  # batches that do not count: they connect, import and prepare
 
 

@@ -63,6 +63,7 @@ class DeadLetterCode(StrEnum):
     PROCESSING_FAILED = "processing_failed"
     NOT_A_MESSAGE = "not_a_message"
     UNDECODABLE_BODY = "undecodable_body"
+    TOO_LARGE = "too_large"
     UNKNOWN_TASK = "unknown_task"
     TOO_MANY_DELIVERIES = "too_many_deliveries"
     REVOKED = "revoked"

@@ -10,7 +10,7 @@ from uuid import UUID
 from enrollment import names
 from enrollment.commands import Command, Enroll, Replace, Unenroll, as_fields
 from enrollment.events import Event, event_of
-from enrollment.fold import BEFORE_ALL, Pair, Record, State, Student, fold
+from enrollment.fold import BEFORE_ALL, Pair, Record, State, StudentState, fold
 from enrollment.parsing import Request, parse_single
 
 ISSUED_AT: Final = datetime(2026, 1, 31, 9, 30, 0, 481, tzinfo=UTC)
@@ -71,7 +71,7 @@ def entry(command: Command) -> str:
 
 def event(request: Request) -> Event:
     """Return what comes of a command for a student who is in course 102 alone, as the worker decides it."""
-    student = Student({102: Pair(enrolled=True, stamp=BEFORE_ALL)})
+    student = StudentState({102: Pair(enrolled=True, stamp=BEFORE_ALL)})
     [verdict] = fold(State({STUDENT: student}, set(COURSES)), [request], PROCESSED_AT).verdicts
     assert isinstance(verdict, Record)  # noqa: S101 (a command that was never seen is decided)
     return event_of(verdict)

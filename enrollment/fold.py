@@ -37,7 +37,7 @@ class Pair(NamedTuple):
 
 
 @dataclass(slots=True)
-class Student:
+class StudentState:
     """What is recorded of one student: the pairs by course id, and the stamp of the latest replace."""
 
     pairs: dict[int, Pair] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class State:
     Of the students' pairs, those that are `needed`; others change nothing.
     """
 
-    students: dict[int, Student] = field(default_factory=dict)
+    students: dict[int, StudentState] = field(default_factory=dict)
     courses: set[int] = field(default_factory=set)
     processed: dict[UUID, bytes] = field(default_factory=dict)  # command id: content hash
 
@@ -118,8 +118,8 @@ class Changes:
     enrolled: list[tuple[int, int, Stamp]] = field(default_factory=list)  # student_courses: insert, a tombstone was
     restamped: list[tuple[int, int, Stamp]] = field(default_factory=list)  # student_courses: update
     unenrolled: list[tuple[int, int]] = field(default_factory=list)  # student_courses: delete
-    buried: list[tuple[int, int, Stamp]] = field(default_factory=list)  # tombstones: insert or update
-    raised: list[tuple[int, int]] = field(default_factory=list)  # tombstones: delete
+    tombstones_added: list[tuple[int, int, Stamp]] = field(default_factory=list)  # tombstones: insert or update
+    tombstones_removed: list[tuple[int, int]] = field(default_factory=list)  # tombstones: delete
     replaced: list[tuple[int, Stamp]] = field(default_factory=list)  # replace_marks: insert or update
 
 
@@ -129,7 +129,7 @@ class Folded:
 
     verdicts: list[Verdict]
     changes: Changes
-    students: dict[int, Student]  # the students touched, as they are afterwards
+    students: dict[int, StudentState]  # the students touched, as they are afterwards
 
 
 def fold(state: State, requests: Sequence[Request], now: datetime, *, first_seen: datetime | None = None) -> Folded:
@@ -138,7 +138,7 @@ def fold(state: State, requests: Sequence[Request], now: datetime, *, first_seen
     `now` is the worker's clock, the limit for stamps that lie ahead. Commands without a stamp get `first_seen`
     (default: `now`) and, one after the other, strictly rising times: among themselves the order of arrival decides.
     """
-    students: dict[int, Student] = {}
+    students: dict[int, StudentState] = {}
     processed: dict[UUID, bytes] = {}
     verdicts: list[Verdict] = []
     unstamped = first_seen or now
@@ -157,7 +157,7 @@ def fold(state: State, requests: Sequence[Request], now: datetime, *, first_seen
             student = students.get(request.student_id)
             if student is None:
                 before = state.students[request.student_id]
-                student = students[request.student_id] = Student(dict(before.pairs), before.replaced)
+                student = students[request.student_id] = StudentState(dict(before.pairs), before.replaced)
             effects = _apply(student, request, stamp)
         verdicts.append(_record(request, stamp, effects, rejections, now=now, content=content))
     return Folded(verdicts, _changes(state.students, students), students)
@@ -187,7 +187,7 @@ def _rejections(state: State, request: Request, stamp: Stamp, now: datetime) -> 
     return tuple(found)
 
 
-def _apply(student: Student, command: Command, stamp: Stamp) -> Effects:
+def _apply(student: StudentState, command: Command, stamp: Stamp) -> Effects:
     enroll = not isinstance(command, Unenroll)
     changed: list[int] = []
     unchanged: list[int] = []
@@ -207,7 +207,7 @@ def _apply(student: Student, command: Command, stamp: Stamp) -> Effects:
     return Effects((), tuple(changed), tuple(unchanged), tuple(superseded))
 
 
-def _replace(student: Student, wanted: set[int], stamp: Stamp) -> tuple[int, ...]:
+def _replace(student: StudentState, wanted: set[int], stamp: Stamp) -> tuple[int, ...]:
     """Take away what the replace does not name; return the courses that were lost.
 
     The mark says all there is to say of these pairs, so their rows and tombstones go.
@@ -246,7 +246,7 @@ def _record(
     )
 
 
-def _changes(before: Mapping[int, Student], after: Mapping[int, Student]) -> Changes:
+def _changes(before: Mapping[int, StudentState], after: Mapping[int, StudentState]) -> Changes:
     changes = Changes()
     for student_id in sorted(after):
         student, old = after[student_id], before[student_id]
@@ -258,12 +258,12 @@ def _changes(before: Mapping[int, Student], after: Mapping[int, Student]) -> Cha
                 rows = changes.added if was is None else changes.restamped if was.enrolled else changes.enrolled
                 rows.append((student_id, course_id, pair.stamp))
             else:
-                changes.buried.append((student_id, course_id, pair.stamp))
+                changes.tombstones_added.append((student_id, course_id, pair.stamp))
             if was is not None and was.enrolled is not pair.enrolled:
-                (changes.unenrolled if was.enrolled else changes.raised).append((student_id, course_id))
+                (changes.unenrolled if was.enrolled else changes.tombstones_removed).append((student_id, course_id))
         for course_id, was in old.pairs.items():
             if course_id not in student.pairs:
-                (changes.unenrolled if was.enrolled else changes.raised).append((student_id, course_id))
+                (changes.unenrolled if was.enrolled else changes.tombstones_removed).append((student_id, course_id))
         if student.replaced is not old.replaced:
             changes.replaced.append((student_id, student.replaced))
     return changes

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
+from itertools import islice
 from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
@@ -27,6 +28,7 @@ from enrollment.commands import (
 from enrollment.errors import DeadLetterCode, ErrorCode, Rejection
 
 _MAX_NAMED: Final = 10  # fields named in one message; the rest is counted
+_MAX_FIELDS: Final = 32  # foreign ones of a command that are looked at: each fault takes a kilobyte
 _MAX_NAME: Final = 64  # characters of a foreign field name that are repeated back
 _POSITIONAL: Final = ("student_id", "course_ids")
 _ID_RULE: Final = f"an integer from 1 to {MAX_ID}"
@@ -130,8 +132,12 @@ def _parse_item(item: object) -> Request | Unidentified:
 
 
 def _validate(kind: Kind, command_id: UUID, said: dict[str, Any]) -> Request:
+    model, looked_at = MODELS[kind], said
+    if len(said) > _MAX_FIELDS:
+        names = (*(said.keys() & model.model_fields.keys()), *islice(said, _MAX_FIELDS))
+        looked_at = {name: said[name] for name in names}
     try:
-        return MODELS[kind].model_validate({**said, "command_id": command_id})
+        return model.model_validate({**looked_at, "command_id": command_id})
     except ValidationError as error:
         return _invalid(kind, command_id, said, _faults(kind, error), canonical(said))
 

@@ -5,11 +5,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 
-from gateway import admin, handlers
+from gateway import admin, exception_handlers
 from gateway.dependencies import Gateway
-from gateway.describing import describe
-from gateway.guard import Guard, is_admin
-from gateway.observing import Observer
+from gateway.middleware.admission import AdmissionMiddleware, is_admin
+from gateway.middleware.request_log import RequestLogMiddleware
+from gateway.openapi import set_openapi
 from gateway.routes import commands, courses, enrollments, events, operations, students
 from worker import logging
 from worker.settings import Settings
@@ -30,12 +30,16 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.gateway = gateway
     for module in (enrollments, students, courses, commands, events, operations, admin):
         app.include_router(module.router)
-    handlers.register(app, _told)
-    describe(app, keys=not gateway.access.local_only)
+    exception_handlers.register(app, _error_response)
+    set_openapi(app, keys=not gateway.authenticator.local_only)
     app.add_middleware(
-        Guard, access=gateway.access, buckets=gateway.buckets, max_body=settings.gateway_max_body, refusal=_told
+        AdmissionMiddleware,
+        authenticator=gateway.authenticator,
+        buckets=gateway.buckets,
+        max_body=settings.gateway_max_body,
+        refusal=_error_response,
     )
-    app.add_middleware(Observer, metrics=gateway.metrics)
+    app.add_middleware(RequestLogMiddleware, metrics=gateway.metrics)
     return app
 
 
@@ -46,11 +50,11 @@ def from_environment() -> FastAPI:
     return create_app(settings)
 
 
-def _told(request: Request, error: Exception) -> Response:
+def _error_response(request: Request, error: Exception) -> Response:
     """Return an error as whoever asked reads it. Raises what nobody foresaw."""
     if is_admin(request.url.path):
         return admin.error_page(request, error)
-    return handlers.problem_of(request, error).response()
+    return exception_handlers.problem_of(request, error).response()
 
 
 @asynccontextmanager

@@ -6,16 +6,16 @@ from typing import Annotated, Self, cast
 from fastapi import Depends, Request
 from redis.asyncio import Redis
 
-from gateway.access import Access, Client, Sessions
-from gateway.limits import Buckets
-from gateway.memory import Ended, Memory
+from gateway.authentication import Authenticator, Caller, Sessions
+from gateway.database import CONNECTIONS, Database
+from gateway.event_listener import EventListener
+from gateway.event_stream import Stream, connect
 from gateway.metrics import Metrics
+from gateway.producer import CommandProducer
+from gateway.rate_limit import Buckets
 from gateway.readiness import Readiness
-from gateway.reading import CONNECTIONS, Reader
-from gateway.sending import Outbound
-from gateway.stream import Stream, connect
-from gateway.waiting import Listener
-from gateway.writing import Writer
+from gateway.redis_store import CommandStore, EndedSessions
+from gateway.submission import Submitter
 from worker.settings import Settings
 
 
@@ -25,50 +25,50 @@ class Gateway:
 
     settings: Settings
     redis: Redis
-    access: Access
+    authenticator: Authenticator
     sessions: Sessions
-    ended: Ended
+    ended: EndedSessions
     buckets: Buckets
-    read: Reader
-    probe: Reader  # of `readiness` alone
-    outbound: Outbound
-    listener: Listener
-    memory: Memory
+    read: Database
+    probe: Database  # of `readiness` alone
+    producer: CommandProducer
+    listener: EventListener
+    store: CommandStore
     metrics: Metrics
     readiness: Readiness
-    writer: Writer
+    submitter: Submitter
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
         """Return a gateway for these settings. Nothing is connected yet. Raises SettingsError."""
         redis = connect(settings.require_events_url())
-        read, probe = (Reader.connect(settings.require_database_url(), connections=n) for n in (CONNECTIONS, 1))
-        outbound = Outbound(settings.require_broker_url())
-        listener = Listener(Stream(redis, settings.events_stream))
-        memory, metrics = Memory(redis, settings.events_stream), Metrics(listener)
+        read, probe = (Database.connect(settings.require_database_url(), connections=n) for n in (CONNECTIONS, 1))
+        producer = CommandProducer(settings.require_broker_url(), settings.transport_options())
+        listener = EventListener(Stream(redis, settings.events_stream))
+        store, metrics = CommandStore(redis, settings.events_stream), Metrics(listener)
         secret = settings.gateway_secret
         return cls(
             settings=settings,
             redis=redis,
-            access=Access(settings.gateway_keys),
+            authenticator=Authenticator(settings.gateway_keys),
             sessions=Sessions(settings.gateway_admins, secret.get_secret_value() if secret else None),
-            ended=Ended(redis, settings.events_stream),
+            ended=EndedSessions(redis, settings.events_stream),
             buckets=Buckets(settings.gateway_rate),
             read=read,
             probe=probe,
-            outbound=outbound,
+            producer=producer,
             listener=listener,
-            memory=memory,
+            store=store,
             metrics=metrics,
-            readiness=Readiness(probe, outbound, listener),
-            writer=Writer(read, outbound, listener, memory, metrics),
+            readiness=Readiness(probe, producer, listener),
+            submitter=Submitter(read, producer, listener, store, metrics),
         )
 
     async def close(self) -> None:
         """Hang up everywhere."""
         await self.listener.stop()
         await self.redis.aclose()
-        self.outbound.close()
+        self.producer.close()
         self.read.close()
         self.probe.close()
 
@@ -79,12 +79,12 @@ async def gateway_of(request: Request) -> Gateway:
     return held_by(request)
 
 
-async def client_of(request: Request) -> Client:
-    """Return who sent the request; `gateway.guard` has checked it."""
-    return cast(Client, request.state.client)
+async def client_of(request: Request) -> Caller:
+    """Return who sent the request; `gateway.middleware.admission` has checked it."""
+    return cast(Caller, request.state.client)
 
 
-async def reader_of(request: Request) -> Reader:
+async def database_of(request: Request) -> Database:
     """Return what asks the database."""
     return held_by(request).read
 
@@ -95,5 +95,5 @@ def held_by(request: Request) -> Gateway:
 
 
 Held = Annotated[Gateway, Depends(gateway_of)]
-Who = Annotated[Client, Depends(client_of)]
-Read = Annotated[Reader, Depends(reader_of)]
+Who = Annotated[Caller, Depends(client_of)]
+Read = Annotated[Database, Depends(database_of)]

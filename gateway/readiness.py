@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final, Literal, NamedTuple
 
-from gateway.reading import Reader
-from gateway.sending import Outbound
-from gateway.waiting import Listener
-from models import lookups
+from gateway.database import Database
+from gateway.event_listener import EventListener
+from gateway.producer import CommandProducer
+from models.queries import checks
 
 _KEPT: Final = 1.0  # seconds that an answer is good for
 _PATIENCE: Final = 2.0  # seconds for each part to answer
@@ -33,11 +33,16 @@ class Readiness:
     """Asks with a connection and a thread of its own: whoever asks all day takes none from reads and writes."""
 
     def __init__(
-        self, read: Reader, outbound: Outbound, listener: Listener, *, now: Callable[[], float] = monotonic
+        self,
+        read: Database,
+        producer: CommandProducer,
+        listener: EventListener,
+        *,
+        now: Callable[[], float] = monotonic,
     ) -> None:
         """`read` is closed by whoever made it, and used by nobody else."""
         self._read = read
-        self._outbound = outbound
+        self._producer = producer
         self._listener = listener
         self._now = now
         self._asking = asyncio.Lock()
@@ -49,7 +54,7 @@ class Readiness:
         async with self._asking:
             if self._found is None or self._now() >= self._at + _KEPT:
                 database, broker, events = await asyncio.gather(
-                    _part(self._read(lookups.clock)), _part(self._outbound.check()), _part(self._listener.stream.ping())
+                    _part(self._read(checks.clock)), _part(self._producer.check()), _part(self._listener.stream.ping())
                 )
                 self._found = Parts(database, broker, events if self._listener.live else "away")
                 self._at = self._now()

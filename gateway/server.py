@@ -9,8 +9,8 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from gateway.access import is_loopback
 from gateway.app import create_app
+from gateway.authentication import is_loopback
 from gateway.dependencies import Gateway
 from worker import logging
 from worker.settings import Settings, SettingsError
@@ -32,7 +32,7 @@ class Server(uvicorn.Server):
                 host=host,
                 port=port,
                 log_config=None,
-                access_log=False,  # it would name students; `gateway.observing` does not
+                access_log=False,  # it would name students; `gateway.middleware.request_log` does not
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE,
                 timeout_graceful_shutdown=_GRACE,

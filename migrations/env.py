@@ -14,8 +14,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from migrations.recording import BEGIN, COMMIT, recording
+from models.db_errors import describe
 from models.engine import make_engine
-from models.faults import describe
 from models.tables import Base
 from worker.settings import Settings, SettingsError
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 from enrollment.commands import MAX_ID
 from enrollment.errors import EnrollmentError
 from models.arrays import storable
-from models.faults import describe
+from models.db_errors import describe
 
 
 class CatalogError(EnrollmentError):

@@ -9,10 +9,10 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from enrollment.commands import format_time
-from enrollment.fold import BEFORE_ALL, Changes, Pair, Record, Stamp, State, Student, needed
+from enrollment.fold import BEFORE_ALL, Changes, Pair, Record, Stamp, State, StudentState, needed
 from enrollment.parsing import Invalid, Request
 from models.arrays import nested, nullable, plain, quoted
-from models.faults import Overtaken
+from models.db_errors import Overtaken
 
 # In id order, so that two batches with students in common wait for each other instead of deadlocking. NO KEY: rows that
 # refer to a student (foreign keys) are not blocked.
@@ -83,7 +83,7 @@ _RESTAMP: Final = text("""
      WHERE (old.student_id, old.course_id) = (new.student_id, new.course_id)
 """)
 # Who took the row away meanwhile without a command has left a tombstone, which may be newer.
-_PUT_BURIED: Final = text(f"""
+_PUT_TOMBSTONES: Final = text(f"""
     INSERT INTO tombstones AS old {_STAMPED_PAIRS} {_OR_UPDATE}
      WHERE (old.issued_at, old.command_id) < (EXCLUDED.issued_at, EXCLUDED.command_id)
 """)
@@ -93,7 +93,7 @@ _TAKE_UNENROLLED: Final = text(f"""
     WHERE (old.student_id, old.course_id) = (pair.student_id, pair.course_id)
       AND (SELECT set_config('enrollment.tells', 'on', true)) = 'on'
 """)
-_TAKE_RAISED: Final = text(f"""
+_TAKE_TOMBSTONES: Final = text(f"""
     DELETE FROM tombstones AS old USING {_PAIRS}
     WHERE (old.student_id, old.course_id) = (pair.student_id, pair.course_id)
 """)
@@ -140,7 +140,7 @@ def read_state(
     connection: Connection, student_ids: Iterable[int], requests: Sequence[Request]
 ) -> tuple[State, datetime]:
     """Return what the fold must know to decide these requests, and the database's clock; the students are locked."""
-    state = State(students={student_id: Student() for student_id in student_ids})
+    state = State(students={student_id: StudentState() for student_id in student_ids})
     now: datetime | None = None
     rows = connection.execute(_READ, {"students": plain(state.students), **_named(state.students, requests)})
     for what, a, b, at, id_, content_hash in rows:
@@ -181,8 +181,8 @@ def write_changes(connection: Connection, changes: Changes) -> None:
     """Write the rows that follow from a batch. The students concerned are locked. Raises Overtaken."""
     if changes.unenrolled:
         connection.execute(_TAKE_UNENROLLED, _pairs(changes.unenrolled))
-    if changes.raised:
-        connection.execute(_TAKE_RAISED, _pairs(changes.raised))
+    if changes.tombstones_removed:
+        connection.execute(_TAKE_TOMBSTONES, _pairs(changes.tombstones_removed))
     if changes.added:
         connection.execute(_PUT_ADDED, _stamped_pairs(changes.added))
     if changes.enrolled:
@@ -191,8 +191,8 @@ def write_changes(connection: Connection, changes: Changes) -> None:
         result = connection.execute(_RESTAMP, _stamped_pairs(changes.restamped))
         if result.rowcount != len(changes.restamped):
             raise Overtaken
-    if changes.buried:
-        connection.execute(_PUT_BURIED, _stamped_pairs(changes.buried))
+    if changes.tombstones_added:
+        connection.execute(_PUT_TOMBSTONES, _stamped_pairs(changes.tombstones_added))
     if changes.replaced:
         marks = changes.replaced
         connection.execute(

@@ -9,17 +9,16 @@ from typing import Final, assert_never
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
-from uuid_utils.compat import uuid7
 
 from enrollment.errors import DeadLetterCode
 from enrollment.fold import STEP, Record, Repeat, Reused, Verdict, fold
+from enrollment.ids import uuid7
 from enrollment.parsing import Invalid, Request, Unidentified
 from models import dead_letters, ledger
+from models.db_errors import describe, is_conflict, is_outage, is_too_much
 from models.dead_letters import NewDeadLetter
-from models.faults import describe, is_conflict, is_outage, is_too_much
 from tasks.messages import Unit
 
-MAX_PAIRS: Final = 20_000  # pairs (student, course) and commands in one transaction; some half a second
 _CONFLICTS: Final = 3  # times a batch is read and decided anew because a concurrent one came first
 
 
@@ -39,7 +38,7 @@ class Committed:
 
     batch_id: UUID
     decided: tuple[tuple[Unit, Result], ...]
-    left: tuple[Unit, ...] = ()  # their students belonged to another batch at the time
+    deferred: tuple[Unit, ...] = ()  # their students belonged to another batch at the time
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -66,40 +65,27 @@ class Arrival:
         return first
 
 
-def portions(units: Sequence[Unit]) -> Iterator[Sequence[Unit]]:
-    """Cut a batch where one transaction would become too long: it holds locks, and the worker is deaf meanwhile."""
-    start, pairs = 0, 0
-    for end, unit in enumerate(units):
-        course_ids = () if isinstance(unit.request, Unidentified) else unit.request.course_ids or ()
-        pairs += 1 + len(course_ids)
-        if pairs > MAX_PAIRS and end > start:
-            yield units[start:end]
-            start, pairs = end, 1 + len(course_ids)
-    if start < len(units):
-        yield units[start:]
-
-
-def set_aside(
+def defer(
     units: Sequence[Unit], students: AbstractSet[int], command_ids: AbstractSet[UUID]
 ) -> tuple[Sequence[Unit], Sequence[Unit]]:
     """Return the units that may be applied now, and those of these students or under these ids, which may not yet.
 
-    Of what is under one id the first stands, so what comes under an id that is set aside is set aside, too, and with it
+    Of what is under one id the first stands, so what comes under an id that is deferred is deferred, too, and with it
     what its student is told later: without a stamp, the order of arrival is what counts.
     """
-    ours: list[Unit] = []
-    left: list[Unit] = []
+    selected: list[Unit] = []
+    deferred: list[Unit] = []
     held, ids = set(students), set(command_ids)
     for unit in units:
         request = unit.request
         if not isinstance(request, Unidentified) and (request.student_id in held or request.command_id in ids):
-            left.append(unit)
+            deferred.append(unit)
             ids.add(request.command_id)
             if request.student_id is not None:
                 held.add(request.student_id)
         else:
-            ours.append(unit)
-    return ours, left
+            selected.append(unit)
+    return selected, deferred
 
 
 def apply(
@@ -125,7 +111,7 @@ def apply(
             raise
         keep_alive()
         if len(units) == 1:
-            yield _bury(engine, units[0], describe(error))
+            yield _commit_dead_letter(engine, units[0], describe(error))
         else:
             half = len(units) // 2
             # With `wait`: what the first half leaves out must not be overtaken by the second.
@@ -147,11 +133,11 @@ def _apply(engine: Engine, units: Sequence[Unit], arrival: Arrival, *, wait: boo
     students = {unit.request.student_id for unit in units if not isinstance(unit.request, Invalid | Unidentified)}
     with engine.begin() as connection:
         locked, busy = ledger.lock_students(connection, students, wait=wait)
-        ours, left = set_aside(units, busy, set()) if busy else (units, ())
-        requests = [unit.request for unit in ours if not isinstance(unit.request, Unidentified)]
+        selected, deferred = defer(units, busy, set()) if busy else (units, ())
+        requests = [unit.request for unit in selected if not isinstance(unit.request, Unidentified)]
         verdicts = iter(_decide(connection, locked, requests, arrival) if requests else ())
-        decided = [(u, u.request if isinstance(u.request, Unidentified) else next(verdicts)) for u in ours]
-        committed = Committed(uuid7(), tuple(decided), tuple(left))
+        decided = [(u, u.request if isinstance(u.request, Unidentified) else next(verdicts)) for u in selected]
+        committed = Committed(uuid7(), tuple(decided), tuple(deferred))
         records = committed.records
         if records:
             ledger.write_commands(connection, records, committed.batch_id)
@@ -187,7 +173,7 @@ def _dead_letters(decided: Sequence[tuple[Unit, Result]]) -> Iterator[NewDeadLet
                 assert_never(result)
 
 
-def _bury(engine: Engine, unit: Unit, reason: str) -> Committed:
+def _commit_dead_letter(engine: Engine, unit: Unit, reason: str) -> Committed:
     with engine.begin() as connection:
         letter = unit.dead_letter(DeadLetterCode.PROCESSING_FAILED, f"The command could not be processed: {reason}")
         dead_letters.put(connection, [letter])

@@ -1,7 +1,7 @@
 """The four command tasks. Their names are promises; what they do is `tasks.apply`.
 
-The worker's strategy (`worker.batching`) gathers their messages into batches and does not come by here; the bodies are
-for every other way to run a task, one message at a time.
+The worker gathers their messages into batches and does not come by here; the bodies are for every
+other way to run a task, one message at a time.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from celery import Task, shared_task
 
 from enrollment.names import APPLY, ENROLL, REPLACE, UNENROLL
 from tasks.messages import Message
-from tasks.service import service_of
+from tasks.ports import service_of
 
 
 class CommandTask(Task):  # type: ignore[type-arg]  # generic in the stubs only
@@ -20,7 +20,6 @@ class CommandTask(Task):  # type: ignore[type-arg]  # generic in the stubs only
     typing = False
     acks_late = True
     ignore_result = True
-    Strategy = "worker.batching:Strategy"
 
     def handle(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Apply this one message; return what came of it."""

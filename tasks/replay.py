@@ -77,21 +77,21 @@ def _commands(letter: DeadLetter, payload: str | None) -> Iterator[Command]:
 def _requests(letter: DeadLetter, payload: str | None) -> tuple[Sequence[Request | Unidentified], bool]:
     """Return what the payload asks for, and whether each of it has an id of its own, as in an `apply` message."""
     try:
-        said: Any = json.loads(payload if payload is not None else letter.payload)
+        decoded: Any = json.loads(payload if payload is not None else letter.payload)
     except (ValueError, RecursionError):
         raise CannotReplay(letter.id, "it is not JSON; replay it with a corrected payload.") from None
     placeholder = letter.command_id or uuid5(_NAMESPACE, f"dead letter {letter.id}")
-    match said:
+    match decoded:
         case {"commands": list()}:
-            return parse_many([], said), True
+            return parse_many([], decoded), True
         case {"command": _}:
-            return parse_many([], {"commands": [{**said, "command_id": str(placeholder)}]}), False
+            return parse_many([], {"commands": [{**decoded, "command_id": str(placeholder)}]}), False
         case [list() as args, dict() as kwargs, *_] if letter.task == APPLY:
             return parse_many(args, kwargs), True
         case [list() as args, dict() as kwargs, *_]:
             return [parse_single(_kind(letter), placeholder, args, kwargs)], False
         case dict():
-            return [parse_single(_kind(letter), placeholder, [], said)], False
+            return [parse_single(_kind(letter), placeholder, [], decoded)], False
     raise CannotReplay(letter.id, "its payload is neither a command nor the arguments of one.")
 
 
@@ -116,7 +116,7 @@ def _stamped(letter: DeadLetter, command: Command) -> Command:
 def _original_time(letter: DeadLetter) -> datetime:
     """Return what the message said of its time, or else when it was kept."""
     try:
-        said: Any = json.loads(letter.payload)
-        return parse_time(said["issued_at"] if isinstance(said, dict) else said[1]["issued_at"])
+        decoded: Any = json.loads(letter.payload)
+        return parse_time(decoded["issued_at"] if isinstance(decoded, dict) else decoded[1]["issued_at"])
     except (ValueError, RecursionError, KeyError, IndexError, TypeError):
         return letter.received_at

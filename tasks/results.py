@@ -19,8 +19,8 @@ def summaries(messages: Sequence[Message], decided: Iterable[tuple[Unit, Result]
     for unit, result in decided:
         of_message[unit.index].append(result)
     return [
-        _counts(mine) if message.task == APPLY else _summary(mine[0])
-        for message, mine in zip(messages, of_message, strict=True)
+        _counts(results) if message.task == APPLY else _summary(results[0])
+        for message, results in zip(messages, of_message, strict=True)
     ]
 
 

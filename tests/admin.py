@@ -14,9 +14,9 @@ import pytest
 from celery import Celery
 from sqlalchemy import text
 
+from tests.eventually import eventually
 from tests.gateway import Backend, served
-from tests.waiting import eventually
-from worker.access import Admin
+from worker.credentials import Admin
 
 NAME, PASSWORD = "ana", "correct horse"
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)> & Söhne"

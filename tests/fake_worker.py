@@ -1,8 +1,9 @@
 """A Celery app with the real transport, consumer and strategy, and a service that writes down what it is asked to do.
 
-`celery -A tests.fake_worker -b redis://… worker`. What it does is told by the `source` of a command, and by keys:
-`fake:away` (while it exists, the database is away), `fake:busy` (while it exists, a batch is not done), `fake:slow`
-(seconds that each batch takes), `fake:immortal` (while it exists, nothing kills the worker).
+`celery -A tests.fake_worker -b redis://… worker`. What it does is told by the `source` of a command (`die`,
+`die-in-reading`, …), and by keys: `fake:away` (while it exists, the database is away), `fake:busy` (while it exists, a
+batch is not done), `fake:slow` (seconds that each batch takes), `fake:immortal` (while it exists, nothing kills the
+worker).
 """
 
 import json
@@ -19,15 +20,32 @@ from redis import Redis
 
 from models.dead_letters import NewDeadLetter
 from tasks.messages import Message
-from worker.transport import register
+from worker.consume import batching
+from worker.transport import channel, register
 
 VISIBILITY_TIMEOUT = 3.0  # seconds
 
 register()
 
 
+def _deadly(step: Callable[..., Any], word: bytes) -> Callable[..., Any]:
+    """Let a step kill its process when the message says so."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        texts = [getattr(value, "body", value) for value in args]  # an entry, or a delivery
+        if any(isinstance(text, bytes) and word in text for text in texts):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(*args, **kwargs)
+
+    return run
+
+
+channel.parse = _deadly(channel.parse, b"die-in-parsing")  # type: ignore[attr-defined]  # imported there
+batching.read = _deadly(batching.read, b"die-in-reading")  # type: ignore[attr-defined]
+
+
 class FakeService:
-    """Keeps lists in Redis: `fake:begun` and `fake:applied` (a batch each), `fake:buried`."""
+    """Keeps lists in Redis: `fake:begun` and `fake:applied` (a batch each), `fake:dead_letters`."""
 
     def __init__(self, url: str) -> None:
         self.redis: Any = Redis.from_url(url)
@@ -51,13 +69,13 @@ class FakeService:
             os.kill(os.getpid(), signal.SIGKILL)
         return [_outcome(message) for message in messages]
 
-    def bury(self, letters: Sequence[NewDeadLetter], keep_alive: Callable[[], None] = lambda: None) -> None:
+    def dead_letter(self, letters: Sequence[NewDeadLetter], keep_alive: Callable[[], None] = lambda: None) -> None:
         while self.redis.exists("fake:away"):
             keep_alive()
             time.sleep(0.1)
         for letter in letters:
             shown = {"key": letter.key, "code": letter.code, "payload": letter.payload, "task": letter.task}
-            self.redis.rpush("fake:buried", json.dumps(shown))
+            self.redis.rpush("fake:dead_letters", json.dumps(shown))
 
     def relay(self) -> int:
         return 0
@@ -73,7 +91,7 @@ class FakeApp(Celery):
         return FakeService(self.conf.broker_url)
 
 
-app = FakeApp("fake", include=["tasks.commands", "tasks.relay"])
+app = FakeApp("fake", include=["tasks.commands", "tasks.periodic"])
 app.conf.update(
     task_queues=[Queue(name, Exchange(name), name) for name in ("enrollment", "enrollment.bulk")],
     task_default_queue="enrollment",
@@ -83,7 +101,7 @@ app.conf.update(
     worker_pool="solo",
     worker_concurrency=1,
     worker_prefetch_multiplier=100,
-    worker_consumer="worker.consumer:Consumer",
+    worker_consumer="worker.consume.consumer:Consumer",
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
     broker_channel_error_retry=True,
@@ -95,5 +113,6 @@ app.conf.update(
         "socket_connect_timeout": 2,
         "socket_keepalive": True,
         "health_check_interval": 5,
+        **json.loads(os.environ.get("FAKE_OPTIONS", "{}")),
     },
 )

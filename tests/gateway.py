@@ -15,8 +15,8 @@ from sqlalchemy import Engine, NullPool, create_engine, text
 
 from gateway.app import create_app
 from gateway.server import Server
+from tests.eventually import eventually
 from tests.root import ROOT
-from tests.waiting import eventually
 from worker.local.postgres import Postgres
 from worker.local.process import Child
 from worker.local.redis import Redis

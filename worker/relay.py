@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from enrollment.fold import Record
 from models import outbox
-from models.faults import describe, is_outage
+from models.db_errors import describe, is_outage
 from tasks.apply import Committed
 from worker.publishing import Publisher, RedisError
 
@@ -34,19 +34,19 @@ class Relay:
     def __init__(self, engine: Engine, publisher: Publisher) -> None:
         self._engine = engine
         self._publisher = publisher
-        self._behind = False  # something of ours may be in the outbox: it goes before what comes next
+        self._backlog = False  # something of ours may be in the outbox: it goes before what comes next
         self._pause = _FIRST_PAUSE
         self._not_before = 0.0
 
-    def fall_behind(self) -> None:
+    def mark_backlog(self) -> None:
         """Take it that the outbox holds something: a commit whose answer was lost left its events there."""
-        self._behind = True
+        self._backlog = True
 
     def publish(self, batch: Committed) -> None:
         """Publish a batch right after its commit, and whatever was left before it."""
         if not batch.records:
             return
-        if self._behind:
+        if self._backlog:
             self.catch_up(older_than=0)  # the batch is in the outbox, too
             return
         with self._outages():
@@ -65,14 +65,14 @@ class Relay:
         if monotonic() < self._not_before:
             return added
         if older_than is None:
-            older_than = 0 if self._behind else GRACE
+            older_than = 0 if self._backlog else GRACE
         until = monotonic() + BUDGET
         with self._outages():
             while (page := self._page(older_than)) is not None:
                 events, last = page
                 added += events
                 if last and older_than == 0:
-                    self._behind = False
+                    self._backlog = False
                 if last or monotonic() > until:
                     break
         if added:
@@ -111,9 +111,9 @@ class Relay:
         try:
             yield
         except RedisError:
-            self._behind = True
+            self._backlog = True
         except Exception as error:
             if not is_outage(error):
                 raise
             log.warning("outbox_away", error=describe(error))  # no pause: the next batch waits for the database anyway
-            self._behind = True
+            self._backlog = True

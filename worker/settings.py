@@ -1,15 +1,17 @@
 """The settings: the only reader of the environment. Each variable is `ENROLLMENT_` and the name of a field."""
 
+import json
 from collections.abc import Callable
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from enrollment.errors import EnrollmentError
 from enrollment.names import STREAM
-from worker.access import Admin, ApiKey, no_repeats, read_admins, read_keys
 from worker.addresses import AddressError, broker_url, database_url, is_redis, redis_url
+from worker.credentials import Admin, ApiKey, no_repeats, read_admins, read_keys
+from worker.lists import SEPARATOR
 
 
 class SettingsError(EnrollmentError):
@@ -18,6 +20,20 @@ class SettingsError(EnrollmentError):
 
 def _level(value: str) -> str:
     return value.strip().upper()  # as Celery takes it: `-l info`
+
+
+class BrokerOptions(BaseModel):
+    """Transport options that name the keys in Redis: producers and workers must agree on them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    sep: Annotated[str, Field(min_length=1)] = SEPARATOR
+    priority_steps: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 3, 6, 9)
+    global_keyprefix: str = ""
+
+
+def _read_json(value: object) -> object:
+    return json.loads(value or "{}") if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):
@@ -34,6 +50,12 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = None
     broker_url: SecretStr | None = None
+    broker_options: Annotated[
+        BrokerOptions,
+        NoDecode,
+        BeforeValidator(_read_json),
+        Field(description='Of producers on Redis, as JSON: {"sep": ":", "global_keyprefix": "school:"}.'),
+    ] = BrokerOptions()
     events_url: Annotated[SecretStr | None, Field(description="Redis of the event stream; default: the broker.")] = None
     events_stream: Annotated[str, Field(min_length=1, description="The stream's key.")] = STREAM
     events_maxlen: Annotated[
@@ -86,7 +108,7 @@ class Settings(BaseSettings):
         try:
             return cls()
         except ValidationError as error:
-            faults = [f"ENROLLMENT_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
+            faults = [f"{_name(e['loc'])}: {e['msg']}" for e in error.errors()]
             raise SettingsError(f"A setting is wrong ({'; '.join(faults)}); correct the variable.") from None
 
     def require_database_url(self) -> str:
@@ -98,11 +120,21 @@ class Settings(BaseSettings):
         """Return the broker's URL. Raises SettingsError when it is missing or can never work."""
         return _require("ENROLLMENT_BROKER_URL", self.broker_url, broker_url, "redis://host:6379/0")
 
+    def transport_options(self) -> dict[str, Any]:
+        """Return kombu's options that name the keys, as far as they were set. Raises SettingsError."""
+        redis = is_redis(self.require_broker_url())
+        return self.broker_options.model_dump(mode="json", exclude_unset=True) if redis else {}
+
     def require_events_url(self) -> str:
         """Return the URL of the event stream's Redis: the broker's where none is set and the broker is Redis."""
         if self.events_url is None and is_redis(url := self.require_broker_url()):
             return url
         return _require("ENROLLMENT_EVENTS_URL", self.events_url, redis_url, "redis://host:6379/0")
+
+
+def _name(location: tuple[int | str, ...]) -> str:
+    variable, *inner = map(str, location)
+    return f"ENROLLMENT_{variable.upper()}{' ' if inner else ''}{'.'.join(inner)}"
 
 
 def _require(name: str, secret: SecretStr | None, read: Callable[[str, str], str], example: str) -> str:

@@ -20,10 +20,10 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from enrollment.copying import decisions, sortable
+from enrollment.consumer import BEGINNING, Entry, Reader
+from enrollment.copy import decisions, sortable
 from enrollment.errors import EnrollmentError
 from worker.settings import Settings
-from worker.streaming import BEGINNING, Entry, Reader
 
 PAUSE: Final = 1.0  # seconds before Redis is asked again after an error
 BEFORE: Final = (

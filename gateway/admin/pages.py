@@ -15,17 +15,17 @@ from markupsafe import Markup, escape
 from sqlalchemy.exc import DBAPIError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from gateway.access import Session
-from gateway.admin import words
-from gateway.admin.session import door_of, keep, session_of
-from gateway.admin.trouble import LoginNeeded, Trouble, trouble_of
-from models.faults import describe
+from gateway.admin import filters
+from gateway.admin.errors import LoginNeeded, PageError, page_error_of
+from gateway.admin.session import keep, policy_of, session_of
+from gateway.authentication import Session
+from models.db_errors import describe
 
 log = structlog.get_logger(__name__)
 
 PAGE: Final = 50  # rows of a list
 
-Said = Annotated[str, Query(max_length=200)]
+SearchText = Annotated[str, Query(max_length=200)]
 After = Annotated[int | None, Query()]
 
 _FOLDER: Final = Path(__file__).parents[1]
@@ -94,7 +94,7 @@ def render(request: Request, template: str, *, status: int = 200, **values: Any)
         .get_template(template)
         .render(
             session=session,
-            with_login=door_of(request).with_login,
+            with_login=policy_of(request).with_login,
             here=section,
             csrf_field=lambda: Markup('<input type="hidden" name="csrf" value="{}">').format(token),
             **values,
@@ -153,7 +153,7 @@ def _templates() -> Environment:
         auto_reload=False,
     )
     environment.globals["static"] = _static
-    environment.filters.update(words.FILTERS)
+    environment.filters.update(filters.FILTERS)
     return environment
 
 
@@ -170,14 +170,14 @@ def _to_login(request: Request) -> Response:
 def error_page(request: Request, error: Exception) -> Response:
     """Return an error as a person reads it."""
     try:
-        trouble = trouble_of(request, error)
+        page_error = page_error_of(request, error)
     except Exception as unforeseen:
         hidden = isinstance(unforeseen, DBAPIError)  # in full it would show the values of the statement
         log.exception("page_failed", error=describe(unforeseen), exc_info=not hidden)
-        trouble = Trouble(500, "That went wrong", "Nobody foresaw this. What happened is in the gateway's log.")
+        page_error = PageError(500, "That went wrong", "Nobody foresaw this. What happened is in the gateway's log.")
     template = "_error.html" if is_htmx(request) else "error.html"
-    response = render(request, template, status=trouble.status, title=trouble.title, message=trouble.message)
-    response.headers.update(trouble.headers)
+    response = render(request, template, status=page_error.status, title=page_error.title, message=page_error.message)
+    response.headers.update(page_error.headers)
     _make_safe(response)
     return response
 

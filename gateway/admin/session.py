@@ -2,7 +2,7 @@
 
 import secrets
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from math import ceil
 from time import monotonic, time
@@ -14,11 +14,11 @@ from fastapi import Depends, Request
 from starlette.datastructures import FormData
 from starlette.responses import Response
 
-from gateway.access import SESSION_SECONDS, Session, Sessions, is_loopback, network_of
-from gateway.admin.trouble import LoginNeeded, Trouble
+from gateway.admin.errors import LoginNeeded, PageError
+from gateway.authentication import SESSION_SECONDS, Session, Sessions, is_loopback, network_of
 from gateway.dependencies import held_by
-from gateway.memory import Ended
-from worker.access import Admin
+from gateway.redis_store import EndedSessions
+from worker.credentials import Admin
 
 LOCAL: Final = "local"  # the name of whoever uses the page without a login
 ATTEMPTS: Final = 10  # logins from one address (IPv6: network) in one window
@@ -39,7 +39,7 @@ class Attempts:
         self._tried: OrderedDict[str, deque[float]] = OrderedDict()
 
     def take(self, what: str) -> None:
-        """Count one, before it is judged. Raises Trouble when there were too many."""
+        """Count one, before it is judged. Raises PageError when there were too many."""
         now = self._now()
         tried = self._tried.pop(what, deque())
         self._tried[what] = tried
@@ -48,7 +48,7 @@ class Attempts:
         if len(tried) >= self._limit:
             seconds = ceil(tried[0] + WINDOW - now)
             headers = {"Retry-After": str(seconds)}
-            raise Trouble(429, "Too many attempts", f"Wait {seconds} seconds, then log in again.", headers)
+            raise PageError(429, "Too many attempts", f"Wait {seconds} seconds, then log in again.", headers)
         tried.append(now)
         if len(self._tried) > _REMEMBERED:
             self._tried.popitem(last=False)
@@ -59,25 +59,25 @@ class Attempts:
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class AuthPolicy:
     """What one process knows of logins."""
 
     sessions: Sessions
-    ended: Ended
+    ended: EndedSessions
     with_login: bool
     attempts: Attempts = field(default_factory=Attempts)
     names: Attempts = field(default_factory=lambda: Attempts(NAME_ATTEMPTS))
     limiter: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_AT_ONCE))
 
     @classmethod
-    def of(cls, sessions: Sessions, ended: Ended) -> Self:
-        """Return the door for the administrators there are, or for this machine alone where there is none."""
+    def of(cls, sessions: Sessions, ended: EndedSessions) -> Self:
+        """Return the policy for the administrators there are, or for this machine alone where there is none."""
         if sessions.configured:
             return cls(sessions, ended, with_login=True)
         return cls(Sessions([Admin.create(LOCAL, secrets.token_urlsafe(32))], None), ended, with_login=False)
 
     async def log_in(self, address: str, name: str, password: str) -> Session | None:
-        """Return a new session, or None. Raises Trouble after too many attempts."""
+        """Return a new session, or None. Raises PageError after too many attempts."""
         network, short = network_of(address), name[:_LONGEST]
         self.attempts.take(network)
         self.names.take(short)
@@ -96,13 +96,13 @@ class Door:
         return session.expires > time() and not (self.with_login and await self.ended.has(session.id))
 
 
-def door_of(request: Request) -> Door:
-    """Return the door of this process."""
+def policy_of(request: Request) -> AuthPolicy:
+    """Return the policy of this process."""
     state = request.app.state
-    if not hasattr(state, "admin_door"):
+    if not hasattr(state, "admin_auth_policy"):
         gateway = held_by(request)
-        state.admin_door = Door.of(gateway.sessions, gateway.ended)
-    return cast(Door, state.admin_door)
+        state.admin_auth_policy = AuthPolicy.of(gateway.sessions, gateway.ended)
+    return cast(AuthPolicy, state.admin_auth_policy)
 
 
 def address_of(request: Request) -> str:
@@ -116,15 +116,15 @@ def cookie_name(request: Request, name: str) -> str:
 
 
 async def session_of(request: Request) -> Session:
-    """Return the session of a request. Raises LoginNeeded; without administrators, Trouble for other machines.
+    """Return the session of a request. Raises LoginNeeded; without administrators, PageError for other machines.
 
     Where Redis is away it cannot be known who logged out: raises redis.RedisError.
     """
-    door = door_of(request)
-    if not door.with_login:
+    policy = policy_of(request)
+    if not policy.with_login:
         _require_this_machine(request)
-    session = door.sessions.session_of(request.cookies.get(cookie_name(request, "enrollment_session")))
-    if door.with_login and (session is None or not await door.is_open(session)):
+    session = policy.sessions.session_of(request.cookies.get(cookie_name(request, "enrollment_session")))
+    if policy.with_login and (session is None or not await policy.is_open(session)):
         raise LoginNeeded
     if session is None:
         session = Session(name=LOCAL, csrf=secrets.token_urlsafe(24), expires=int(time()) + SESSION_SECONDS)
@@ -134,18 +134,32 @@ async def session_of(request: Request) -> Session:
 
 
 async def posted(request: Request, session: Annotated[Session, Depends(session_of)]) -> FormData:
-    """Return a form that came from one of our pages. Raises Trouble for any other."""
+    """Return a form that came from one of our pages. Raises PageError for any other."""
     require_same_site(request)
     form = await request.form(max_files=0, max_fields=MAX_FIELDS)
-    if not session.has_csrf(text_of(form, "csrf")):
-        raise Trouble(403, "This form is too old", "Nothing was changed. Open the page again and repeat what you did.")
+    _require_own(form, session)
     return form
 
 
+async def uploaded(request: Request, session: Annotated[Session, Depends(session_of)]) -> AsyncIterator[FormData]:
+    """Give a form with a file, which is on disk where it is large; it came from one of our pages. Raises PageError."""
+    require_same_site(request)
+    async with request.form(max_files=1, max_fields=20) as form:
+        _require_own(form, session)
+        yield form
+
+
+def _require_own(form: FormData, session: Session) -> None:
+    if not session.has_csrf(text_of(form, "csrf")):
+        raise PageError(
+            403, "This form is too old", "Nothing was changed. Open the page again and repeat what you did."
+        )
+
+
 def require_same_site(request: Request) -> None:
-    """Refuse what a browser says another site sent. Raises Trouble."""
+    """Refuse what a browser says another site sent. Raises PageError."""
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        raise Trouble(403, "Refused", "This form was sent by another site. Nothing was changed.")
+        raise PageError(403, "Refused", "This form was sent by another site. Nothing was changed.")
 
 
 def text_of(form: FormData, name: str) -> str:
@@ -156,7 +170,7 @@ def text_of(form: FormData, name: str) -> str:
 
 def keep(request: Request, response: Response, session: Session) -> None:
     """Set the session's cookie."""
-    set_cookie(request, response, "enrollment_session", door_of(request).sessions.cookie_of(session), SESSION_SECONDS)
+    set_cookie(request, response, "enrollment_session", policy_of(request).sessions.cookie_of(session), SESSION_SECONDS)
 
 
 def set_cookie(request: Request, response: Response, name: str, value: str, seconds: int) -> None:
@@ -171,7 +185,7 @@ def _require_this_machine(request: Request) -> None:
     """Refuse other machines, and web pages whose own name was made to point at this one (DNS rebinding)."""
     host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
     if not (is_loopback(address_of(request)) and is_loopback(host)):
-        raise Trouble(
+        raise PageError(
             403,
             "No administrator is configured",
             "So this page answers the machine it runs on and no other, by the name localhost. To open it to others, "

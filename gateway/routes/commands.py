@@ -6,11 +6,11 @@ from fastapi import APIRouter, Request, Response
 
 from enrollment.errors import UnknownCommand
 from enrollment.events import Event, event_of
-from gateway.answers import Command, answer, lookup
 from gateway.dependencies import Gateway, Held
-from gateway.describing import COMMAND
-from gateway.fields import CommandId, IfNoneMatch, Prefer
+from gateway.openapi import COMMAND
 from gateway.preferences import preference_of
+from gateway.schemas.parameters import CommandId, IfNoneMatch, Prefer
+from gateway.schemas.responses import Command, answer, lookup
 from models import queries
 
 router = APIRouter(tags=["commands"])
@@ -29,8 +29,8 @@ async def get_command(
             event = expected.events()[0] if waited else await _stored(gateway, command_id)  # an event may be lost
     if event is not None:
         return lookup(request, Command.of(event), preference.headers)
-    sent = await gateway.memory.recall(command_id)
-    await gateway.writer.require_no_failure([command_id], None if sent is None else sent.since)
+    sent = await gateway.store.recall(command_id)
+    await gateway.submitter.require_no_failure([command_id], None if sent is None else sent.since)
     if sent is None:
         raise UnknownCommand(command_id)
     headers = {"Cache-Control": "no-store", "Retry-After": "1", **preference.headers}

@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter, Request, Response
 
-from gateway.answers import Course, CoursePage, Student, StudentPage, lookup, next_page
 from gateway.dependencies import Read
-from gateway.describing import LOOKUP, PAGES
-from gateway.fields import PAGE, After, CourseId, IfNoneMatch, Limit
+from gateway.openapi import LOOKUP, PAGES
+from gateway.schemas.parameters import PAGE, After, CourseId, IfNoneMatch, Limit
+from gateway.schemas.responses import Course, CoursePage, Student, StudentPage, lookup, next_page
 from models import queries
 
 router = APIRouter(tags=["courses"])

@@ -3,12 +3,12 @@
 from fastapi import APIRouter, HTTPException, Response
 
 from enrollment.commands import Kind
-from gateway.answers import Written
-from gateway.bodies import AllCourses, BodyRoute, Courses, Difference, StudentAndCourses
-from gateway.describing import WRITE
-from gateway.fields import CourseId, StudentId
-from gateway.outcomes import Submit
-from gateway.writing import Wish
+from gateway.openapi import WRITE
+from gateway.schemas.parameters import CourseId, StudentId
+from gateway.schemas.requests import AllCourses, BodyRoute, Courses, Difference, StudentAndCourses
+from gateway.schemas.responses import Written
+from gateway.submission import Change
+from gateway.write_response import Submit
 
 router = APIRouter(tags=["enrollments"], route_class=BodyRoute)
 
@@ -16,7 +16,7 @@ router = APIRouter(tags=["enrollments"], route_class=BodyRoute)
 @router.post("/students/enroll", response_model=Written, responses=WRITE)
 async def enroll_student(submit: Submit, body: StudentAndCourses) -> Response:
     """Enroll a student, named in the body, in courses."""
-    return await submit(Wish(Kind.ENROLL, body.student_id, body.ids))
+    return await submit(Change(Kind.ENROLL, body.student_id, body.ids))
 
 
 @router.get("/students/enroll", include_in_schema=False)
@@ -28,13 +28,13 @@ async def _not_a_student() -> Response:
 @router.post("/students/{student_id}/courses", response_model=Written, responses=WRITE)
 async def enroll(submit: Submit, student_id: StudentId, body: Courses) -> Response:
     """Enroll a student in courses."""
-    return await submit(Wish(Kind.ENROLL, student_id, body.ids))
+    return await submit(Change(Kind.ENROLL, student_id, body.ids))
 
 
 @router.put("/students/{student_id}/courses", response_model=Written, responses=WRITE)
 async def replace(submit: Submit, student_id: StudentId, body: AllCourses) -> Response:
     """Make the student's courses exactly these; an empty list means none."""
-    return await submit(Wish(Kind.REPLACE, student_id, body.course_ids))
+    return await submit(Change(Kind.REPLACE, student_id, body.course_ids))
 
 
 @router.patch("/students/{student_id}/courses", response_model=Written, responses=WRITE)
@@ -43,11 +43,11 @@ async def change(submit: Submit, student_id: StudentId, body: Difference) -> Res
 
     Where one of the two is rejected, the other stands; the problem names both.
     """
-    wishes = [(Kind.ENROLL, body.add), (Kind.UNENROLL, body.remove)]
-    return await submit(*(Wish(kind, student_id, courses) for kind, courses in wishes if courses))
+    changes = [(Kind.ENROLL, body.add), (Kind.UNENROLL, body.remove)]
+    return await submit(*(Change(kind, student_id, courses) for kind, courses in changes if courses))
 
 
 @router.delete("/students/{student_id}/courses/{course_id}", response_model=Written, responses=WRITE)
 async def unenroll(submit: Submit, student_id: StudentId, course_id: CourseId) -> Response:
     """Unenroll a student from a course."""
-    return await submit(Wish(Kind.UNENROLL, student_id, (course_id,)))
+    return await submit(Change(Kind.UNENROLL, student_id, (course_id,)))

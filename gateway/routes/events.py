@@ -8,12 +8,12 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Header
 from starlette.responses import Response, StreamingResponse
 
+from enrollment.consumer.reader import order
 from gateway.dependencies import Held, Who
-from gateway.describing import EVENTS
+from gateway.event_listener import EventListener, Watcher
+from gateway.openapi import EVENTS
 from gateway.problems import Problem
-from gateway.waiting import Listener, Watcher
-from gateway.watching import MAX_OF_CLIENT, Missed, has_room, past
-from worker.streaming import order
+from gateway.sse import MAX_OF_CLIENT, Missed, has_room, past
 
 router = APIRouter(tags=["events"])
 
@@ -56,7 +56,7 @@ async def watch_events(gateway: Held, last_event_id: LastEventId = None) -> Resp
     return StreamingResponse(stream, media_type="text/event-stream", headers=_HEADERS)
 
 
-async def _stream(listener: Listener, last: str | None) -> AsyncIterator[str]:
+async def _stream(listener: EventListener, last: str | None) -> AsyncIterator[str]:
     """Give what is past, then what comes. The pause after each shows that a client has left before more is written."""
     told: Missed | None = None
     yield ": the result events, from here on\n\n"

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from gateway import metrics
-from gateway.answers import answer
 from gateway.dependencies import Held
-from gateway.describing import METRICS, READY
+from gateway.openapi import METRICS, READY
 from gateway.problems import Problem
 from gateway.readiness import Part
+from gateway.schemas.responses import answer
 
 router = APIRouter(tags=["operations"])
 

@@ -18,8 +18,8 @@ import pytest
 from psycopg.rows import dict_row
 from redis import Redis
 
+from tests.eventually import eventually
 from tests.root import ROOT
-from tests.waiting import eventually
 from worker.local.stack import Stack
 
 STREAM = "enrollment.events"

@@ -15,13 +15,13 @@ from uuid import UUID
 
 import pytest
 
+from enrollment.client import Client
 from enrollment.commands import Enroll, Replace, Unenroll
 from tests.acceptance.conftest import Outside
+from tests.eventually import eventually
 from tests.root import ROOT
 from tests.unit.copies import Rows, apply, rows_of
 from tests.unit.strategies import COURSES, NOW, empty_state
-from tests.waiting import eventually
-from worker.client import Client
 from worker.local.process import Child
 from worker.local.stack import environment
 

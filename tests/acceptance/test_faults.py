@@ -7,27 +7,27 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.faults.book import Book
-from tests.acceptance.faults.commands import Message, Said
-from tests.acceptance.faults.lanes import Lanes
+from tests.acceptance.faults.commands import Message, SentCommand
 from tests.acceptance.faults.oracle import Seen, judge
-from tests.acceptance.faults.row import Row
+from tests.acceptance.faults.parallel import Parallel
+from tests.acceptance.faults.scenario import Scenario
+from tests.acceptance.faults.sent_log import SentLog
 from tests.acceptance.faults.table import SHORT, details
 
 SEED = 20_260_131
-LANES = 3
+PROCESSES = 3
 
 
 @pytest.fixture(scope="module")
-def rows() -> Iterator[Lanes]:
+def rows() -> Iterator[Parallel]:
     """Start all rows, a few side by side; each test waits for its own."""
-    with Lanes([(row, row.short) for row in SHORT], seed=SEED, lanes=LANES, told=lambda _: None) as running:
+    with Parallel([(row, row.short) for row in SHORT], seed=SEED, processes=PROCESSES, told=lambda _: None) as running:
         yield running
 
 
 @pytest.mark.timeout(400)  # the first to be asked for may be the last to run
 @pytest.mark.parametrize("row", SHORT, ids=lambda row: row.name)
-def test_nothing_is_lost_doubled_or_wrong(row: Row, rows: Lanes) -> None:
+def test_nothing_is_lost_doubled_or_wrong(row: Scenario, rows: Parallel) -> None:
     outcome = rows.outcome(row.name, timeout=390)
     if outcome.skipped:
         pytest.skip(outcome.skipped)
@@ -57,7 +57,7 @@ def letter(code: str, command_id: str | None = None, payload: str = "") -> dict[
 
 
 REFUSED = {"outcome": "rejected", "errors": [{"code": "invalid_command"}], "enrolled": []}
-ROWS = [
+SCENARIOS = [
     row_of(ENROLL),
     row_of(REUSED, enrolled=[], unchanged=[2]),
     row_of(INVALID, **REFUSED, student_id=None, course_ids=None, issued_at=None),
@@ -65,8 +65,8 @@ ROWS = [
 LETTERS = [letter("command_id_reused", REUSED), letter("invalid_command", INVALID), letter("x", payload="marker-1")]
 GOOD = Seen(
     pairs={(1, 2)},
-    commands={row["command_id"]: row for row in ROWS},
-    events=[event_of(row) for row in ROWS],
+    commands={row["command_id"]: row for row in SCENARIOS},
+    events=[event_of(row) for row in SCENARIOS],
     letters=LETTERS,
     began=datetime(2026, 1, 1, tzinfo=UTC),
     now=datetime(2027, 1, 1, tzinfo=UTC),
@@ -74,25 +74,25 @@ GOOD = Seen(
 
 
 @pytest.fixture
-def book() -> Book:
-    book = Book()
+def sent_log() -> SentLog:
+    sent_log = SentLog()
     for said in (
-        Said(ENROLL, "enroll", FIELDS),
-        Said(REUSED, "enroll", FIELDS),
-        Said(REUSED, "enroll", {**FIELDS, "course_ids": [3]}),
-        Said(INVALID, "enroll", {}, "invalid_command"),
+        SentCommand(ENROLL, "enroll", FIELDS),
+        SentCommand(REUSED, "enroll", FIELDS),
+        SentCommand(REUSED, "enroll", {**FIELDS, "course_ids": [3]}),
+        SentCommand(INVALID, "enroll", {}, "invalid_command"),
     ):
         message = Message("", "", {}, (said,))
-        book.sending(message)
-        book.sent(message)
+        sent_log.sending(message)
+        sent_log.sent(message)
     marked = Message("", "", {}, (), ("marker-1",))
-    book.sending(marked)
-    book.sent(marked)
-    return book
+    sent_log.sending(marked)
+    sent_log.sent(marked)
+    return sent_log
 
 
-def test_the_judge_finds_nothing_where_nothing_is(book: Book) -> None:
-    assert judge(book, GOOD).good
+def test_the_judge_finds_nothing_where_nothing_is(sent_log: SentLog) -> None:
+    assert judge(sent_log, GOOD).good
 
 
 FAULTS: dict[str, tuple[str, Callable[[], Seen]]] = {
@@ -104,7 +104,7 @@ FAULTS: dict[str, tuple[str, Callable[[], Seen]]] = {
     "two events": ("duplicated", lambda: replace(GOOD, events=[*GOOD.events, GOOD.events[0]])),
     "an event with another outcome": (
         "wrong",
-        lambda: replace(GOOD, events=[event_of({**ROWS[0], "outcome": "rejected"}), *GOOD.events[1:]]),
+        lambda: replace(GOOD, events=[event_of({**SCENARIOS[0], "outcome": "rejected"}), *GOOD.events[1:]]),
     ),
     "a row that is missing": ("wrong", lambda: replace(GOOD, pairs=set())),
     "a row too many": ("wrong", lambda: replace(GOOD, pairs={(1, 2), (1, 3)})),
@@ -127,6 +127,6 @@ FAULTS: dict[str, tuple[str, Callable[[], Seen]]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_judge_sees(fault: str, book: Book) -> None:
+def test_the_judge_sees(fault: str, sent_log: SentLog) -> None:
     sort, made = FAULTS[fault]
-    assert getattr(judge(book, made()), sort)
+    assert getattr(judge(sent_log, made()), sort)

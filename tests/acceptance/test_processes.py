@@ -13,8 +13,8 @@ import pytest
 from celery import Celery
 
 from tests.acceptance.conftest import Outside
+from tests.eventually import eventually
 from tests.root import ROOT
-from tests.waiting import eventually
 from worker.local.process import Child, run
 from worker.local.stack import Stack, environment
 

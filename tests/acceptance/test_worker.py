@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 
 from enrollment.schema import FOLDER
 from tests.acceptance.conftest import UNKNOWN, Outside, envelope
-from tests.waiting import eventually
+from tests.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 ENROLL, UNENROLL, REPLACE = (f"enrollment.{verb}.v1" for verb in ("enroll", "unenroll", "replace"))

@@ -16,7 +16,7 @@ from enrollment.names import APPLY, ENROLL, REPLACE, UNENROLL
 from models import dead_letters, ledger
 from tasks.messages import Message, units_of
 from tests.integration.conftest import message
-from worker.letters import letter_of_message
+from worker.consume.dead_letters import dead_letter_of_message
 from worker.local.postgres import Postgres
 from worker.publishing import Publisher
 from worker.service import Service
@@ -119,7 +119,7 @@ def test_a_processed_command_that_comes_again_too_late_is_no_dead_letter(service
     done, other = message(ENROLL, 1, [10]), message(ENROLL, 1, [11])
     reused = Message(ENROLL, done.task_id, "another delivery", (1, [12]), {})
     service.handle([done])
-    service.bury(
+    service.dead_letter(
         [
             replace(units_of([m])[0].dead_letter(DeadLetterCode.EXPIRED, "Too late."), key=f"delivery {m.key}")
             for m in (done, other, reused)
@@ -137,7 +137,7 @@ def test_a_message_of_many_that_comes_again_too_late_is_a_dead_letter_only_if_so
     for key, items in (("done", done), ("some", [*done, *more]), ("unknown", [*done, {"command": "enroll"}])):
         body = json.dumps([[], {"commands": items}, {}])
         headers = {"id": str(uuid4()), "task": APPLY}
-        service.bury([letter_of_message(headers, body, key=key, code=code, reason="Too late.")])
+        service.dead_letter([dead_letter_of_message(headers, body, key=key, code=code, reason="Too late.")])
     assert rows("message_key", "dead_letters") == [("delivery some",), ("delivery unknown",)]
 
 
@@ -152,7 +152,7 @@ def test_a_header_that_cannot_be_written_as_json_is_kept_as_that(service: Servic
         deep = [deep]
     headers = {"id": "x", "expires": deep, "eta": None}
     code = DeadLetterCode.UNDECODABLE_BODY
-    service.bury([letter_of_message(headers, b"", key="deep", code=code, reason="No.")])
+    service.dead_letter([dead_letter_of_message(headers, b"", key="deep", code=code, reason="No.")])
     [(kept,)] = rows("headers", "dead_letters")
     assert json.loads(kept) == {"id": "x", "eta": None, "expires": ANY}
     assert "cannot be written as JSON" in json.loads(kept)["expires"]
@@ -228,7 +228,7 @@ def test_a_database_of_another_isolation_level_ends_in_the_same_rows(
 def test_the_largest_messages_are_applied_in_transactions_of_a_bounded_size(
     service: Service, engine: Engine, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.service.PULSE", 0)
+    monkeypatch.setattr("tasks.batch.PULSE", 0)
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO courses (id) SELECT generate_series(1000, 1999)"))
     items = [

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, text
 
 from enrollment.names import APPLY, ENROLL, UNENROLL
 from models import ledger
-from tasks import apply
+from tasks import apply, batch
 from tasks.messages import Unit
 from tests.integration.conftest import message
 from worker.service import Service
@@ -58,7 +58,7 @@ def test_the_others_are_applied_and_told_while_a_student_is_busy(
 def test_commands_without_a_stamp_keep_their_order_whoever_is_busy_in_between(
     service: Service, engine: Engine, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(apply, "MAX_PAIRS", 4)  # two commands in a transaction
+    monkeypatch.setattr(batch, "MAX_PAIRS", 4)  # two commands in a transaction
     sent = [message((ENROLL, UNENROLL)[n % 2], 1 + n % 3, [10]) for n in range(12)]
     with ThreadPoolExecutor(1) as pool, busy(engine, 2):
         outcomes = pool.submit(service.handle, sent)
@@ -87,7 +87,7 @@ def test_of_two_commands_under_one_id_the_first_stands_though_its_student_is_bus
 def test_of_two_commands_under_one_id_the_first_stands_though_the_second_is_left_earlier(
     service: Service, engine: Engine, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(apply, "MAX_PAIRS", 4)  # two commands in a transaction
+    monkeypatch.setattr(batch, "MAX_PAIRS", 4)  # two commands in a transaction
     first = message(ENROLL, 2, [11])
     second = message(ENROLL, 3, [12], task_id=first.task_id)  # left as soon as its student is known to be busy
     sent = [message(ENROLL, 3, [10]), message(ENROLL, 4, [10]), first, second]
@@ -162,8 +162,8 @@ def test_what_is_left_is_applied_in_portions_too(
         sizes.append(len(units))
         return apply.apply(engine, units, *args, **kwargs)
 
-    monkeypatch.setattr(apply, "MAX_PAIRS", 4)  # two commands in a transaction
-    monkeypatch.setattr("worker.service.apply", spy)
+    monkeypatch.setattr(batch, "MAX_PAIRS", 4)  # two commands in a transaction
+    monkeypatch.setattr("tasks.batch.apply", spy)
     with ThreadPoolExecutor(1) as pool, busy(engine, 1, 2):
         outcomes = pool.submit(service.handle, [message(ENROLL, 1 + n % 2, [10 + n % 5]) for n in range(10)])
         until(lambda: len(sizes) > 1)

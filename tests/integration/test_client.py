@@ -20,9 +20,8 @@ from kombu import Producer, Queue
 from redis import Redis as Connection
 from redis.connection import AbstractConnection
 
+from enrollment.client import BrokerAway, Client, broker_connection
 from enrollment.names import APPLY, BULK_QUEUE, ENROLL, QUEUE, REPLACE
-from worker import outlet
-from worker.client import BrokerAway, Client
 from worker.local.redis import Redis
 
 STOCK = """
@@ -82,12 +81,14 @@ def test_a_message_is_what_celery_itself_sends(client: Client, redis_url: str, r
 
 
 def test_a_message_is_byte_for_byte_what_kombu_would_put_on_the_list(redis_url: str, redis_client: Any) -> None:
-    message = outlet.Message(QUEUE, ENROLL, "11111111-1111-4111-8111-111111111111", "<1 course>", '[[],{"é":"%s"},{}]')
-    ours = outlet.Outlet(redis_url, 1)
+    message = broker_connection.OutgoingMessage(
+        QUEUE, ENROLL, "11111111-1111-4111-8111-111111111111", "<1 course>", '[[],{"é":"%s"},{}]'
+    )
+    ours = broker_connection.BrokerConnection(redis_url, 1)
     ours.publish(message, ())
     ours.close()
     with KombuConnection(redis_url) as connection:
-        outlet._produce(Producer(connection.channel()), message)
+        broker_connection._produce(Producer(connection.channel()), message)
     without_tag = [re.sub(r'"delivery_tag": "[0-9a-f-]{36}"', "", entry) for entry in redis_client.lrange(QUEUE, 0, -1)]
     assert len(without_tag) == 2
     assert without_tag[0] == without_tag[1]
@@ -145,7 +146,7 @@ def test_a_broker_that_is_away_is_an_error_in_time(redis: Redis, redis_url: str)
 
 
 def test_a_broker_that_does_not_answer_is_an_error_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(outlet._REDIS, "socket_timeout", 0.3)
+    monkeypatch.setitem(broker_connection._REDIS, "socket_timeout", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client, begin = Client(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", patience=0.5), time.monotonic()
         with pytest.raises(BrokerAway):

@@ -12,9 +12,9 @@ import pytest
 from redis import Redis as Client
 
 from enrollment.names import STREAM
+from tests.eventually import eventually
 from tests.integration.cli.conftest import start
 from tests.root import ROOT
-from tests.waiting import eventually
 from worker import health
 from worker.local.redis import Redis
 from worker.publishing import connect

@@ -13,9 +13,9 @@ import pytest
 from psycopg.errors import DeadlockDetected, InsufficientPrivilege, RestrictViolation
 from sqlalchemy import Engine
 
-from enrollment.copying import follow
+from enrollment.copy import follow
 from enrollment.events import Event
-from enrollment.fold import Student
+from enrollment.fold import StudentState
 from enrollment.names import ENROLL, REPLACE, UNENROLL
 from enrollment.taken import REASONS, taken_because
 from models import ledger, outbox, queries
@@ -51,7 +51,7 @@ def agree(service: Service, events: Events, rows: Read) -> Callable[[], Rows]:
     def compare() -> Rows:
         service.relay(older_than=0)
         assert rows("*", "outbox") == []
-        copy: dict[int, Student] = {}
+        copy: dict[int, StudentState] = {}
         for event in events():
             follow(copy, Event.model_validate(event))
         assert len({event["id"] for event in events()}) == len(events()) == len(rows("*", "commands"))
@@ -294,5 +294,5 @@ def test_a_record_that_another_hand_deletes_does_not_stop_the_relay(
     service.handle([message(ENROLL, 3, [10])])
     service.relay(older_than=0)
     assert sorted(event["data"]["student_id"] for event in events()) == [2, 3]
-    with service._engine.connect() as connection:
+    with service._batches._engine.connect() as connection:
         assert outbox.backlog(connection)[0] == 0

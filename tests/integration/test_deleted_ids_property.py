@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from enrollment.copying import follow
+from enrollment.copy import follow
 from enrollment.events import Event
-from enrollment.fold import Student
+from enrollment.fold import StudentState
 from enrollment.names import ENROLL, REPLACE, UNENROLL
 from tests.integration.conftest import message
 from tests.unit.copies import Rows, rows_of
@@ -139,7 +139,7 @@ def test_table_copy_and_reckoning_agree(
     done = play(steps)
     told = events()
     assert len({event["id"] for event in told}) == len(told) == len(rows("*", "commands"))
-    copy: dict[int, Student] = {}
+    copy: dict[int, StudentState] = {}
     for event in data.draw(st.permutations(told)):
         follow(copy, Event.model_validate(event))
     assert set(rows("student_id, course_id", "student_courses")) == rows_of(copy) == reckon(done)

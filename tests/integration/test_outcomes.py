@@ -7,12 +7,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from enrollment.client import Client, NoEventsAddress, NoOutcomeYet
+from enrollment.client.outcomes import Outcomes
 from enrollment.names import ENROLL
 from tasks.messages import Message
 from tests.integration.conftest import message
-from worker.client import Client, NoEventsAddress
 from worker.local.redis import Redis as RedisServer
-from worker.outcomes import NoOutcomeYet, Outcomes
 from worker.service import Service
 
 Send = Callable[..., list[UUID]]

@@ -35,6 +35,6 @@ def test_plans_made_while_tables_were_small_do_not_read_them_whole_when_they_hav
         connection.execute(text("INSERT INTO students (id) SELECT g FROM generate_series(6, 20000) g"))
         connection.execute(text("INSERT INTO student_courses SELECT g, 12 FROM generate_series(6, 20000) g"))
     handle([12, 13])
-    service._engine.dispose()  # a session tells what it has read in the end
+    service._batches._engine.dispose()  # a session tells what it has read in the end
     read = dict(rows("relname, seq_tup_read", f"pg_stat_user_tables WHERE relname IN {tuple(TABLES)}"))
     assert max(read.values()) < 20_000, read

@@ -15,17 +15,15 @@ from celery import Celery
 from pydantic import SecretStr
 from redis import RedisError
 
+from enrollment.client import BrokerAway, Client
+from enrollment.consumer import GroupConsumer, Reader
 from enrollment.names import QUEUE
-from gateway.stream import connect as connect_gateway
+from gateway.event_stream import connect as connect_gateway
 from tests.integration.cli.conftest import start
 from tests.root import ROOT
 from tests.tls import Secured
-from worker.client import Client
-from worker.consuming import Consumer
-from worker.outlet import BrokerAway
 from worker.publishing import connect
 from worker.settings import Settings
-from worker.streaming import Reader
 
 SPELLINGS: list[Callable[[Secured], str]] = [
     lambda it: it.url(ssl_cert_reqs="CERT_REQUIRED", ssl_ca_certs=it.ca),
@@ -100,7 +98,7 @@ def reach_from_everywhere(url: str) -> None:
             assert redis.llen(QUEUE) == 1
         with Reader(address, wait=0.01) as reader:
             assert reader.read() == []
-        with Consumer(address, group="group", name="one", wait=0.01) as consumer:
+        with GroupConsumer(address, group="group", name="one", wait=0.01) as consumer:
             assert consumer.read().entries == []
     asyncio.run(_ask_as_the_gateway(settings.require_events_url()))
     broker_url, use_ssl = _celeryconfig(url)

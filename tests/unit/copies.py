@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from enrollment.events import Event, event_of
-from enrollment.fold import Record, State, Student, fold
+from enrollment.fold import Record, State, StudentState, fold
 from enrollment.parsing import Request
 from tests.unit.strategies import NOW
 
 Rows = set[tuple[int, int]]
 
 
-def rows_of(students: Mapping[int, Student]) -> Rows:
+def rows_of(students: Mapping[int, StudentState]) -> Rows:
     """What `student_courses` holds."""
     return {(number, course) for number, it in students.items() for course, pair in it.pairs.items() if pair.enrolled}
 

@@ -6,7 +6,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from enrollment.commands import Command, Enroll, Replace, Unenroll
-from enrollment.fold import State, Student
+from enrollment.fold import State, StudentState
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STUDENTS = (1, 2, 3)
@@ -32,4 +32,4 @@ def commands(max_size: int = 12) -> st.SearchStrategy[list[Command]]:
 
 
 def empty_state() -> State:
-    return State(students={student: Student() for student in STUDENTS}, courses=set(COURSES))
+    return State(students={student: StudentState() for student in STUDENTS}, courses=set(COURSES))

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from enrollment.client import Client
 from models.address import parameters
-from worker.client import Client
 from worker.settings import Settings, SettingsError
 
 SECRET = "hunter2"

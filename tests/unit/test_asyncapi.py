@@ -11,7 +11,7 @@ from enrollment.events import Event
 from enrollment.parsing import Invalid
 from tasks.messages import Message, units_of
 from tests.documented import MESSAGES, blocks
-from worker.transport.entries import parse
+from worker.transport.envelope import parse
 
 DOCUMENT = asyncapi.document()
 

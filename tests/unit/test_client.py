@@ -8,21 +8,21 @@ from uuid import UUID
 import pytest
 
 from enrollment import names
+from enrollment.client import Bulk, Client, InvalidCommand, read_command
+from enrollment.client import producer as client_module
+from enrollment.client.broker_connection import OutgoingMessage
 from enrollment.commands import MAX_COMMANDS, Enroll, Replace
-from worker import client as client_module
-from worker.client import Bulk, Client, InvalidCommand, read_command
-from worker.outlet import Message
 
 ID = "11111111-1111-4111-8111-111111111111"
 
 
-class Outlet:
+class BrokerConnection:
     """Keeps what would be sent."""
 
     def __init__(self) -> None:
-        self.sent: list[Message] = []
+        self.sent: list[OutgoingMessage] = []
 
-    def publish(self, message: Message, _ids: tuple[UUID, ...]) -> None:
+    def publish(self, message: OutgoingMessage, _ids: tuple[UUID, ...]) -> None:
         self.sent.append(message)
 
     @property
@@ -35,12 +35,12 @@ class Outlet:
 
 
 @pytest.fixture
-def outlet() -> Outlet:
-    return Outlet()
+def broker() -> BrokerConnection:
+    return BrokerConnection()
 
 
-def bulk(outlet: Outlet) -> Bulk:
-    return Bulk(outlet)  # type: ignore[arg-type]
+def bulk(broker: BrokerConnection) -> Bulk:
+    return Bulk(broker)  # type: ignore[arg-type]
 
 
 def test_a_command_without_id_and_time_gets_a_new_id_and_is_issued_now() -> None:
@@ -91,58 +91,58 @@ def test_a_client_that_refuses_a_command_has_not_looked_for_its_broker() -> None
         Client("redis://nowhere.invalid:1/0").enroll(-1, [1])
 
 
-def test_bulk_fills_messages_to_the_most_that_one_may_carry(outlet: Outlet) -> None:
-    with bulk(outlet) as sender:
+def test_bulk_fills_messages_to_the_most_that_one_may_carry(broker: BrokerConnection) -> None:
+    with bulk(broker) as sender:
         ids = [sender.enroll(number, [1]) for number in range(1, MAX_COMMANDS + 2)]
         assert (sender.sent, sender.waiting) == (MAX_COMMANDS, 1)
-    assert [(message.queue, message.task) for message in outlet.sent] == [(names.BULK_QUEUE, names.APPLY)] * 2
-    assert [UUID(command["command_id"]) for command in outlet.commands] == ids
+    assert [(message.queue, message.task) for message in broker.sent] == [(names.BULK_QUEUE, names.APPLY)] * 2
+    assert [UUID(command["command_id"]) for command in broker.commands] == ids
     assert (sender.sent, sender.messages, sender.waiting) == (MAX_COMMANDS + 1, 2, 0)
 
 
-def test_bulk_goes_to_the_queue_that_is_named(outlet: Outlet) -> None:
-    with Bulk(outlet, names.QUEUE) as sender:  # type: ignore[arg-type]
+def test_bulk_goes_to_the_queue_that_is_named(broker: BrokerConnection) -> None:
+    with Bulk(broker, names.QUEUE) as sender:  # type: ignore[arg-type]
         sender.enroll(1, [1])
-    assert [(message.queue, message.task) for message in outlet.sent] == [(names.QUEUE, names.APPLY)]
+    assert [(message.queue, message.task) for message in broker.sent] == [(names.QUEUE, names.APPLY)]
 
 
-def test_bulk_bounds_the_bytes_of_a_message(outlet: Outlet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bulk_bounds_the_bytes_of_a_message(broker: BrokerConnection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "MAX_BYTES", 1000)
-    with bulk(outlet) as sender:
+    with bulk(broker) as sender:
         for number in range(1, 51):
             sender.enroll(number, range(1, 31))
-    assert len(outlet.commands) == 50
-    assert len(outlet.sent) > 10
+    assert len(broker.commands) == 50
+    assert len(broker.sent) > 10
 
 
 def test_bulk_takes_a_command_that_is_larger_than_a_message_should_be(
-    outlet: Outlet, monkeypatch: pytest.MonkeyPatch
+    broker: BrokerConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "MAX_BYTES", 10)
-    with bulk(outlet) as sender:
+    with bulk(broker) as sender:
         sender.enroll(1, [1])
         sender.enroll(2, [1])
-    assert [len(commands) for commands in outlet.messages] == [1, 1]
+    assert [len(commands) for commands in broker.messages] == [1, 1]
 
 
-def test_bulk_sends_nothing_more_after_an_error_in_its_block(outlet: Outlet) -> None:
-    sender = bulk(outlet)
+def test_bulk_sends_nothing_more_after_an_error_in_its_block(broker: BrokerConnection) -> None:
+    sender = bulk(broker)
     sender.enroll(1, [1])
     with pytest.raises(ZeroDivisionError), sender:
         _ = 1 / 0
-    assert outlet.sent == []
+    assert broker.sent == []
     assert (sender.sent, sender.waiting) == (0, 1)
 
 
-def test_an_empty_bulk_sends_nothing(outlet: Outlet) -> None:
-    with bulk(outlet):
+def test_an_empty_bulk_sends_nothing(broker: BrokerConnection) -> None:
+    with bulk(broker):
         pass
-    assert outlet.sent == []
+    assert broker.sent == []
 
 
-def test_student_ids_are_in_the_body_alone(outlet: Outlet) -> None:
-    with bulk(outlet) as sender:
+def test_student_ids_are_in_the_body_alone(broker: BrokerConnection) -> None:
+    with bulk(broker) as sender:
         sender.enroll(987654321, [1])
-    [message] = outlet.sent
+    [message] = broker.sent
     assert "987654321" not in f"{message.task_id} {message.about}"
     assert message.about == "<1 command>"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from enrollment.commands import Command, Enroll, Kind, Replace, Unenroll
 from enrollment.errors import ErrorCode
-from enrollment.fold import Changes, Folded, Pair, Record, Repeat, Reused, Stamp, State, Student, fold, needed
+from enrollment.fold import Changes, Folded, Pair, Record, Repeat, Reused, Stamp, State, StudentState, fold, needed
 from enrollment.parsing import Invalid, Request, parse_single
 from tests.unit.strategies import COURSES, NOW, STUDENTS, UNKNOWN_COURSE, UNKNOWN_STUDENT, commands, empty_state
 
@@ -21,14 +21,14 @@ def after(state: State, folded: Folded) -> State:
     changes = folded.changes
     for student, course in changes.unenrolled:
         assert students[student].pairs.pop(course).enrolled
-    for student, course in changes.raised:
+    for student, course in changes.tombstones_removed:
         assert not students[student].pairs.pop(course).enrolled
     for student, course, _ in changes.added:
         assert course not in students[student].pairs
     for student, course, _ in changes.restamped:
         assert students[student].pairs[course].enrolled
     written = (*changes.added, *changes.enrolled, *changes.restamped)
-    for enrolled, rows in ((True, written), (False, changes.buried)):
+    for enrolled, rows in ((True, written), (False, changes.tombstones_added)):
         for student, course, stamp in rows:
             students[student].pairs[course] = Pair(enrolled, stamp)
     for student, stamp in changes.replaced:
@@ -178,7 +178,7 @@ def test_commands_without_a_stamp_count_in_order_of_arrival() -> None:
 
 def test_a_row_older_than_the_worker_gives_way_to_any_command() -> None:
     state = empty_state()
-    state.students[1] = Student({10: Pair(enrolled=True, stamp=Student().replaced)})
+    state.students[1] = StudentState({10: Pair(enrolled=True, stamp=StudentState().replaced)})
     leave = Unenroll(command_id=ONE, student_id=1, course_ids=(10,), issued_at=NOW - timedelta(days=9999))
     assert fold(state, [leave], NOW).changes.unenrolled == [(1, 10)]
 

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -188,3 +189,18 @@ def test_a_uuid_may_be_written_with_or_without_hyphens() -> None:
     for wrong in (f"{{{some}}}", some.urn, str(some)[:-1], "", None, 5, f"{some}\n"):
         with pytest.raises(ValueError, match="not a UUID"):
             parse_uuid(wrong)
+
+
+def test_a_million_faults_are_told_as_one() -> None:
+    """Each of them as an error of its own would take a gigabyte."""
+    said = {"student_id": 1, "course_ids": [{}] * 100_000}
+    tracemalloc.start()
+    request = parse_single(Kind.ENROLL, uuid4(), (), said)
+    fields = parse_single(Kind.ENROLL, uuid4(), (), {f"f{number}": 0 for number in range(100_000)})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(request, Invalid)
+    assert request.rejection.fields == ("course_ids",)
+    assert isinstance(fields, Invalid)
+    assert fields.rejection.fields == ("student_id", "course_ids", *(f"f{number}" for number in range(8)))
+    assert peak < 50_000_000

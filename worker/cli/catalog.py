@@ -35,13 +35,13 @@ def load(
     The first line names the columns; `id` or `sis_id` must be among them, the others may be left out. Who has no id is
     known by the sis_id, and the database assigns an id.
     """
-    from worker import catalog
+    from tasks import catalog_files
     from worker.cli.connect import database
 
     if students is None and courses is None:
         raise typer.BadParameter("say --students, --courses or both")
     with database() as connection:
-        done = catalog.load(connection, students=students, courses=courses)
+        done = catalog_files.load(connection, students=students, courses=courses)
     if json:
         document({name: counts._asdict() for name, counts in done.items()})
         return

@@ -11,14 +11,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from enrollment.names import BULK_QUEUE, QUEUE
 from models import outbox, queries
+from models.db_errors import describe
 from models.engine import make_engine
-from models.faults import describe
 from worker import health
 from worker.addresses import is_redis
 from worker.cli.output import number
 from worker.health import Finding
+from worker.lists import read_by
+from worker.lookout import PAGE, QUEUES, Search
 from worker.publishing import connect
-from worker.settings import Settings, SettingsError
+from worker.settings import BrokerOptions, Settings, SettingsError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 POSTGRESQL: Final = 15
 LATE: Final = 15.0  # seconds in the outbox after which something is wrong: beat looks every 5 s
 PING: Final = 2.0  # seconds for the workers to answer; one that applies a batch answers after it
-_UNACKED: Final = "unacked"  # kombu's hash of messages that were taken and not yet acknowledged
+PAGES: Final = 10_000  # of keys that are looked at: some seconds
+_TOO_LARGE: Final = "unacked_too_large"  # the transport's hash of messages that no worker may see
+_RECORDS: Final = {"unacked": b"hash", "unacked_index": b"zset", "unacked_deliveries": b"hash", _TOO_LARGE: b"hash"}
 _WORKER: Final = "Start one with `celery -A worker worker`"
 
 
@@ -133,8 +137,33 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         yield health.persistence("broker", info)
         yield health.eviction("broker", info)
         yield health.visibility(settings.visibility_timeout)
-        lengths = [f"{queue} {client.llen(queue)}" for queue in (QUEUE, BULK_QUEUE)]
-        yield Finding("ok", "queues", f"{', '.join(lengths)}, under way {client.hlen(_UNACKED)}")
+    with Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2) as raw:
+        yield from _queues(raw, settings.broker_options)
+
+
+def _queues(client: Any, options: BrokerOptions) -> Iterator[Finding]:
+    prefix = options.global_keyprefix
+    keys = {queue: sorted(read_by([queue], separator=options.sep, prefix=prefix)) for queue in QUEUES}
+    wanted = {key: b"list" for each in keys.values() for key in each} | {prefix + k: v for k, v in _RECORDS.items()}
+    kinds = {key: client.type(key) for key in wanted}
+    for key, kind in kinds.items():
+        if kind not in (wanted[key], b"none"):
+            message = f"the key {key!r} is a {kind.decode()}, not a {wanted[key].decode()}"
+            yield Finding("fail", "queues", message, "It stops the workers, or hides messages: rename or remove it")
+    there = {key: client.llen(key) for key, kind in kinds.items() if kind == b"list" == wanted[key]}
+    lengths = [f"{queue} {sum(there.get(key, 0) for key in keys[queue])}" for queue in QUEUES]
+    sizes = {name: client.hlen(prefix + name) for name in _RECORDS if kinds[prefix + name] == b"hash"}
+    yield Finding("ok", "queues", f"{', '.join(lengths)}, under way {sizes.get('unacked', 0)}")
+    if aside := sizes.get(_TOO_LARGE):
+        advice = f"Their dead letters (too_large) say more; HDEL from {prefix}{_TOO_LARGE} what is dealt with"
+        yield Finding("warn", "queues", f"{number(aside, 'message')} set aside as too large", advice)
+    search = Search(client, separator=options.sep, prefix=prefix)
+    search.look(PAGES)
+    for each in search.found:
+        message = f"{each.key!r} has {number(each.messages, 'message')} and is read by no worker with these settings"
+        yield Finding("warn", "queues", message, each.advice)
+    if not search.done:
+        yield Finding("warn", "queues", f"only {PAGES * PAGE:,} keys were looked at for lists that nobody reads")
 
 
 def _amqp(url: str) -> Iterator[Finding]:
@@ -183,12 +212,16 @@ def _workers(settings: Settings) -> Iterator[Finding]:
     from celery import Celery
 
     app = Celery("doctor", broker=settings.require_broker_url(), set_as_current=False)
+    app.conf.broker_transport_options = settings.transport_options()  # for the answers, on a connection of its own
     options = {"max_retries": 0, "socket_connect_timeout": 2, "socket_timeout": 5}
     with app.connection_for_write(transport_options=options) as connection:
-        answers = app.control.ping(timeout=PING, connection=connection) or []
-    names = sorted(name for answer in answers for name in answer)
-    if names:
-        yield Finding("ok", "workers", f"{number(len(names), 'worker')}: {', '.join(names)}")
+        answers = app.control.inspect(timeout=PING, connection=connection).active_queues() or {}
+    if answers:
+        yield Finding("ok", "workers", f"{number(len(answers), 'worker')}: {', '.join(sorted(answers))}")
+        taken = {queue["name"] for queues in answers.values() for queue in queues or ()}
+        for name in (name for name in QUEUES if name not in taken):
+            advice = f"They were started or told so; `celery -A worker control add_consumer {name}` changes it"
+            yield Finding("fail", "workers", f"none of them takes from {name}", advice)
     else:
         yield Finding("fail", "workers", f"none answered within {PING:g} s", _WORKER)
 

@@ -28,8 +28,8 @@ def database() -> "Iterator[Connection]":
 @contextmanager
 def stream() -> "Iterator[tuple[Redis, str]]":
     """Give a client of the Redis that has the event stream, and the stream's key."""
+    from enrollment.consumer.reader import WAIT, connect
     from worker.settings import Settings
-    from worker.streaming import WAIT, connect
 
     settings = Settings.load()
     with connect(settings.require_events_url(), WAIT) as client:

@@ -79,7 +79,7 @@ def replay(
     is, is listed and stays.
     """
     from tasks.replay import CannotReplay, Replayed
-    from worker.replaying import replayer
+    from worker.replayer import replayer
 
     chosen = _chosen(ids, code, all_)
     if payload is not None and len(chosen) != 1:

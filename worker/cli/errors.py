@@ -33,7 +33,7 @@ def sentence_of(error: BaseException) -> str | None:
 
         return str(error) if isinstance(error, (CommandError, LocalError)) else None
     if module == "sqlalchemy":
-        from models.faults import describe, is_outage
+        from models.db_errors import describe, is_outage
 
         return _DATABASE.format(reason=describe(error)) if is_outage(error) else None
     if module == "redis":

@@ -38,7 +38,7 @@ def events(
 
 def show(entry: Entry, json: bool) -> None:
     """Print one event: as it is, or as a line. Anyone who may write to the stream can put anything there."""
-    from worker.streaming import entry_of
+    from enrollment.consumer.reader import entry_of
 
     read = entry_of(*entry)
     if read.event is None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from enrollment.client import BrokerAway, Bulk, Client, InvalidCommand, read_command
 from worker.cli.output import note, number
-from worker.client import BrokerAway, Bulk, Client, InvalidCommand, read_command
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,10 +49,12 @@ def send_lines(path: str, *, progress: bool) -> Report:
     Raises BrokerAway, after having told up to which line all commands were sent.
     """
     report, start, last = Report(), perf_counter(), 0
+    settings = Settings.load()
+    options = settings.transport_options()
     with (
         _opened(path) as (lines, size),
         _progress(size, shown=progress) as tell,
-        Client(Settings.load().require_broker_url(), patience=PATIENCE) as client,
+        Client(settings.require_broker_url(), patience=PATIENCE, transport_options=options) as client,
     ):
         bulk = client.bulk()
         try:

@@ -48,7 +48,7 @@ def key(
     ] = None,
 ) -> None:
     """Make a key for a client. It is shown once; the settings keep its hash."""
-    from worker.access import ApiKey, Scope
+    from worker.credentials import ApiKey, Scope
 
     scopes = _checked(lambda: [Scope(it) for it in scope or list(Scope)], "--scope is read or write")
     client, secret = _checked(lambda: ApiKey.create(name, scopes), "NAME is 1 to 48 of A-Z a-z 0-9 . _ -")
@@ -65,7 +65,7 @@ def password(
     ] = "",
 ) -> None:
     """Make the setting of an administrator of the admin page, from a password."""
-    from worker.access import Admin
+    from worker.credentials import Admin
 
     if len(word) < _PASSWORD:
         raise typer.BadParameter(f"a password has {_PASSWORD} characters or more")

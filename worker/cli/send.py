@@ -147,7 +147,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _command(kind: str, student: int, courses: list[str] | None, **said: str | None) -> "Command":
-    from worker.client import InvalidCommand, read_command
+    from enrollment.client import InvalidCommand, read_command
 
     ids = [_id(word) for text in courses or () for word in text.split(",")]
     try:
@@ -157,12 +157,14 @@ def _command(kind: str, student: int, courses: list[str] | None, **said: str | N
 
 
 def _send(command: "Command", wait: bool, timeout: float, as_json: bool) -> None:
+    from enrollment.client import Client
     from enrollment.commands import as_fields
-    from worker.cli.waiting import show_outcome
-    from worker.client import Client
+    from worker.cli.outcome import show_outcome
     from worker.settings import Settings
 
-    with Client(Settings.load().require_broker_url(), patience=_PATIENCE) as client:
+    settings = Settings.load()
+    options = settings.transport_options()
+    with Client(settings.require_broker_url(), patience=_PATIENCE, transport_options=options) as client:
         client.send(command)
     if wait:
         show_outcome(command, timeout, as_json)

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from sqlalchemy import Connection
 
+from enrollment.client import Client
 from enrollment.names import BULK_QUEUE, QUEUE, STREAM
 from models.engine import make_engine
-from worker import catalog
-from worker.client import Client
+from tasks import catalog_files
 from worker.local.errors import LocalError
 from worker.local.scenario import EXPECTED, PARTS, Stage
 from worker.local.stack import DATABASE, Stack
@@ -52,7 +52,7 @@ def main(folder: Path | None = None) -> int:
 
 def load_catalog(connection: Connection) -> tuple[int, int]:
     """Load the catalog that comes with the project; return how many students and courses are new."""
-    done = catalog.load(connection, students=DATA / "students.csv", courses=DATA / "courses.csv")
+    done = catalog_files.load(connection, students=DATA / "students.csv", courses=DATA / "courses.csv")
     return done["students"].inserted, done["courses"].inserted
 
 

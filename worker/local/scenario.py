@@ -10,11 +10,11 @@ from typing import Any, Final
 from uuid import UUID
 
 from redis import Redis
-from uuid_utils.compat import uuid7
 
+from enrollment.client import Client
 from enrollment.errors import DeadLetterCode
+from enrollment.ids import uuid7
 from enrollment.names import ENROLL, QUEUE
-from worker.client import Client
 
 COURSES: Final = range(101, 126)
 NO_STUDENT: Final = 9001

@@ -6,14 +6,16 @@ producers and stock workers may use the same queues at the same time. See docs/a
 
 from typing import Any, Final
 
-from worker.transport import stock
+from kombu import compression
+
+from worker.transport import kombu_redis
 from worker.transport.channel import Channel, OnGarbage
-from worker.transport.waiting import Poller
+from worker.transport.poller import Poller
 
 SCHEMES: Final = ("redis", "rediss")
 
 
-class Transport(stock.Transport):
+class Transport(kombu_redis.Transport):
     """kombu's Redis transport with our channel and poller."""
 
     Channel = Channel
@@ -30,8 +32,17 @@ def register() -> None:
     would not with a scheme of our own or with the setting `broker_transport`.
     """
     for scheme in SCHEMES:
-        stock.aliases[scheme] = f"{__name__}:{Transport.__qualname__}"
-        stock.cached_transports.pop(scheme, None)
+        kombu_redis.aliases[scheme] = f"{__name__}:{Transport.__qualname__}"
+        kombu_redis.cached_transports.pop(scheme, None)
+    _leave_compressed()
+
+
+def _leave_compressed() -> None:
+    """Keep kombu from inflating anything, on any transport: it does so before anyone can look, and without a limit."""
+    known: Any = compression
+    for name in known.encoders():
+        encode, method = known.get_encoder(name)
+        known.register(encode, lambda body: body, method)
 
 
 __all__ = ["Channel", "OnGarbage", "Transport", "register"]

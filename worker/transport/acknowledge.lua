@@ -8,5 +8,8 @@ for i = 1, #ARGV, PAGE do
   local last = math.min(i + PAGE - 1, #ARGV)
   redis.call('ZREM', KEYS[1], unpack(ARGV, i, last))
   redis.call('HDEL', KEYS[2], unpack(ARGV, i, last))
-  for j = i, counted and last or 0 do redis.call('HDEL', KEYS[3], ARGV[j], ARGV[j] .. ':begun', ARGV[j] .. ':owner') end
+  for j = i, counted and last or 0 do
+    local tag = ARGV[j]
+    redis.call('HDEL', KEYS[3], tag, tag .. ':begun', tag .. ':read', tag .. ':forgiven', tag .. ':owner')
+  end
 end

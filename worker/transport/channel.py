@@ -7,17 +7,19 @@ from time import monotonic
 from typing import Any, Final, Protocol, cast
 
 import structlog
-from redis import Redis
+from redis import Redis, RedisError
 
 from enrollment.errors import DeadLetterCode
-from worker.transport import stock
+from worker.lists import lists_of
+from worker.transport import kombu_redis
 from worker.transport.claims import Claim, Claims, Source
-from worker.transport.entries import Garbage, parse
+from worker.transport.envelope import Garbage, parse
+from worker.transport.limits import MOST_BYTES
+from worker.transport.poller import Peek
 from worker.transport.qos import MOST_MESSAGES
 from worker.transport.qos import QoS as ClaimQoS
-from worker.transport.waiting import Peek
 
-DELIVERIES: Final = 3  # times that work on a message may begin again and end with its worker: then it is a dead letter
+DELIVERIES: Final = 3  # times that a message may come again and its worker fall silent: then it is a dead letter
 PAUSE: Final = 1.0  # seconds between questions that tell nothing, on a server that is out of memory
 
 log = structlog.get_logger(__name__)
@@ -26,21 +28,28 @@ log = structlog.get_logger(__name__)
 class OnGarbage(Protocol):
     """Keeps what cannot be delivered; it is acknowledged when this returns, and comes again if this raises."""
 
-    def __call__(self, raw: bytes, code: DeadLetterCode, message: str, tag: str) -> None: ...
+    def __call__(self, raw: bytes, code: DeadLetterCode, message: str, tag: str, *, readable: bool = True) -> None: ...
 
 
-class Channel(stock.Channel):
+class Channel(kombu_redis.Channel):
     """A channel whose acknowledged queues are claimed from; the others (replies, fanout) stay as they are in kombu.
 
     Meant for the solo pool: the next claim waits until everything of the last one is acknowledged. Transport options
-    besides kombu's: `claim_limits` (queue -> most messages in one claim) and `claim_bytes` (of one claim).
+    besides kombu's: `claim_limits` (queue -> most messages in one claim), `claim_bytes` (of one claim) and
+    `message_bytes` (of a message; a larger one never leaves Redis).
     """
 
     QoS = ClaimQoS
-    from_transport_options = (*stock.Channel.from_transport_options, "claim_limits", "claim_bytes")
+    from_transport_options = (
+        *kombu_redis.Channel.from_transport_options,
+        "claim_limits",
+        "claim_bytes",
+        "message_bytes",
+    )
     claim_limits: Mapping[str, int] = {}
     claim_bytes = 8 * 1024 * 1024
-    on_garbage: OnGarbage | None = None  # set by whoever consumes (worker/consumer.py)
+    message_bytes = MOST_BYTES
+    on_garbage: OnGarbage | None = None  # set by whoever consumes (worker/consume/consumer.py)
 
     qos: ClaimQoS
 
@@ -50,7 +59,7 @@ class Channel(stock.Channel):
         self._turn = 0
         self._peek_from = 0.0
         super().__init__(*args, **kwargs)
-        self.ledger = Claims(
+        self.claims = Claims(
             lambda: Redis(connection_pool=self.pool),
             index=self._key(self.unacked_index_key),
             unacked=self._key(self.unacked_key),
@@ -75,13 +84,22 @@ class Channel(stock.Channel):
                 claim.started = True
 
     def begin(self, tags: Sequence[str]) -> None:
-        """Work on these begins. Raises redis.ConnectionError; they come again then."""
+        """Work on these begins: they could be read. Raises redis.ConnectionError; they come again then."""
         self.mark_started(tags)
-        self.ledger.begin([claim for tag in tags if (claim := self.qos.claims.get(tag))])
+        self.claims.note_read([claim for tag in tags if (claim := self.qos.claims.get(tag))])
 
     def touch(self) -> None:
         """Start the visibility timeout of everything held anew; to be called every second while work has to wait."""
-        self.ledger.touch(self.qos.claims.values())
+        self.claims.touch(self.qos.claims.values())
+
+    def holds(self, tag: str) -> bool:
+        """Tell whether this is a message of a queue, claimed and not yet acknowledged."""
+        return tag in self.qos.claims
+
+    def held_for(self, tag: str) -> float:
+        """Return the seconds since a message was claimed or touched; 0 for one that is not held."""
+        claim = self.qos.claims.get(tag)
+        return monotonic() - claim.since if claim else 0.0
 
     def forget(self, tags: Sequence[str]) -> None:
         """Let go of claims: they come again after the visibility timeout."""
@@ -100,6 +118,23 @@ class Channel(stock.Channel):
             self._peeks[queue] = peek
             self.peek_handlers[peek.kind] = lambda: self._on_answer(peek)
         return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    def _size(self, queue: str) -> int:
+        """Count what waits. A key of another type counts for nothing: it keeps no worker from starting."""
+        pipe = Redis(connection_pool=self.pool).pipeline(transaction=False)
+        for name in lists_of(queue, self.sep):
+            pipe.llen(self._key(name))
+        return sum(length for length in pipe.execute(raise_on_error=False) if isinstance(length, int))
+
+    def _receive_one(self, client: Any) -> Any:
+        """Read a broadcast: remote control, or events. Anyone may publish those; what is none stops nothing."""
+        try:
+            return super()._receive_one(client)
+        except (Empty, OSError, RedisError, MemoryError):
+            raise
+        except Exception:
+            log.warning("broadcast_dropped", exc_info=True)
+            return None
 
     def _basic_cancel(self, consumer_tag: str) -> Any:
         peek = self._peeks.pop(self._tag_to_queue.get(consumer_tag, ""), None)
@@ -153,9 +188,15 @@ class Channel(stock.Channel):
             return 0
         sources = [self._source(queue) for queue in self._peeks]
         first = self._turn % len(sources)
-        claims = self.ledger.take(sources[first:] + sources[:first], limit=self.qos.room(), max_bytes=self.claim_bytes)
+        claims = self.claims.take(
+            sources[first:] + sources[:first],
+            limit=self.qos.room(),
+            max_bytes=self.claim_bytes,
+            max_message=self.message_bytes,
+        )
         if claims:
             self._turn += 1
+        self.claims.begin(claims)
         self.qos.claims.update((claim.tag, claim) for claim in claims)
         for claim in claims:
             self._deliver(claim)
@@ -166,25 +207,29 @@ class Channel(stock.Channel):
         return bool(self._peeks) and not self.closed and not self.qos.claims and self.qos.room() > 0
 
     def _deliver(self, claim: Claim) -> None:
-        try:
-            payload = parse(claim.raw, queue=claim.source.queue, tag=claim.tag)
-        except Garbage as garbage:
-            self._bury(claim, garbage)
-            return
-        if claim.begun >= DELIVERIES:
+        if claim.too_large:
+            place = f"HGET {self.claims.aside} {claim.tag}"
+            reason = f"It has more than {self.message_bytes:,} bytes. All of it is kept in the broker: {place}"
+            self._dead_letter(claim, Garbage(DeadLetterCode.TOO_LARGE, reason), readable=False)
+        elif claim.begun >= DELIVERIES:
             reason = f"{claim.begun + 1} workers fell silent with it, {DELIVERIES - 1} of them with nothing else."
-            self._bury(claim, Garbage(DeadLetterCode.TOO_MANY_DELIVERIES, reason))
+            self._dead_letter(claim, Garbage(DeadLetterCode.TOO_MANY_DELIVERIES, reason), readable=claim.read > 0)
         else:
-            self.connection._deliver(payload, claim.source.queue)
+            try:
+                payload = parse(claim.raw, queue=claim.source.queue, tag=claim.tag)
+            except Garbage as garbage:
+                self._dead_letter(claim, garbage)
+            else:
+                self.connection._deliver(payload, claim.source.queue)
 
-    def _bury(self, claim: Claim, garbage: Garbage) -> None:
+    def _dead_letter(self, claim: Claim, garbage: Garbage, *, readable: bool = True) -> None:
         if self.on_garbage is None:
             log.error("garbage_not_kept", tag=claim.tag, code=garbage.code, reason=garbage.message)
             self.forget([claim.tag])
             return
         claim.started = True  # it keeps its tag from here on, so that it is one dead letter whatever happens
         try:
-            self.on_garbage(claim.raw, garbage.code, garbage.message, claim.tag)
+            self.on_garbage(claim.raw, garbage.code, garbage.message, claim.tag, readable=readable)
         except Exception:
             log.exception("garbage_not_kept", tag=claim.tag, code=garbage.code, reason=garbage.message)
             self.forget([claim.tag])
@@ -193,10 +238,9 @@ class Channel(stock.Channel):
 
     def _source(self, queue: str) -> Source:
         bindings = cast(Any, self.state).queue_bindings(queue)
-        steps = sorted({0, *stock.PRIORITY_STEPS, *self.priority_steps})  # producers need not be configured like us
         return Source(
             queue=queue,
-            lists=tuple(self._key(f"{queue}{self.sep}{step}" if step else queue) for step in steps),
+            lists=tuple(map(self._key, lists_of(queue, self.sep))),
             limit=self.claim_limits.get(queue, MOST_MESSAGES),
             bindings=tuple((binding.exchange, binding.routing_key) for binding in bindings),
         )

@@ -6,10 +6,13 @@ r"""What Redis keeps of the messages under way, and the scripts that are all tha
 | `unacked` | hash | no | delivery tag: `[message,exchange,routing key]`, JSON, as stock kombu writes it |
 | `unacked_index` | zset | no | delivery tag: time of the claim by the server's clock; 0: given back, claim it now |
 | `unacked_deliveries` | hash | no | delivery tag: how often it was claimed from a worker that fell silent; |
-| | | | `<tag>:begun`: how often work on it was begun after that; |
+| | | | `<tag>:begun`: how often a worker received it after that, `<tag>:read`: and could read it; |
+| | | | `<tag>:forgiven`: how often it fell silent with a worker that had touched it; |
 | | | | `<tag>:owner`: who claimed it since; absent where that is the first who did |
+| `unacked_too_large` | hash | no | delivery tag: message larger than a worker takes; its dead letter names the tag |
 
-At every moment a message is in one list or in `unacked`, never in both and never in neither.
+At every moment a message is in one list or in `unacked`, never in both and never in neither. Of one that is too large,
+`unacked` has a stand-in until its dead letter is kept.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +28,7 @@ from redis import ConnectionError as RedisConnectionError
 from redis import Redis
 from redis.exceptions import NoScriptError, ResponseError
 
+LARGE: Final = ":large"  # how the tag of a message ends that was set aside
 TOUCHED: Final = -1  # deliveries of a claim that was made young again (touch.lua)
 
 
@@ -61,7 +65,8 @@ class Claim:
     list_key: str
     owner: str  # of the claims of one tag, which; "" is the first
     deliveries: int  # before this one, by workers that fell silent with it; TOUCHED
-    begun: int  # of those after the first, how often work on it was begun: else the answer to the claim was lost
+    begun: int  # of those after the first, how often a worker received it: else the answer to the claim was lost
+    read: int  # of these, how often it could be read
     started: bool = False
     since: float = field(default_factory=monotonic)  # of the claim, or of the last touch
 
@@ -71,9 +76,14 @@ class Claim:
         return not self.owner
 
     @property
+    def too_large(self) -> bool:
+        """Whether this is the stand-in of a message that was set aside (claim.lua)."""
+        return self.tag.endswith(LARGE)
+
+    @property
     def goes_back(self) -> bool:
         """Whether it can be handed back as if never taken. Else it keeps its tag, and with it its identity."""
-        return self.fresh and not self.started
+        return self.fresh and not self.started and not self.too_large
 
 
 class _Script:
@@ -98,10 +108,13 @@ class Claims:
     def __init__(self, client: Callable[[], Redis], *, index: str, unacked: str, visibility_timeout: float) -> None:
         self._client = client
         self._keys = (index, unacked, f"{unacked}_deliveries")
+        self.aside = f"{unacked}_too_large"
         self._visibility_timeout = visibility_timeout
 
-    def take(self, sources: Sequence[Source], *, limit: int, max_bytes: int) -> list[Claim]:
+    def take(self, sources: Sequence[Source], *, limit: int, max_bytes: int, max_message: int) -> list[Claim]:
         """Claim up to `limit` messages, the first source first; one message may be larger than `max_bytes`.
+
+        What is larger than `max_message` bytes is set aside in Redis, and a stand-in with its size and its head comes.
 
         What a silent worker holds comes first: the messages that it fell silent with come together once, apart from
         new ones, then each alone. Should one of them be the message that kills, it kills by itself.
@@ -111,17 +124,19 @@ class Claims:
         endings = [(ending, number) for number, source in enumerate(sources, 1) for ending in source.foreign_endings]
         reply = self._run(
             _CLAIM,
-            [key for _, key in lists],
+            [self.aside, *(key for _, key in lists)],
             [
-                *(self._visibility_timeout, limit, max_bytes, prefix, len(sources)),
+                *(self._visibility_timeout, limit, max_bytes, prefix, len(sources), max_message),
                 *(value for source in sources for value in (source.limit, source.ending)),
                 *(value for pair in endings for value in pair),
             ],
         )
-        return [
-            Claim(tag.decode(), raw, *lists[int(number) - 1], "" if how == b"fresh" else prefix, int(n), int(begun))
-            for tag, raw, number, n, begun, how in zip(*(reply[i::6] for i in range(6)), strict=True)
-        ]
+        claims = []
+        for tag, raw, number, *counts, how in zip(*(reply[i::7] for i in range(7)), strict=True):
+            deliveries, begun, read = map(int, counts)
+            owner = "" if how == b"fresh" else prefix
+            claims.append(Claim(tag.decode(), raw, *lists[int(number) - 1], owner, deliveries, begun, read))
+        return claims
 
     def acknowledge(self, tags: Sequence[str]) -> None:
         """Forget these messages: they are done with. Works on a server that is out of memory, too."""
@@ -129,10 +144,20 @@ class Claims:
             self._run(_ACKNOWLEDGE, [], tags)
 
     def begin(self, claims: Iterable[Claim]) -> None:
-        """Note that work begins on messages that workers fell silent with: should it happen again, it may be theirs."""
+        """Note that messages are here that workers fell silent with: should it happen again, it may be theirs.
+
+        To be called before anything looks into them.
+        """
+        self._note(":begun", claims)
+
+    def note_read(self, claims: Iterable[Claim]) -> None:
+        """Note that messages could be read that workers fell silent with."""
+        self._note(":read", claims)
+
+    def _note(self, what: str, claims: Iterable[Claim]) -> None:
         suspects = [value for claim in claims if claim.deliveries > 0 for value in (claim.tag, claim.owner)]
         if suspects:
-            self._run(_BEGIN, [], suspects)
+            self._run(_BEGIN, [], [what, *suspects])
 
     def touch(self, claims: Iterable[Claim]) -> None:
         """Start the visibility timeout of these claims anew."""

@@ -2,26 +2,23 @@
 
 from collections.abc import Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import structlog
 from kombu.transport import virtual
 
-from worker.transport import stock
+from worker.transport import kombu_redis
 from worker.transport.claims import Claim
-
-if TYPE_CHECKING:
-    from worker.transport.channel import Channel
 
 MOST_MESSAGES: Final = 1_000  # in one claim, where no prefetch limit is set
 
 log = structlog.get_logger(__name__)
 
 
-class QoS(stock.QoS):
+class QoS(kombu_redis.QoS):
     """What this channel has claimed and not yet acknowledged."""
 
-    channel: "Channel"
+    channel: Any  # `worker.transport.channel.Channel`, which imports this module
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -52,7 +49,7 @@ class QoS(stock.QoS):
     def ack_many(self, tags: Sequence[str]) -> None:
         """Acknowledge claimed messages in one round trip."""
         if tags:
-            self.channel.ledger.acknowledge(tags)
+            self.channel.claims.acknowledge(tags)
             self.forget(tags)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 (kombu's signature)
@@ -60,7 +57,7 @@ class QoS(stock.QoS):
         if delivery_tag not in self.claims:
             super().reject(delivery_tag, requeue)
         elif requeue:
-            self.channel.ledger.release([self.claims[delivery_tag]], requeue=True)
+            self.channel.claims.release([self.claims[delivery_tag]], requeue=True)
             self.forget([delivery_tag])
         else:
             self.ack_many([delivery_tag])
@@ -83,7 +80,7 @@ class QoS(stock.QoS):
         self.forget(list(self.claims))
         if held:
             try:
-                released = self.channel.ledger.release(held)
+                released = self.channel.claims.release(held)
                 log.info("messages_given_back", messages=released)
             except self.channel.connection_errors as error:
                 log.warning(

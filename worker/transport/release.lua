@@ -13,9 +13,15 @@ for i = #ARGV - 3, 1, -4 do
     redis.call('ZREM', index, tag)
     if list == 0 then
       redis.call('ZADD', index, 0, tag)
+      -- Whoever gives it back has survived it.
+      local counts = redis.call('HMGET', deliveries, tag, tag .. ':begun')
+      local suspect, begun = tonumber(counts[1] or 0), tonumber(counts[2] or 0)
+      if suspect and begun and suspect > 0 and begun > 0 then
+        redis.call('HSET', deliveries, tag .. ':begun', begun - 1)
+      end
     else
       redis.call('HDEL', unacked, tag)
-      redis.call('HDEL', deliveries, tag, tag .. ':begun', tag .. ':owner')
+      redis.call('HDEL', deliveries, tag, tag .. ':begun', tag .. ':read', tag .. ':forgiven', tag .. ':owner')
       redis.call('RPUSH', KEYS[3 + list], string.sub(entry, 2, -(ending + 1)))
     end
     given = given + 1

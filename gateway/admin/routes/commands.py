@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import Query, Request
 from starlette.responses import Response
 
-from gateway.admin import showing
+from gateway.admin import views
 from gateway.admin.pages import page_router, render
 from gateway.dependencies import Held
 
@@ -35,6 +35,6 @@ async def outcome(
 async def _page(
     request: Request, gateway: Held, template: str, command_id: UUID, *, seconds: float, tries: int
 ) -> Response:
-    record = await showing.outcome(gateway, command_id, seconds)
-    known = {} if record is None else await gateway.read(showing.courses_named, [record])
+    record = await views.outcome(gateway, command_id, seconds)
+    known = {} if record is None else await gateway.read(views.courses_named, [record])
     return render(request, template, command_id=command_id, record=record, known=known, tries=tries)

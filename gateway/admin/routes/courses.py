@@ -3,18 +3,19 @@
 from fastapi import Request
 from starlette.responses import Response
 
-from gateway.admin.pages import PAGE, After, Said, links, page_router, render
+from gateway.admin.pages import PAGE, After, SearchText, links, page_router, render
 from gateway.dependencies import Held
-from models import finding, queries
+from models import queries
+from models.queries import search
 
 router = page_router()
 
 
 @router.get("/courses")
-async def find(request: Request, gateway: Held, q: Said = "", after: After = None) -> Response:
+async def find(request: Request, gateway: Held, q: SearchText = "", after: After = None) -> Response:
     """Find courses; all of them where nothing is said."""
     if q.strip():
-        page = await gateway.read(finding.find_courses, q, after=after, limit=PAGE)
+        page = await gateway.read(search.find_courses, q, after=after, limit=PAGE)
     else:
         page = await gateway.read(queries.courses, after=after, limit=PAGE)
     first, following = links(request, after, page.after, q=q)

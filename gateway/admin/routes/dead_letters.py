@@ -6,12 +6,12 @@ from urllib.parse import quote
 from fastapi import Query, Request
 from starlette.responses import Response
 
-from gateway.admin import letters, showing, words
-from gateway.admin.letters import AT_ONCE, CannotReplay, Decided
+from gateway.admin import decisions, filters, views
+from gateway.admin.decisions import AT_ONCE, CannotReplay, Decided
+from gateway.admin.errors import page_not_found
+from gateway.admin.form import numbers
 from gateway.admin.pages import page_router, render, see
-from gateway.admin.saving import numbers
 from gateway.admin.session import Posted, text_of
-from gateway.admin.trouble import nothing_here
 from gateway.dependencies import Held
 from models import dead_letters
 from models.arrays import storable
@@ -29,14 +29,14 @@ _OUTCOMES: Final = 5  # commands of one replay whose outcome is shown
 @router.get("/dead-letters")
 async def groups(request: Request, gateway: Held) -> Response:
     """Show how many there are, by reason."""
-    return render(request, "letters.html", groups=await gateway.read(dead_letters.counts))
+    return render(request, "dead_letters.html", groups=await gateway.read(dead_letters.counts))
 
 
 @router.get("/dead-letters/of/{code}")
 async def group(request: Request, gateway: Held, code: str, before: Before = None) -> Response:
     """Show those of one reason, page by page."""
     if not storable(code):
-        raise nothing_here()
+        raise page_not_found()
     return await _group(request, gateway, code, None, before)
 
 
@@ -45,18 +45,18 @@ async def decide(request: Request, gateway: Held, form: Posted) -> Response:
     """Replay or discard those that were selected."""
     ids, code, decision = numbers(form.getlist("id")), text_of(form, "code"), text_of(form, "decision")
     if not storable(code):
-        raise nothing_here()
+        raise page_not_found()
     if decision == "replay":
-        decided = await letters.replay_many(gateway.settings, ids)
+        decided = await decisions.replay_many(gateway.settings, ids)
     elif decision == "replay-all":
-        decided = await letters.replay_oldest(gateway.settings, code)
+        decided = await decisions.replay_oldest(gateway.settings, code)
     elif decision == "discard" and ids and text_of(form, "sure") != "yes":
         back = f"/admin/dead-letters/{ids[0]}" if len(ids) == 1 else f"/admin/dead-letters/of/{quote(code, safe='')}"
-        return render(request, "letter_sure.html", ids=ids, code=code, back=back)
+        return render(request, "dead_letter_sure.html", ids=ids, code=code, back=back)
     elif decision == "discard":
-        decided = await letters.discard(gateway.settings, ids)
+        decided = await decisions.discard(gateway.settings, ids)
     else:
-        raise nothing_here()
+        raise page_not_found()
     return await _group(request, gateway, code, decided)
 
 
@@ -72,10 +72,10 @@ async def replay(request: Request, gateway: Held, form: Posted, letter_id: int) 
     payload = text_of(form, "payload") if text_of(form, "as") == "corrected" else None
     if payload is not None:
         letter = await gateway.read(dead_letters.get, letter_id)
-        if words.is_long(letter.payload):  # a page never showed it whole
+        if filters.is_long(letter.payload):  # a page never showed it whole
             return await _letter(request, gateway, letter_id, wrong=_TOO_LONG, status=422)
     try:
-        await letters.replay_one(gateway.settings, letter_id, payload)
+        await decisions.replay_one(gateway.settings, letter_id, payload)
     except CannotReplay as error:
         return await _letter(request, gateway, letter_id, payload=payload, wrong=error.reason, status=422)
     return see(f"/admin/dead-letters/{letter_id}")
@@ -86,12 +86,12 @@ async def _group(
 ) -> Response:
     counts = {count.code: count.letters for count in await gateway.read(dead_letters.counts)}
     newest = await gateway.read(dead_letters.newest, code=code, before=before, limit=PAGE + 1)
-    if not newest and decided is None and before is None and not words.meaning(code):
-        raise nothing_here()
+    if not newest and decided is None and before is None and not filters.meaning(code):
+        raise page_not_found()
     path, shown = f"/admin/dead-letters/of/{quote(code, safe='')}", newest[:PAGE]
     return render(
         request,
-        "letter_group.html",
+        "dead_letter_group.html",
         code=code,
         letters=shown,
         total=counts.get(code, 0),
@@ -106,15 +106,15 @@ async def _letter(
     request: Request, gateway: Held, letter_id: int, *, payload: str | None = None, wrong: str = "", status: int = 200
 ) -> Response:
     letter = await gateway.read(dead_letters.get, letter_id)
-    shown = words.pretty(letter.payload) if payload is None else payload
+    shown = filters.pretty(letter.payload) if payload is None else payload
     records = {}
     for command_id in (letter.replayed_as or ())[:_OUTCOMES]:
-        records[command_id] = await showing.outcome(gateway, command_id, 1.0)
-    known: dict[int, Any] = await gateway.read(showing.courses_named, [r for r in records.values() if r])
+        records[command_id] = await views.outcome(gateway, command_id, 1.0)
+    known: dict[int, Any] = await gateway.read(views.courses_named, [r for r in records.values() if r])
     least, most = _ROWS
     return render(
         request,
-        "letter.html",
+        "dead_letter.html",
         status=status,
         letter=letter,
         payload=shown,

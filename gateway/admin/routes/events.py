@@ -11,14 +11,14 @@ from redis.exceptions import RedisError
 from starlette.responses import Response, StreamingResponse
 
 from enrollment.events import Event
-from gateway.access import Session
+from gateway.admin.errors import PageError
 from gateway.admin.pages import fragment, page_router, render
-from gateway.admin.session import Door, Who, door_of
-from gateway.admin.trouble import Trouble
+from gateway.admin.session import AuthPolicy, Who, policy_of
+from gateway.authentication import Session
 from gateway.dependencies import Held
-from gateway.stream import PAGE, Entry, Stream
-from gateway.waiting import Listener, Watcher
-from gateway.watching import has_room
+from gateway.event_listener import EventListener, Watcher
+from gateway.event_stream import PAGE, Stream, StreamEntry
+from gateway.sse import has_room
 
 router = page_router()
 
@@ -39,9 +39,9 @@ async def show(request: Request, gateway: Held) -> Response:
 
 
 async def place_of(gateway: Held, who: Who) -> AsyncIterator[None]:
-    """Count the stream as open until its answer is over. Raises Trouble when there are too many."""
+    """Count the stream as open until its answer is over. Raises PageError when there are too many."""
     if not has_room(gateway.listener, who.source):
-        raise Trouble(503, "Not now", "Too many streams of events are open.", {"Retry-After": "30"})
+        raise PageError(503, "Not now", "Too many streams of events are open.", {"Retry-After": "30"})
     with gateway.listener.counted(who.source):
         yield
 
@@ -58,11 +58,11 @@ async def stream(
     last = next((id_ for id_ in (last_event_id, after) if _ID.fullmatch(id_)), "")
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second is for nginx
     return StreamingResponse(
-        _stream(gateway.listener, last, who, door_of(request)), media_type="text/event-stream", headers=headers
+        _stream(gateway.listener, last, who, policy_of(request)), media_type="text/event-stream", headers=headers
     )
 
 
-async def _stream(listener: Listener, last: str, who: Session, door: Door) -> AsyncIterator[str]:
+async def _stream(listener: EventListener, last: str, who: Session, policy: AuthPolicy) -> AsyncIterator[str]:
     with listener.watched() as watcher:
         yield "retry: 2000\n\n"
         missed = await _missed(listener.stream, last) if last else []
@@ -71,7 +71,7 @@ async def _stream(listener: Listener, last: str, who: Session, door: Door) -> As
             last = missed[-1].id
         while True:
             entries, ended = await _gathered(watcher)
-            if not await _goes_on(door, who):
+            if not await _goes_on(policy, who):
                 return
             fresh = [entry for entry in entries if _order(entry.id) > _order(last)]
             yield _message(fresh) if fresh else ": still here\n\n"
@@ -79,16 +79,16 @@ async def _stream(listener: Listener, last: str, who: Session, door: Door) -> As
                 return
 
 
-async def _goes_on(door: Door, who: Session) -> bool:
+async def _goes_on(policy: AuthPolicy, who: Session) -> bool:
     """Tell whether whoever watches is still logged in. While Redis is away there is nothing to see either."""
     try:
-        return await door.is_open(who)
+        return await policy.is_open(who)
     except RedisError:
         return False
 
 
-async def _missed(stream: Stream, after: str) -> list[Entry]:
-    missed: list[Entry] = []
+async def _missed(stream: Stream, after: str) -> list[StreamEntry]:
+    missed: list[StreamEntry] = []
     for _ in range(_MISSED):
         page = await stream.page(missed[-1].id if missed else after)
         missed += page
@@ -97,9 +97,9 @@ async def _missed(stream: Stream, after: str) -> list[Entry]:
     return missed
 
 
-async def _gathered(watcher: Watcher) -> tuple[list[Entry], bool]:
+async def _gathered(watcher: Watcher) -> tuple[list[StreamEntry], bool]:
     """Return what came, in order, and whether that was the end. Nothing after a while without any."""
-    entries: list[Entry] = []
+    entries: list[StreamEntry] = []
     seconds = _HEARTBEAT
     while True:
         try:
@@ -114,7 +114,7 @@ async def _gathered(watcher: Watcher) -> tuple[list[Entry], bool]:
         entries.append(entry)
 
 
-def _message(entries: Sequence[Entry]) -> str:
+def _message(entries: Sequence[StreamEntry]) -> str:
     """Return a server-sent event: the newest entries, the newest first, and how many are left out."""
     shown = _events(list(reversed(entries[-AT_ONCE:])))
     html = fragment("_events.html", entries=shown, skipped=max(0, len(entries) - AT_ONCE), fresh=True)
@@ -122,7 +122,7 @@ def _message(entries: Sequence[Entry]) -> str:
     return f"id: {entries[-1].id}\n{lines}\n"
 
 
-def _events(entries: Sequence[Entry]) -> list[Event]:
+def _events(entries: Sequence[StreamEntry]) -> list[Event]:
     found = []
     for entry in entries:
         try:

@@ -6,16 +6,17 @@ from uuid import UUID
 from fastapi import Query, Request
 from starlette.responses import Response
 
+from enrollment.client import InvalidCommand, read_command
 from enrollment.errors import ErrorCode
 from enrollment.fold import Record
-from gateway.admin import showing
-from gateway.admin.pages import PAGE, After, Said, is_htmx, links, page_router, render, see
-from gateway.admin.saving import NoIds, Ticked, numbers
+from gateway.admin import importing, views
+from gateway.admin.filters import brief
+from gateway.admin.form import NoIds, Ticked, numbers
+from gateway.admin.pages import PAGE, After, SearchText, is_htmx, links, page_router, render, see
 from gateway.admin.session import Posted, Who, text_of
-from gateway.admin.words import brief
 from gateway.dependencies import Held
-from models import finding, queries
-from worker.client import InvalidCommand, read_command
+from models import queries
+from models.queries import search
 
 router = page_router()
 
@@ -24,10 +25,10 @@ _POLL: Final = 10.0  # seconds that one question for an outcome is held open
 
 
 @router.get("/students")
-async def find(request: Request, gateway: Held, q: Said = "", after: After = None) -> Response:
+async def find(request: Request, gateway: Held, q: SearchText = "", after: After = None) -> Response:
     """Find students; all of them where nothing is said."""
     if q.strip():
-        page = await gateway.read(finding.find_students, q, after=after, limit=PAGE)
+        page = await gateway.read(search.find_students, q, after=after, limit=PAGE)
     else:
         page = await gateway.read(queries.students, after=after, limit=PAGE)
     first, following = links(request, after, page.after, q=q)
@@ -36,12 +37,12 @@ async def find(request: Request, gateway: Held, q: Said = "", after: After = Non
 
 @router.get("/students/{student_id}")
 async def show(
-    request: Request, gateway: Held, student_id: int, *, q: Said = "", command: UUID | None = None
+    request: Request, gateway: Held, student_id: int, *, q: SearchText = "", command: UUID | None = None
 ) -> Response:
     """Show a student's courses and what happened to them; and what came of `command`, which was just sent."""
-    values = await gateway.read(showing.student_page, student_id, q)
+    values = await gateway.read(views.student_page, student_id, q)
     if command is not None:
-        record = await showing.outcome(gateway, command, 0)
+        record = await views.outcome(gateway, command, 0)
         if record is None or record.student_id == student_id:
             values |= _said(student_id, command, record)
     return render(request, "student.html", **values)
@@ -53,13 +54,13 @@ async def choose(
     gateway: Held,
     student_id: int,
     *,
-    q: Said = "",
+    q: SearchText = "",
     add: Annotated[list[str] | None, Query(max_length=2000)] = None,
 ) -> Response:
     """Show courses to add; those that are ticked stay."""
     enrolled = await gateway.read(queries.courses_of, student_id)
     ids = [course.id for course in enrolled]
-    offered = await gateway.read(showing.choices, ids, q, numbers(add or ()))
+    offered = await gateway.read(views.choices, ids, q, numbers(add or ()))
     return render(
         request,
         "_choices.html",
@@ -80,18 +81,18 @@ async def save(request: Request, gateway: Held, who: Who, form: Posted, student_
     except NoIds as error:
         return await _not_sent(request, gateway, student_id, ids, str(error), ids_wrong=str(error))
     enrolled = await gateway.read(queries.courses_of, student_id)
-    wish = ticked.wish(student_id, frozenset(course.id for course in enrolled))
-    if wish is None:
+    change = ticked.change(student_id, frozenset(course.id for course in enrolled))
+    if change is None:
         return await _answer(request, gateway, student_id, {"said": "nothing"})
     try:
-        read_command({"command": wish.kind.value, "student_id": student_id, "course_ids": list(wish.course_ids)})
+        read_command({"command": change.kind.value, "student_id": student_id, "course_ids": list(change.course_ids)})
     except InvalidCommand as error:
         return await _not_sent(request, gateway, student_id, ids, str(error))
-    submitted = await gateway.writer.submit([wish], source=who.source, wait=_PATIENCE)
+    submitted = await gateway.submitter.submit([change], source=who.source, wait=_PATIENCE)
     command_id = submitted.commands[0].command_id
     if not is_htmx(request):
         return see(f"/admin/students/{student_id}?command={command_id}")
-    record = await showing.outcome(gateway, command_id, 0)
+    record = await views.outcome(gateway, command_id, 0)
     return await _answer(request, gateway, student_id, _said(student_id, command_id, record, ids=ids))
 
 
@@ -106,7 +107,7 @@ async def outcome(
     tries: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
 ) -> Response:
     """Wait for what comes of a save."""
-    record = await showing.outcome(gateway, command_id, _POLL)
+    record = await views.outcome(gateway, command_id, _POLL)
     said = _said(student_id, command_id, record, ids=ids, tries=tries + 1)
     return await _answer(request, gateway, student_id, said)
 
@@ -114,9 +115,11 @@ async def outcome(
 @router.get("/students/{student_id}/courses/{course_id}")
 async def history(request: Request, gateway: Held, student_id: int, course_id: int) -> Response:
     """Show why a student is, or is not, enrolled in a course."""
-    if is_htmx(request):
-        return render(request, "_history.html", entries=await gateway.read(queries.history, student_id, course_id))
-    return render(request, "history.html", **await gateway.read(showing.history_page, student_id, course_id))
+    page = await gateway.read(views.history_page, student_id, course_id)
+    student_commands = await gateway.read(importing.why, page)
+    return render(
+        request, "_history.html" if is_htmx(request) else "history.html", student_commands=student_commands, **page
+    )
 
 
 @router.get("/students/{student_id}/commands")
@@ -125,9 +128,16 @@ async def commands(
 ) -> Response:
     """Show older commands about a student."""
     student = await gateway.read(queries.student, student_id)
-    told = await gateway.read(showing.told, student_id, before)
+    student_commands = await gateway.read(views.student_commands, student_id, before)
     template = "_commands.html" if is_htmx(request) else "commands.html"
-    return render(request, template, student=student, records=told.records, known=told.known, older=told.older)
+    return render(
+        request,
+        template,
+        student=student,
+        records=student_commands.records,
+        known=student_commands.known,
+        older=student_commands.older,
+    )
 
 
 async def _not_sent(
@@ -141,7 +151,7 @@ async def _answer(
     request: Request, gateway: Held, student_id: int, said: dict[str, Any], status: int = 200
 ) -> Response:
     """Return the answer to a save: its outcome where htmx asked, else the whole page."""
-    values = {**await gateway.read(showing.student_page, student_id), **said}
+    values = {**await gateway.read(views.student_page, student_id), **said}
     if not is_htmx(request):
         return render(request, "student.html", status=status, **values)
     return render(request, "_saved.html", status=status, **values)

@@ -8,40 +8,44 @@ import sys
 import time
 from collections.abc import Sequence
 
-from tests.acceptance.faults.lanes import Lanes, work
-from tests.acceptance.faults.row import Outcome, Row
-from tests.acceptance.faults.table import HEAD, ROWS, details, line
+from tests.acceptance.faults.parallel import Parallel, work
+from tests.acceptance.faults.scenario import Outcome, Scenario
+from tests.acceptance.faults.table import HEAD, SCENARIOS, details, line
 
-LANES = 3  # side by side: most of the time a row waits for a worker to start or for a message to expire
+PROCESSES = 3  # side by side: most of the time a scenario waits for a worker to start or for a message to expire
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--seed", type=int, help="repeats the commands and the order of the faults of another run")
-    parser.add_argument("--only", default="", help="rows whose name contains this; several with commas between")
+    parser.add_argument("--only", default="", help="scenarios whose name contains this; several with commas between")
     parser.add_argument("--short", action="store_true", help="a few injections each, as in `make test`")
-    parser.add_argument("--lanes", type=int, default=LANES, help="rows side by side")
-    parser.add_argument("--lane", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--processes", type=int, default=PROCESSES, help="scenarios side by side")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.lane:
+    if options.child:
         work(sys.stdin, sys.stdout)
         return 0
     words = [word.strip() for word in options.only.split(",")]
-    rows = [row for row in ROWS if any(word in row.name for word in words)]
-    if not rows:
-        parser.error("there is no such row; the rows are:\n  " + "\n  ".join(row.name for row in ROWS))
+    scenarios = [scenario for scenario in SCENARIOS if any(word in scenario.name for word in words)]
+    if not scenarios:
+        parser.error(
+            "there is no such scenario; the scenarios are:\n  " + "\n  ".join(scenario.name for scenario in SCENARIOS)
+        )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
-    return _run(rows, seed=seed, short=options.short, lanes=min(options.lanes, len(rows)))
+    return _run(scenarios, seed=seed, short=options.short, processes=min(options.processes, len(scenarios)))
 
 
-def _run(rows: Sequence[Row], *, seed: int, short: bool, lanes: int) -> int:
+def _run(scenarios: Sequence[Scenario], *, seed: int, short: bool, processes: int) -> int:
     begin = time.monotonic()
-    orders = [(row, row.short if short else row.full) for row in rows]
-    orders = [(row, count) for row, count in orders if count]
+    orders = [(scenario, scenario.short if short else scenario.full) for scenario in scenarios]
+    orders = [(scenario, count) for scenario, count in orders if count]
     print(f"SEED={seed}\n\n{HEAD}", flush=True)
-    with Lanes(orders, seed=seed, lanes=lanes, told=lambda outcome: print(line(outcome), flush=True)) as running:
-        outcomes = [running.outcome(row.name) for row, _ in orders]
+    with Parallel(
+        orders, seed=seed, processes=processes, told=lambda outcome: print(line(outcome), flush=True)
+    ) as running:
+        outcomes = [running.outcome(scenario.name) for scenario, _ in orders]
     print(f"\n{_summary(outcomes)} in {time.monotonic() - begin:.0f} s, SEED={seed}")
     bad = [outcome for outcome in outcomes if not (outcome.good or outcome.skipped)]
     for outcome in bad:
@@ -57,8 +61,8 @@ def _summary(outcomes: Sequence[Outcome]) -> str:
         "lost": sum(len(outcome.verdict.lost) for outcome in ran),
         "duplicated": sum(len(outcome.verdict.duplicated) for outcome in ran),
         "wrong": sum(len(outcome.verdict.wrong) for outcome in ran),
-        "rows skipped": sum(bool(outcome.skipped) for outcome in ran),
-        "rows broken": sum(bool(outcome.broken) for outcome in outcomes),
+        "scenarios skipped": sum(bool(outcome.skipped) for outcome in ran),
+        "scenarios broken": sum(bool(outcome.broken) for outcome in outcomes),
     }
     return ", ".join(f"{number} {what}" for what, number in numbers.items())
 

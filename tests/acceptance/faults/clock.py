@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.acceptance.faults.row import Row, Run, Skipped
+from tests.acceptance.faults.scenario import Run, Scenario, Skipped
 
 AHEAD = "+2h"
 PLACES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib/faketime/libfaketime.so.1")
@@ -27,12 +27,12 @@ def _clock_ahead(run: Run) -> None:
     if sys.platform != "linux":
         raise Skipped("LD_PRELOAD is of Linux")
     variables = {"LD_PRELOAD": str(_library()), "FAKETIME": AHEAD, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    fast = run.arena.new_worker("fast", variables=variables)
+    fast = run.harness.new_worker("fast", variables=variables)
     try:
         for _ in range(run.count):
             fast.log.write_bytes(b"")
             fast.start()
-            run.arena.until_ready(fast)
+            run.harness.until_ready(fast)
             run.pause(1.5, 3)
             fast.kill() if run.rng.random() < 0.5 else fast.stop()
             run.injected += 1
@@ -40,4 +40,4 @@ def _clock_ahead(run: Run) -> None:
         fast.kill()
 
 
-ROWS: Sequence[Row] = [Row("a worker's clock two hours ahead", 5, 1, _clock_ahead, seconds=8)]
+SCENARIOS: Sequence[Scenario] = [Scenario("a worker's clock two hours ahead", 5, 1, _clock_ahead, seconds=8)]

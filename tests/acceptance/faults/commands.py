@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+KILLS = "kills-whoever-reads-it"  # in a message: what a deadly worker dies of
 STUDENTS: Final = range(1, 9)
 COURSES: Final = range(1, 13)
 NOBODY: Final = 999_001  # ids that the catalog does not have
@@ -21,7 +22,7 @@ INVALID: Final = "invalid_command"
 
 
 @dataclass(frozen=True)
-class Said:
+class SentCommand:
     """One command as it was said, and the code it must end with: `applied`, or that of its rejection."""
 
     command_id: str
@@ -37,7 +38,7 @@ class Message:
     task: str
     task_id: str
     kwargs: dict[str, Any]
-    said: tuple[Said, ...] = ()
+    said: tuple[SentCommand, ...] = ()
     markers: tuple[str, ...] = ()
     args: tuple[Any, ...] = ()
 
@@ -80,8 +81,8 @@ class Generator:
         """Return a single command that is valid and stamped."""
         return _single(self._valid(stamped=True))
 
-    def _said(self) -> Said:
-        sorts: list[tuple[Callable[[], Said], int]] = [
+    def _said(self) -> SentCommand:
+        sorts: list[tuple[Callable[[], SentCommand], int]] = [
             (lambda: self._valid(stamped=True), 80),
             (lambda: self._valid(stamped=False), 8),
             (self._unknown_student, 3),
@@ -92,7 +93,7 @@ class Generator:
         (make,) = self.rng.choices([sort for sort, _ in sorts], [weight for _, weight in sorts])
         return make()
 
-    def _valid(self, *, stamped: bool) -> Said:
+    def _valid(self, *, stamped: bool) -> SentCommand:
         kind = self.rng.choice(["enroll", "enroll", "unenroll", "replace"])
         least = 0 if kind == "replace" else 1
         courses = self.rng.choices(COURSES, k=self.rng.randint(least, 4))  # one may be named twice
@@ -101,7 +102,7 @@ class Generator:
             fields["issued_at"] = self._time()
         if self.rng.random() < 0.5:
             fields["source"] = self.rng.choice(["portal", "sis/nightly", "batch:7"])
-        return Said(self._id(), kind, fields)
+        return SentCommand(self._id(), kind, fields)
 
     def _time(self) -> str:
         """Return a time of the last hour: mostly late, often exactly that of another command."""
@@ -109,22 +110,22 @@ class Generator:
         moment = self._start - ago
         return moment.isoformat() if self.rng.random() < 0.5 else moment.isoformat().replace("+00:00", "Z")
 
-    def _unknown_student(self) -> Said:
+    def _unknown_student(self) -> SentCommand:
         said = self._valid(stamped=True)
-        return Said(said.command_id, said.kind, {**said.fields, "student_id": NOBODY}, "unknown_student")
+        return SentCommand(said.command_id, said.kind, {**said.fields, "student_id": NOBODY}, "unknown_student")
 
-    def _unknown_courses(self) -> Said:
+    def _unknown_courses(self) -> SentCommand:
         said = self._valid(stamped=True)
         courses = [*said.fields["course_ids"], NOTHING]
-        return Said(said.command_id, said.kind, {**said.fields, "course_ids": courses}, "unknown_courses")
+        return SentCommand(said.command_id, said.kind, {**said.fields, "course_ids": courses}, "unknown_courses")
 
-    def _from_the_future(self) -> Said:
+    def _from_the_future(self) -> SentCommand:
         """Issue it an hour ahead: a worker whose own clock is two hours ahead must refuse it as the others do."""
         said = self._valid(stamped=True)
         ahead = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-        return Said(said.command_id, said.kind, {**said.fields, "issued_at": ahead}, "issued_in_future")
+        return SentCommand(said.command_id, said.kind, {**said.fields, "issued_at": ahead}, "issued_in_future")
 
-    def _invalid(self) -> Said:
+    def _invalid(self) -> SentCommand:
         said = self._valid(stamped=True)
         without = {name: value for name, value in said.fields.items() if name != "student_id"}
         fields = self.rng.choice(
@@ -140,13 +141,13 @@ class Generator:
                 {**said.fields, "source": "a b"},
             ]
         )
-        return Said(said.command_id, said.kind, fields, INVALID)
+        return SentCommand(said.command_id, said.kind, fields, INVALID)
 
     def _reuse(self, before: Message) -> Message:
         """Say something else under an id that was said before."""
         other = self._valid(stamped=True)
         command_id = self.rng.choice(before.said).command_id
-        return _single(Said(command_id, other.kind, {**other.fields, "source": f"reuse/{self._id()}"}))
+        return _single(SentCommand(command_id, other.kind, {**other.fields, "source": f"reuse/{self._id()}"}))
 
     def _apply(self) -> Message:
         said = tuple(self._said() for _ in range(self.rng.randint(1, self.most_in_one)))
@@ -166,7 +167,7 @@ class Generator:
         return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
 
 
-def _single(said: Said, *, positional: bool = False) -> Message:
+def _single(said: SentCommand, *, positional: bool = False) -> Message:
     fields = dict(said.fields)
     args: tuple[Any, ...] = ()
     if positional and {"student_id", "course_ids"} <= fields.keys():

@@ -4,12 +4,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from tests.acceptance.faults.arena import VISIBILITY_TIMEOUT, Arena
-from tests.acceptance.faults.book import Book
 from tests.acceptance.faults.commands import Generator
+from tests.acceptance.faults.harness import VISIBILITY_TIMEOUT, Harness
 from tests.acceptance.faults.oracle import Verdict
 from tests.acceptance.faults.producers import Sender
-from tests.acceptance.faults.row import Row, Run
+from tests.acceptance.faults.scenario import Run, Scenario
+from tests.acceptance.faults.sent_log import SentLog
 from worker.local.process import Child
 
 APP = "tests.acceptance.faults.stock_worker"
@@ -21,35 +21,35 @@ def _control(fault: Callable[[Run, list[Child]], None]) -> Callable[[Run], None]
     """Return a row that sends good commands to two stock workers; what it lost goes into `run.control`."""
 
     def inject(run: Run) -> None:
-        arena = run.arena
-        arena.rest()
-        workers = [arena.new_worker(f"stock{number}", app=APP) for number in (1, 2)]
+        harness = run.harness
+        harness.rest()
+        workers = [harness.new_worker(f"stock{number}", app=APP) for number in (1, 2)]
         stop = threading.Event()
         sending = threading.Thread(target=_send, args=(run, stop), daemon=True)
         try:
-            with arena.database() as connection:
+            with harness.database() as connection:
                 connection.execute("CREATE TABLE IF NOT EXISTS stock_commands (id uuid PRIMARY KEY)")
             for worker in workers:
                 worker.start()
             for worker in workers:
-                arena.until_ready(worker)
+                harness.until_ready(worker)
             sending.start()
             fault(run, workers)
             stop.set()
             sending.join()
-            run.control = _lost(run, arena, run.book)
+            run.control = _lost(run, harness, run.sent_log)
         finally:
             stop.set()
             for worker in workers:
                 worker.kill()
-            arena.forget()
-            arena.wake()
+            harness.forget()
+            harness.wake()
 
     return inject
 
 
 def _send(run: Run, stop: threading.Event) -> None:
-    generator, sender = Generator(run.fork()), Sender(run.arena.redis.url, run.book)
+    generator, sender = Generator(run.fork()), Sender(run.harness.redis.url, run.sent_log)
     while not stop.is_set():
         for _ in range(generator.rng.randint(1, 20)):
             sender.send(generator.good())
@@ -57,13 +57,13 @@ def _send(run: Run, stop: threading.Event) -> None:
     sender.close()
 
 
-def _lost(run: Run, arena: Arena, book: Book) -> Verdict:
+def _lost(run: Run, harness: Harness, sent_log: SentLog) -> Verdict:
     """Wait until no more comes, then return what never came."""
-    verdict = Verdict(book.commands)
-    sent = {command_id for command_id, _ in book.confirmed}
+    verdict = Verdict(sent_log.commands)
+    sent = {command_id for command_id, _ in sent_log.confirmed}
     quiet_since, before, done = time.monotonic(), -1, set[str]()
     while time.monotonic() - quiet_since < QUIET:
-        with arena.database() as connection:
+        with harness.database() as connection:
             done = {str(row["id"]) for row in connection.execute("SELECT id FROM stock_commands")}
         if sent <= done:
             break
@@ -82,17 +82,17 @@ def _killed(run: Run, workers: list[Child]) -> None:
         run.injected += 1
         victim.log.write_bytes(b"")
         victim.start()
-        run.arena.until_ready(victim)
+        run.harness.until_ready(victim)
 
 
 def _pop_cut(run: Run, _: list[Child]) -> None:
     for _number in range(run.count):
         run.pause(0.2, 0.5)
-        run.arena.proxies["broker"].keep_next_answer_to(b"BRPOP")
+        run.harness.proxies["broker"].keep_next_answer_to(b"BRPOP")
         run.injected += 1
 
 
-ROWS: Sequence[Row] = [
-    Row("control, stock transport: answer lost: pop", 10, 2, _control(_pop_cut), traffic=False, seconds=30),
-    Row("control, stock transport: kill -9", 100, 0, _control(_killed), traffic=False, seconds=30),
+SCENARIOS: Sequence[Scenario] = [
+    Scenario("control, stock transport: answer lost: pop", 10, 2, _control(_pop_cut), traffic=False, seconds=30),
+    Scenario("control, stock transport: kill -9", 100, 0, _control(_killed), traffic=False, seconds=30),
 ]

@@ -10,10 +10,10 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from tests.acceptance.faults.arena import until
 from tests.acceptance.faults.commands import Generator
+from tests.acceptance.faults.harness import until
 from tests.acceptance.faults.producers import Sender
-from tests.acceptance.faults.row import Row, Run, Skipped
+from tests.acceptance.faults.scenario import Run, Scenario, Skipped
 from worker.local.process import Child
 
 CALLS: Final = ("sendto", "recvfrom")  # all that redis-py and libpq use; strace counts each by itself
@@ -28,7 +28,7 @@ def _crash(messages: int) -> Callable[[Run], None]:
     def inject(run: Run) -> None:
         if shutil.which("strace") is None:
             raise Skipped(NEEDED)
-        for other in run.arena.workers[1:]:  # alone, so that the calls of one worker are all there are
+        for other in run.harness.workers[1:]:  # alone, so that the calls of one worker are all there are
             other.stop()
         try:
             if run.count < ALL:
@@ -38,8 +38,8 @@ def _crash(messages: int) -> Callable[[Run], None]:
                 for call in CALLS:
                     _every_point(run, call, messages)
         finally:
-            for index in range(len(run.arena.workers)):
-                run.arena.start_worker(index)
+            for index in range(len(run.harness.workers)):
+                run.harness.start_worker(index)
 
     return inject
 
@@ -54,23 +54,23 @@ def _every_point(run: Run, call: str, messages: int) -> None:
 
 def _killed_at(run: Run, call: str, point: int, messages: int) -> bool:
     """Let the worker take these messages at once, and die before its `point`-th `call`; say whether it came to that."""
-    arena, generator, sender = run.arena, Generator(run.rng), Sender(run.arena.redis.url, run.book)
-    victim, told = arena.workers[0], run.arena.told
+    harness, generator, sender = run.harness, Generator(run.rng), Sender(run.harness.redis.url, run.sent_log)
+    victim, told = harness.workers[0], run.harness.told
     os.kill(victim.pid, signal.SIGSTOP)
     try:
         for _ in range(messages):
             sender.send(generator.good())
         with _strace(victim, call, point):
             os.kill(victim.pid, signal.SIGCONT)
-            until(lambda: not victim.running or arena.told >= told + messages, 30)
-            until(lambda: not victim.running or not arena.leftovers(), 1, soft=True)  # the acknowledgement comes last
+            until(lambda: not victim.running or harness.told >= told + messages, 30)
+            until(lambda: not victim.running or not harness.leftovers(), 1, soft=True)  # the acknowledgement comes last
     finally:
         victim.send(signal.SIGCONT)
         sender.close()
     if victim.running:
         return False
-    arena.start_worker(0)
-    arena.drain()
+    harness.start_worker(0)
+    harness.drain()
     return True
 
 
@@ -94,8 +94,8 @@ def _traced(pid: int) -> bool:
     return any(line.startswith("TracerPid:") and line.split()[1] != "0" for line in lines)
 
 
-ROWS: Sequence[Row] = [
-    Row("killed before each network call, 1 message", ALL, 1, _crash(1), traffic=False, seconds=12),
-    Row("killed before each network call, 5 messages", ALL, 1, _crash(5), traffic=False, seconds=12),
-    Row("killed before each network call, 200 messages", ALL, 1, _crash(200), traffic=False, seconds=14),
+SCENARIOS: Sequence[Scenario] = [
+    Scenario("killed before each network call, 1 message", ALL, 1, _crash(1), traffic=False, seconds=12),
+    Scenario("killed before each network call, 5 messages", ALL, 1, _crash(5), traffic=False, seconds=12),
+    Scenario("killed before each network call, 200 messages", ALL, 1, _crash(200), traffic=False, seconds=14),
 ]

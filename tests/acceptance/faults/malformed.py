@@ -4,13 +4,15 @@ Each carries a marker, by which its dead letter is found. A few are odd but vali
 """
 
 import base64
+import bz2
 import json
 import uuid
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from tests.acceptance.faults.commands import TASKS, Generator, Message, Said
-from tests.acceptance.faults.row import Row, Run
+from tests.acceptance.faults.commands import TASKS, Generator, Message, SentCommand
+from tests.acceptance.faults.scenario import Run, Scenario
 
 LARGE: Final = 10_000_000  # bytes
 ENROLL: Final = TASKS["enroll"]
@@ -74,6 +76,14 @@ def _body(text: Callable[[str], object]) -> Change:
     return change
 
 
+def _bomb(made: Envelope, marker: str, compressor: Any, method: str) -> str:
+    """Return a message whose body would take 400 MB."""
+    piece = bytes(LARGE)
+    body = b"".join(compressor.compress(piece) for _ in range(40)) + compressor.flush()
+    made["headers"].update(compression=method, shadow=marker)
+    return json.dumps({**made, "body": base64.b64encode(body).decode()})
+
+
 # Whatever stands here ends as one dead letter with its marker.
 DEAD: Final[Mapping[str, Change]] = {
     "not JSON": lambda _, marker: f"hello {marker}",
@@ -100,6 +110,10 @@ DEAD: Final[Mapping[str, Change]] = {
     "unknown body encoding": _with("properties", body_encoding="rot13"),
     "unknown compression": _with("headers", compression="rot13"),
     "compressed, and it is not": _with("headers", compression="gzip"),
+    "a bomb of bzip2": lambda made, marker: _bomb(made, marker, bz2.BZ2Compressor(), "application/x-bz2"),
+    "a bomb of zlib": lambda made, marker: _bomb(made, marker, zlib.compressobj(9), "gzip"),
+    "17 MB": lambda made, marker: json.dumps({"x": marker, **made, "y": "x" * 17_000_000}),
+    "a million values": lambda made, marker: json.dumps({**made, "x": marker, "y": [0] * 1_300_000}),
     "bad expiry": _with("headers", expires="tomorrow"),
     "5,000 digits": _body(lambda marker: f'[[{"9" * 5000}], {{"source": "{marker}"}}, {{}}]'),
     "100,000 deep": _body(lambda marker: f'["{marker}",' + "[" * 100_000),
@@ -151,15 +165,15 @@ def _with_callbacks(body: list[Any]) -> str:
 
 def _inject(run: Run) -> None:
     generator = Generator(run.rng)
-    with run.arena.client() as client:
+    with run.harness.client() as client:
         for number in range(run.count):
             for name in run.rng.sample([*DEAD, *INVALID, *ODD], len(DEAD) + len(INVALID) + len(ODD)):
                 if name == "10 MB" and number:
                     continue  # once is enough: it takes a second
                 entry, message = _make(run, generator, name)
-                run.book.sending(message)
+                run.sent_log.sending(message)
                 client.lpush("enrollment", entry)
-                run.book.sent(message)
+                run.sent_log.sent(message)
                 run.pause(0, 0.02)
                 run.injected += 1
     run.until_work_goes_on()
@@ -178,7 +192,7 @@ def _make(run: Run, generator: Generator, name: str) -> tuple[str | bytes, Messa
     if name in ODD:
         ODD[name](made, body)
         return json.dumps(made), Message("", "", {}, (said,))
-    return json.dumps(made), Message("", "", {}, (Said(said.command_id, said.kind, fields, "invalid_command"),))
+    return json.dumps(made), Message("", "", {}, (SentCommand(said.command_id, said.kind, fields, "invalid_command"),))
 
 
-ROWS: Sequence[Row] = [Row("malformed messages, every sort", 5, 1, _inject, seconds=8)]
+SCENARIOS: Sequence[Scenario] = [Scenario("malformed messages, every sort", 5, 1, _inject, seconds=8)]

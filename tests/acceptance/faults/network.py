@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from tests.acceptance.faults.proxy import random_cut
-from tests.acceptance.faults.row import Row, Run
+from tests.acceptance.faults.scenario import Run, Scenario
 from tests.root import ROOT
 
 TOO_LONG: Final = 12.0  # seconds; above the socket timeouts (5) and the answer that is waited for (7)
@@ -24,7 +24,7 @@ ACKNOWLEDGE: Final = _sha("acknowledge.lua")
 
 
 def _clients_killed(run: Run) -> None:
-    with run.arena.client() as client:
+    with run.harness.client() as client:
         for _ in range(run.count):
             run.pause()
             kinds = run.rng.choice([["normal"], ["pubsub"], ["normal", "pubsub"]])
@@ -38,9 +38,9 @@ def _clients_killed(run: Run) -> None:
 def _cut(proxy: str) -> Callable[[Run], None]:
     def inject(run: Run) -> None:
         for _ in range(run.count):
-            run.arena.revive()
+            run.harness.revive()
             direction, size = random_cut(run.rng)
-            run.arena.proxies[proxy].cut_after(direction, size)
+            run.harness.proxies[proxy].cut_after(direction, size)
             run.injected += 1
             if run.rng.random() < 0.1 or run.injected == 1:
                 run.until_work_goes_on()
@@ -52,9 +52,9 @@ def _black_hole(proxy: str) -> Callable[[Run], None]:
     def inject(run: Run) -> None:
         for _ in range(run.count):
             run.pause(0.5, 2)
-            run.arena.proxies[proxy].swallow(on=True)
+            run.harness.proxies[proxy].swallow(on=True)
             time.sleep(TOO_LONG)
-            run.arena.proxies[proxy].swallow(on=False)
+            run.harness.proxies[proxy].swallow(on=False)
             run.injected += 1
             run.until_work_goes_on("healed")
 
@@ -67,23 +67,23 @@ def _answer_lost(proxy: str, word: bytes) -> Callable[[Run], None]:
     def inject(run: Run) -> None:
         for _ in range(run.count):
             run.pause(0.2, 0.8)
-            run.arena.proxies[proxy].keep_next_answer_to(word)
+            run.harness.proxies[proxy].keep_next_answer_to(word)
             run.injected += 1
             run.until_work_goes_on()
 
     return inject
 
 
-ROWS: Sequence[Row] = [
-    Row("broker connections killed", 100, 3, _clients_killed, seconds=5),
-    Row("broker connections cut at random bytes", 100, 4, _cut("broker"), seconds=6),
-    Row("database connections cut at random bytes", 100, 4, _cut("database"), seconds=6),
-    Row("events' connections cut at random bytes", 50, 3, _cut("events"), seconds=6),
-    Row("broker in a black hole for 12 s", 5, 1, _black_hole("broker"), seconds=22),
-    Row("database in a black hole for 12 s", 5, 1, _black_hole("database"), seconds=22),
-    Row("events in a black hole for 12 s", 5, 1, _black_hole("events"), seconds=22),
-    Row("answer lost: claim", 10, 1, _answer_lost("broker", CLAIM), seconds=10),
-    Row("answer lost: COMMIT", 10, 2, _answer_lost("database", COMMIT), seconds=4),
-    Row("answer lost: publish", 10, 2, _answer_lost("events", PUBLISH), seconds=4),
-    Row("answer lost: acknowledgement", 10, 1, _answer_lost("broker", ACKNOWLEDGE), seconds=10),
+SCENARIOS: Sequence[Scenario] = [
+    Scenario("broker connections killed", 100, 3, _clients_killed, seconds=5),
+    Scenario("broker connections cut at random bytes", 100, 4, _cut("broker"), seconds=6),
+    Scenario("database connections cut at random bytes", 100, 4, _cut("database"), seconds=6),
+    Scenario("events' connections cut at random bytes", 50, 3, _cut("events"), seconds=6),
+    Scenario("broker in a black hole for 12 s", 5, 1, _black_hole("broker"), seconds=22),
+    Scenario("database in a black hole for 12 s", 5, 1, _black_hole("database"), seconds=22),
+    Scenario("events in a black hole for 12 s", 5, 1, _black_hole("events"), seconds=22),
+    Scenario("answer lost: claim", 10, 1, _answer_lost("broker", CLAIM), seconds=10),
+    Scenario("answer lost: COMMIT", 10, 2, _answer_lost("database", COMMIT), seconds=4),
+    Scenario("answer lost: publish", 10, 2, _answer_lost("events", PUBLISH), seconds=4),
+    Scenario("answer lost: acknowledgement", 10, 1, _answer_lost("broker", ACKNOWLEDGE), seconds=10),
 ]

@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from tests.acceptance.faults.book import Book, content_of
-from tests.acceptance.faults.commands import APPLIED, INVALID, Said
+from tests.acceptance.faults.commands import APPLIED, INVALID, SentCommand
+from tests.acceptance.faults.sent_log import SentLog, content_of
 
 Stamped = tuple[datetime, UUID, str, int, Sequence[int]]
 REUSED = "command_id_reused"
@@ -58,27 +58,27 @@ def enrolled(stamped: Iterable[Stamped]) -> set[tuple[int, int]]:
     return pairs
 
 
-def judge(book: Book, seen: Seen) -> Verdict:
+def judge(sent_log: SentLog, seen: Seen) -> Verdict:
     """Compare what was said with what came of it."""
-    verdict = Verdict(book.commands)
-    standing = _standing(book, seen, verdict)
+    verdict = Verdict(sent_log.commands)
+    standing = _standing(sent_log, seen, verdict)
     _check_rows(standing, seen, verdict)
     _check_events(seen, verdict)
-    _check_letters(book, standing, seen, verdict)
+    _check_letters(sent_log, standing, seen, verdict)
     verdict.lost += [f"left behind: {each}" for each in seen.leftovers]
     verdict.wrong += [f"ended by itself: {each}" for each in seen.ended]
     return verdict
 
 
-def _standing(book: Book, seen: Seen, verdict: Verdict) -> dict[str, Said]:
+def _standing(sent_log: SentLog, seen: Seen, verdict: Verdict) -> dict[str, SentCommand]:
     """Return for each processed command which of the things said under its id stands."""
-    for command_id in seen.commands.keys() - book.said.keys():
+    for command_id in seen.commands.keys() - sent_log.said.keys():
         verdict.wrong.append(f"command {command_id} was never sent")
-    standing: dict[str, Said] = {}
-    for command_id, variants in book.said.items():
+    standing: dict[str, SentCommand] = {}
+    for command_id, variants in sent_log.said.items():
         row = seen.commands.get(command_id)
         if row is None:
-            if any((command_id, content) in book.confirmed for content in variants):
+            if any((command_id, content) in sent_log.confirmed for content in variants):
                 verdict.lost.append(f"command {command_id}: no row ({next(iter(variants))})")
             continue
         fitting = [said for said in variants.values() if _fits(said, row, seen)]
@@ -89,7 +89,7 @@ def _standing(book: Book, seen: Seen, verdict: Verdict) -> dict[str, Said]:
     return standing
 
 
-def _fits(said: Said, row: Mapping[str, Any], seen: Seen) -> bool:
+def _fits(said: SentCommand, row: Mapping[str, Any], seen: Seen) -> bool:
     codes = [error["code"] for error in row["errors"]]
     outcome = APPLIED if row["outcome"] == APPLIED and not codes else ",".join(codes)
     if outcome != said.ends or row["command"] != said.kind:
@@ -111,7 +111,7 @@ def _stamp_fits(said: str | None, stored: datetime, seen: Seen) -> bool:
     return seen.began is None or seen.now is None or seen.began <= stored <= seen.now
 
 
-def _effects_fit(said: Said, row: Mapping[str, Any]) -> bool:
+def _effects_fit(said: SentCommand, row: Mapping[str, Any]) -> bool:
     """Each course has exactly one effect; only a replace also has effects on courses that it does not name."""
     effects = Counter(course for effect in EFFECTS for course in row[effect])
     if said.ends != APPLIED:
@@ -121,7 +121,7 @@ def _effects_fit(said: Said, row: Mapping[str, Any]) -> bool:
     return set(effects.values()) <= {1} and (named <= effects.keys() if others_allowed else named == effects.keys())
 
 
-def _check_rows(standing: Mapping[str, Said], seen: Seen, verdict: Verdict) -> None:
+def _check_rows(standing: Mapping[str, SentCommand], seen: Seen, verdict: Verdict) -> None:
     from_said = enrolled(
         (
             seen.commands[command_id]["issued_at"],
@@ -172,33 +172,35 @@ def _tells(event: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     return same and codes and issued_at == row["issued_at"] and kind == row["outcome"]
 
 
-def _check_letters(book: Book, standing: Mapping[str, Said], seen: Seen, verdict: Verdict) -> None:
+def _check_letters(sent_log: SentLog, standing: Mapping[str, SentCommand], seen: Seen, verdict: Verdict) -> None:
     of_command: defaultdict[str, Counter[str]] = defaultdict(Counter)
     of_marker: Counter[str] = Counter()
     for letter in seen.letters:
         # A message is quoted in the headers of all its dead letters, so an id says more than a marker.
         command_id = str(letter["command_id"])
-        marker = next((word for word in _words(letter) if word in book.marked), None)
-        if command_id in book.said:
+        marker = next((word for word in _words(letter) if word in sent_log.marked), None)
+        if command_id in sent_log.said:
             of_command[command_id][letter["code"]] += 1
         elif marker is not None:
             of_marker[marker] += 1
         else:
             shown = f"{letter['code']} {command_id} {letter['task']} {str(letter['payload'])[:200]}"
             verdict.wrong.append(f"dead letter of nothing that was said: {shown}")
-    for marker, sent in book.marked.items():
-        if not of_marker[marker] and marker in book.marked_confirmed:
+    for marker, sent in sent_log.marked.items():
+        if not of_marker[marker] and marker in sent_log.marked_confirmed:
             verdict.lost.append(f"no dead letter of {marker}")
         if of_marker[marker] > sent:
             verdict.duplicated.append(f"{of_marker[marker]} dead letters of {marker}, which was sent {sent} times")
     for command_id, said in standing.items():
-        _check_letters_of(command_id, said, book, of_command[command_id], verdict)
+        _check_letters_of(command_id, said, sent_log, of_command[command_id], verdict)
 
 
-def _check_letters_of(command_id: str, said: Said, book: Book, letters: Counter[str], verdict: Verdict) -> None:
+def _check_letters_of(
+    command_id: str, said: SentCommand, sent_log: SentLog, letters: Counter[str], verdict: Verdict
+) -> None:
     due = Counter({INVALID: 1}) if said.ends == INVALID else Counter()
-    others = [content for content in book.said[command_id] if content != content_of(said)]
-    confirmed = [content for content in others if (command_id, content) in book.confirmed]
+    others = [content for content in sent_log.said[command_id] if content != content_of(said)]
+    confirmed = [content for content in others if (command_id, content) in sent_log.confirmed]
     least, most = due + Counter({REUSED: len(confirmed)}), due + Counter({REUSED: len(others)})
     if least - letters:
         verdict.lost.append(f"command {command_id}: dead letters {dict(letters)}, not {dict(least)}")

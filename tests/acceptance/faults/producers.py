@@ -10,8 +10,8 @@ from typing import Any, Self
 
 from celery import Celery
 
-from tests.acceptance.faults.book import Book
 from tests.acceptance.faults.commands import Generator, Message
+from tests.acceptance.faults.sent_log import SentLog
 
 PAUSE = 0.1  # seconds before a message is sent again
 GIVE_UP = 60.0  # seconds after the end of the traffic
@@ -20,10 +20,10 @@ GIVE_UP = 60.0  # seconds after the end of the traffic
 class Sender:
     """One connection to the broker, made anew after every error."""
 
-    def __init__(self, url: str, book: Book) -> None:
+    def __init__(self, url: str, sent_log: SentLog) -> None:
         self._app: Any = Celery("portal", broker=url, set_as_current=False)
         self._app.conf.update(task_ignore_result=True, broker_transport_options={"socket_timeout": 5.0})
-        self._book = book
+        self._book = sent_log
         self._connection: Any = None
 
     def send(self, message: Message, *, until: float | None = None) -> None:
@@ -65,14 +65,14 @@ class Sender:
 class Traffic:
     """Producers that keep sending from their own threads while a fault is at work."""
 
-    def __init__(self, url: str, book: Book, seed: int, *, producers: int = 2, rate: float = 40) -> None:
+    def __init__(self, url: str, sent_log: SentLog, seed: int, *, producers: int = 2, rate: float = 40) -> None:
         """Let each producer send `rate` messages per second, in bursts of random size."""
         self._stop = threading.Event()
         self._deadline: float | None = None
         self._failed: list[BaseException] = []
         self._rate = rate
         self._threads: Sequence[threading.Thread] = [
-            threading.Thread(target=self._run, args=(Sender(url, book), seed * 100 + number), daemon=True)
+            threading.Thread(target=self._run, args=(Sender(url, sent_log), seed * 100 + number), daemon=True)
             for number in range(producers)
         ]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tests.acceptance.faults.commands import RELAY, Message
 from tests.acceptance.faults.producers import Sender
-from tests.acceptance.faults.row import Row, Run
+from tests.acceptance.faults.scenario import Run, Scenario
 
 BACKLOG = (0.5, 1.5)  # seconds without the stream, while commands go on
 
@@ -13,15 +13,15 @@ def _relay_killed(run: Run) -> None:
     """Let events pile up in the outbox, then kill a worker that is about to relay them, and beat."""
     for number in range(run.count):
         _pile_up(run)
-        index = number % len(run.arena.workers)
+        index = number % len(run.harness.workers)
         _send_relays(run, 4)
         run.pause(0, 0.1)
-        run.arena.workers[index].kill()
-        if run.arena.beat is not None:
-            run.arena.beat.kill()
-            run.arena.beat.start()
+        run.harness.workers[index].kill()
+        if run.harness.beat is not None:
+            run.harness.beat.kill()
+            run.harness.beat.start()
         run.injected += 1
-        run.arena.start_worker(index)
+        run.harness.start_worker(index)
 
 
 def _two_relays(run: Run) -> None:
@@ -34,19 +34,19 @@ def _two_relays(run: Run) -> None:
 
 
 def _pile_up(run: Run) -> None:
-    run.arena.proxies["events"].refuse(on=True)
+    run.harness.proxies["events"].refuse(on=True)
     run.pause(*BACKLOG)
-    run.arena.proxies["events"].refuse(on=False)
+    run.harness.proxies["events"].refuse(on=False)
 
 
 def _send_relays(run: Run, count: int) -> None:
-    sender = Sender(run.arena.redis.url, run.book)
+    sender = Sender(run.harness.redis.url, run.sent_log)
     for _ in range(count):
         sender.send(Message(RELAY, f"relay-{run.rng.getrandbits(64)}", {}))
     sender.close()
 
 
-ROWS: Sequence[Row] = [
-    Row("relay and beat killed", 10, 1, _relay_killed, seconds=10),
-    Row("two relays at once", 10, 1, _two_relays, seconds=5),
+SCENARIOS: Sequence[Scenario] = [
+    Scenario("relay and beat killed", 10, 1, _relay_killed, seconds=10),
+    Scenario("two relays at once", 10, 1, _two_relays, seconds=5),
 ]

@@ -1,36 +1,45 @@
-"""All rows, and the table that is printed of what came of them."""
+"""All scenarios, and the table that is printed of what came of them."""
 
 from collections.abc import Sequence
 from typing import Final
 
-from tests.acceptance.faults import clock, control, crashpoints, deaths, malformed, network, relays, stores
-from tests.acceptance.faults.row import GOALS, Outcome, Row
+from tests.acceptance.faults import (
+    clock,
+    control,
+    crashpoints,
+    malformed,
+    network,
+    process_faults,
+    relays,
+    server_faults,
+)
+from tests.acceptance.faults.scenario import GOALS, Outcome, Scenario
 
-ROWS: Final[Sequence[Row]] = [
-    *deaths.ROWS,
-    *network.ROWS,
-    *stores.ROWS,
-    *crashpoints.ROWS,
-    *clock.ROWS,
-    *malformed.ROWS,
-    *relays.ROWS,
-    *control.ROWS,
+SCENARIOS: Final[Sequence[Scenario]] = [
+    *process_faults.SCENARIOS,
+    *network.SCENARIOS,
+    *server_faults.SCENARIOS,
+    *crashpoints.SCENARIOS,
+    *clock.SCENARIOS,
+    *malformed.SCENARIOS,
+    *relays.SCENARIOS,
+    *control.SCENARIOS,
 ]
-SHORT: Final = [row for row in ROWS if row.short]
-WIDTH: Final = max(len(row.name) for row in ROWS) + 1
+SHORT: Final = [scenario for scenario in SCENARIOS if scenario.short]
+WIDTH: Final = max(len(scenario.name) for scenario in SCENARIOS) + 1
 HEAD: Final = (
     f"{'fault':{WIDTH}}{'injected':>9}{'commands':>10}{'lost':>6}{'dupl.':>6}{'wrong':>6}{'took':>6}  longest (goal), s"
 )
-SHOWN: Final = 8  # sentences of each sort that are printed of a row that failed
+SHOWN: Final = 8  # sentences of each sort that are printed of a scenario that failed
 
 
-def row_named(name: str) -> Row:
-    (found,) = [row for row in ROWS if row.name == name]
+def scenario_named(name: str) -> Scenario:
+    (found,) = [scenario for scenario in SCENARIOS if scenario.name == name]
     return found
 
 
 def line(outcome: Outcome) -> str:
-    """Return the line of one row."""
+    """Return the line of one scenario."""
     if outcome.skipped or outcome.broken:
         return f"{outcome.name:{WIDTH}}  " + (f"skipped: {outcome.skipped}" if outcome.skipped else "could not be run")
     verdict = outcome.verdict
@@ -47,7 +56,7 @@ def line(outcome: Outcome) -> str:
 
 
 def details(outcome: Outcome) -> str:
-    """Return what is wrong with a row, in sentences; nothing where nothing is."""
+    """Return what is wrong with a scenario, in sentences; nothing where nothing is."""
     if outcome.good:
         return ""
     if outcome.broken:

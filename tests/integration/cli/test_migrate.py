@@ -8,7 +8,7 @@ import pytest
 from tests.integration.cli.conftest import Run
 from worker.local.postgres import Postgres
 
-NEWEST = "0007"
+NEWEST = "0010"
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ class Receiver:
         bound = [Queue(name, Exchange(name), name) for name in queues]
         Consumer(self.channel, bound, on_message=self.messages.append, accept=["json"]).consume()
 
-    def on_garbage(self, raw: bytes, code: DeadLetterCode, _message: str, tag: str) -> None:
+    def on_garbage(self, raw: bytes, code: DeadLetterCode, _message: str, tag: str, **_: bool) -> None:
         self.garbage.append((raw, code, tag))
 
     def drain(self, count: int = 1, timeout: float = 5) -> list[Any]:

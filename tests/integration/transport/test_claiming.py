@@ -11,9 +11,10 @@ from kombu import Connection
 from redis import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 
+from enrollment.errors import DeadLetterCode
 from tests.integration.transport.conftest import INDEX, STOCK, UNACKED, Receiver, state
 from worker.local.redis import Redis as RedisServer
-from worker.transport import waiting
+from worker.transport import poller
 
 
 def test_what_is_delivered_is_on_record_as_it_was_sent(
@@ -145,7 +146,7 @@ def test_a_server_without_memory_is_drained(
 def test_a_connection_that_falls_silent_is_given_up(
     receiver: Callable[..., Receiver], redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "SILENCE", 1)
+    monkeypatch.setattr(poller, "SILENCE", 1)
     mine = receiver()
     mine.drain(timeout=0.3)
     mine.channel.claim = lambda: 0  # of its own connection, which would notice as well: after socket_timeout
@@ -155,3 +156,46 @@ def test_a_connection_that_falls_silent_is_given_up(
             mine.drain(timeout=10)
     finally:
         kill(redis.pid, signal.SIGCONT)
+
+
+def test_what_is_larger_than_a_message_may_be_never_leaves_redis(
+    receiver: Callable[..., Receiver], send: Callable[..., None], redis_client: Any
+) -> None:
+    large = "x\xff\x00" * 50_000
+    mine = receiver(message_bytes=100_000)
+    mine.drain(timeout=0.3)  # it waits
+    sent = redis_client.info("stats")["total_net_output_bytes"]
+    redis_client.lpush("a", large)
+    send("1")
+    assert mine.ids(count=2) == ["1"]
+    ((stand_in, code, tag),) = mine.garbage
+    assert (code, json.loads(stand_in)["too_large"]) == (DeadLetterCode.TOO_LARGE, len(large.encode()))
+    assert redis_client.hget("unacked_too_large", tag) == large
+    assert redis_client.info("stats")["total_net_output_bytes"] - sent < 3 * len(large.encode()), (
+        "waiting reads it once"
+    )
+    mine.channel.ack_many(list(mine.channel.qos.claims))
+    assert state(redis_client) == (0, 0, 0)
+
+
+def test_what_stock_kombu_took_is_set_aside_as_well(receiver: Callable[..., Receiver], redis_client: Any) -> None:
+    redis_client.hset(UNACKED, "t", '["' + "x" * 1_000 + '", "", "a"]')
+    redis_client.zadd(INDEX, {"t": 1})
+    mine = receiver(message_bytes=500)
+    mine.drain(timeout=5)
+    ((_, code, tag),) = mine.garbage
+    assert code == DeadLetterCode.TOO_LARGE
+    assert redis_client.hget("unacked_too_large", tag) == '"' + "x" * 1_000 + '"'
+    assert state(redis_client) == (0, 0, 0)
+
+
+def test_a_message_of_megabytes_is_waited_for_without_being_read(
+    receiver: Callable[..., Receiver], redis_client: Any
+) -> None:
+    mine = receiver(message_bytes=1_000)
+    for _ in range(3):
+        redis_client.lpush("a", "x" * (poller.SKIPPED + 1_000))
+        mine.drain(timeout=5)
+        mine.garbage.clear()
+    assert redis_client.hlen("unacked_too_large") == 3
+    assert state(redis_client) == (0, 0, 0)

@@ -91,3 +91,25 @@ def test_a_message_made_by_hand_is_a_message(
     for message in messages:
         message.ack()
     assert state(redis_client) == (0, 0, 0)
+
+
+def test_what_somebody_else_wrote_into_the_records_stops_nothing(
+    receiver: Callable[..., Receiver], send: Callable[..., None], redis_client: Any
+) -> None:
+    send("1")
+    silent = receiver()
+    (message,) = silent.drain()
+    silent.vanish()
+    tag = message.delivery_tag
+    for garbage in ("x", "nan", "inf", "9" * 400, ""):
+        counters = {f"{tag}{name}": garbage for name in ("", ":begun", ":read", ":forgiven")}
+        redis_client.hset("unacked_deliveries", mapping=counters)
+        redis_client.set("a\x06\x163", "no list")
+        expire_all(redis_client)
+        heir = receiver()
+        assert heir.ids() == ["1"]
+        heir.channel.begin([tag])
+        redis_client.hset("unacked_deliveries", mapping=counters)
+        heir.channel.touch()
+        heir.channel.begin([tag])
+        heir.vanish()

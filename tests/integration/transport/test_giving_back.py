@@ -99,7 +99,6 @@ def test_a_message_that_four_workers_died_of_is_garbage(
     for _ in range(4):
         victim = receiver()
         assert victim.ids() == ["1"]
-        victim.channel.begin(list(victim.channel.qos.claims))
         victim.vanish()
         expire_all(redis_client)
     last = receiver()
@@ -108,19 +107,51 @@ def test_a_message_that_four_workers_died_of_is_garbage(
     assert (*state(redis_client), redis_client.hlen(DELIVERIES)) == (0, 0, 0, 0)
 
 
-def test_a_message_that_nobody_began_to_work_on_is_never_garbage(
+def test_a_message_that_reached_nobody_is_never_garbage(
     receiver: Callable[..., Receiver], send: Callable[..., None], redis_client: Any
 ) -> None:
-    """As when the answers to its claims are lost on the way, again and again."""
+    """The answers to its claims are lost on the way, again and again."""
     send("1")
     for _ in range(8):
-        lost = receiver()
-        assert lost.ids() == ["1"]
+        lost = receiver(queues=("b",))
+        limits = {"limit": 10, "max_bytes": 1_000, "max_message": 1_000}
+        assert len(lost.channel.claims.take([lost.channel._source("a")], **limits)) == 1
         lost.vanish()
         expire_all(redis_client)
     last = receiver()
     assert last.ids() == ["1"]
     last.channel.ack_many(list(last.channel.qos.claims))
+    assert (*state(redis_client), redis_client.hlen(DELIVERIES)) == (0, 0, 0, 0)
+
+
+def test_a_message_that_is_given_back_in_order_is_never_garbage(
+    receiver: Callable[..., Receiver], send: Callable[..., None], redis_client: Any
+) -> None:
+    send("1")
+    silent = receiver()
+    silent.drain()
+    silent.vanish()
+    expire_all(redis_client)
+    for _ in range(8):
+        stopped = receiver()
+        assert stopped.ids() == ["1"]
+        stopped.connection.release()
+    assert receiver().ids() == ["1"]
+
+
+def test_a_message_that_takes_time_before_it_kills_is_garbage_in_the_end(
+    receiver: Callable[..., Receiver], send: Callable[..., None], redis_client: Any
+) -> None:
+    send("1")
+    for _ in range(9):
+        victim = receiver()
+        assert victim.ids() == ["1"]
+        victim.channel.touch()
+        victim.vanish()
+        expire_all(redis_client)
+    last = receiver()
+    assert last.ids() == []
+    assert [code for _, code, _ in last.garbage] == [DeadLetterCode.TOO_MANY_DELIVERIES]
     assert (*state(redis_client), redis_client.hlen(DELIVERIES)) == (0, 0, 0, 0)
 
 
@@ -189,5 +220,5 @@ def test_after_a_lost_connection_everything_is_given_back_once(
     redis_client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     claims = list(mine.channel.qos.claims.values())
     mine.connection.collect(socket_timeout=1)
-    assert receiver(queues=["b"]).channel.ledger.release(claims) == 0  # as if the first answer had been lost
+    assert receiver(queues=["b"]).channel.claims.release(claims) == 0  # as if the first answer had been lost
     assert state(redis_client) == (2, 0, 0)

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from kombu import Connection, Consumer, Exchange, Queue
 from kombu import transport as kombu_transports
-from kombu.transport import redis as kombu_redis
+from kombu.transport import redis as kombu_stock
 
 from tests.integration.transport.conftest import INDEX, STOCK, UNACKED, Receiver, expire_all, state
-from worker.transport import Transport, register, stock
+from worker.transport import Transport, kombu_redis, register
 
 
 def test_claims_of_a_stock_worker_are_claimed_again(
@@ -73,7 +73,7 @@ def test_plain_redis_urls_use_the_transport_once_it_is_registered(
 ) -> None:
     for scheme in ("redis", "rediss"):  # put back afterwards
         monkeypatch.setitem(kombu_transports.TRANSPORT_ALIASES, scheme, STOCK)
-        monkeypatch.setitem(stock.cached_transports, scheme, kombu_redis.Transport)
+        monkeypatch.setitem(kombu_redis.cached_transports, scheme, kombu_stock.Transport)
     register()
     for url in (redis_url, redis_url.replace("redis://", "rediss://") + "?ssl_cert_reqs=required"):
         with Connection(url) as connection:
@@ -83,10 +83,12 @@ def test_plain_redis_urls_use_the_transport_once_it_is_registered(
 
 def test_the_private_parts_of_kombu_are_where_they_were() -> None:
     for owner, names in {
-        kombu_redis.QoS: ("append", "ack", "reject", "restore_unacked_once", "restore_visible"),
-        kombu_redis.Channel: ("_create_client", "_basic_cancel", "_on_connection_disconnect", "active_queues"),
-        kombu_redis.MultiChannelPoller: ("_client_registered", "_register", "on_poll_start", "maybe_restore_messages"),
-        kombu_redis: ("_socket_readable", "PRIORITY_STEPS"),
+        kombu_stock.QoS: ("append", "ack", "reject", "restore_unacked_once", "restore_visible"),
+        kombu_stock.Channel: (
+            *("_create_client", "_receive_one", "_size", "_basic_cancel", "_on_connection_disconnect", "active_queues"),
+        ),
+        kombu_stock.MultiChannelPoller: ("_client_registered", "_register", "on_poll_start", "maybe_restore_messages"),
+        kombu_stock: ("_socket_readable", "PRIORITY_STEPS"),
         kombu_transports: ("TRANSPORT_ALIASES", "_transport_cache"),
     }.items():
         for name in names:

@@ -1,0 +1,67 @@
+"""The read side: the query module, off the event loop, over a small pool of connections."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Concatenate, Final, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoAnswer
+
+from models.engine import make_engine
+
+CONNECTIONS: Final = 8  # per process; a ninth question waits for one of the first
+PATIENCE: Final = 10.0  # seconds for an answer, the wait for a connection included
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Database:
+    """Asks the database. Each statement sees what is committed at that moment: there is no transaction.
+
+    page = await read(queries.students, after=None, limit=100)
+    """
+
+    def __init__(self, engine: Engine, *, connections: int = CONNECTIONS, patience: float = PATIENCE) -> None:
+        self._engine = engine
+        self._patience = patience
+        # As many threads as connections, and no more: one that a hung database holds is not replaced by another.
+        self._threads = ThreadPoolExecutor(connections, thread_name_prefix="reader")
+
+    @classmethod
+    def connect(cls, url: str, *, connections: int = CONNECTIONS, patience: float = PATIENCE) -> "Database":
+        """Return a reader of the database at `url`. Nothing is connected yet."""
+        engine = make_engine(url, application_name="enrollment gateway", pool_size=connections)
+        engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        return cls(engine, connections=connections, patience=patience)
+
+    async def __call__(
+        self, question: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return what `question`, a function of `models`, finds.
+
+        Raises what it raises, DBAPIError, and sqlalchemy's TimeoutError, an outage too, where no answer came in time.
+        """
+
+        def ask() -> T:
+            try:
+                with self._engine.connect() as connection:
+                    return question(connection, *args, **kwargs)
+            except DBAPIError as error:
+                if not error.connection_invalidated:  # else it went stale while idle, and a new one may answer
+                    raise
+            with self._engine.connect() as connection:
+                return question(connection, *args, **kwargs)
+
+        try:
+            async with asyncio.timeout(self._patience):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+        except TimeoutError:
+            raise NoAnswer(f"No answer in {self._patience:g} s.") from None
+
+    def close(self) -> None:
+        """Hang up. What is still under way ends by itself."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._engine.dispose()

@@ -1,0 +1,88 @@
+"""The event stream in Redis, as entries; `redis` leaves open what it answers with, so that is settled here."""
+
+from typing import Any, Final, NamedTuple
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ReadOnlyError, ResponseError
+
+from enrollment.consumer.reader import is_gap
+
+_CONNECTIONS: Final = 16  # one listens; the others answer, and a seventeenth question waits
+_BLOCK: Final = 5000  # milliseconds that Redis holds one question open
+PAGE: Final = 500  # entries read at once
+
+
+class StreamEntry(NamedTuple):
+    """An entry of the stream: its id, and the event's JSON as it stands there."""
+
+    id: str
+    event: str
+
+    def text(self) -> str:
+        """Return it as a server-sent event."""
+        return f"id: {self.id}\ndata: {self.event}\n\n"
+
+
+class Stream:
+    """Reads one stream. Every method raises redis.RedisError when Redis is away."""
+
+    def __init__(self, client: Redis, key: str) -> None:
+        self._client: Any = client
+        self._key = key
+
+    async def ping(self) -> None:
+        """Do nothing, if Redis answers."""
+        await self._client.ping()
+
+    async def end(self) -> str:
+        """Return the id of the newest entry."""
+        newest = await self._client.xrevrange(self._key, count=1)
+        return str(newest[0][0]) if newest else "0-0"
+
+    async def newest(self, count: int) -> list[StreamEntry]:
+        """Return the newest entries, the newest first."""
+        return _entries(await self._client.xrevrange(self._key, count=count))
+
+    async def next(self, after: str) -> list[StreamEntry]:
+        """Return what comes after an entry, as soon as it comes; nothing after some seconds."""
+        answer = await self._client.xread({self._key: after}, count=PAGE, block=_BLOCK)
+        return [entry for _, entries in answer or () for entry in _entries(entries)]
+
+    async def has_gap(self, after: str) -> bool:
+        """Tell whether entries after this one may be gone; a yes may be one entry too early."""
+        try:
+            return is_gap(await self._client.xinfo_stream(self._key), after)
+        except ResponseError as error:
+            if "no such key" in str(error):
+                return True
+            raise
+
+    async def page(self, after: str) -> list[StreamEntry]:
+        """Return the entries after another that are there already; fewer than PAGE where these are the last."""
+        return _entries(await self._client.xrange(self._key, min=f"({after}", count=PAGE))
+
+
+def _entries(found: Any) -> list[StreamEntry]:
+    return [StreamEntry(entry_id, fields.get("event", "")) for entry_id, fields in found]
+
+
+def connect(url: str) -> Redis:
+    """Return a client for one process, with connections of which few are shared by many."""
+    pool = BlockingConnectionPool.from_url(
+        url,
+        protocol=2,
+        decode_responses=True,
+        encoding_errors="replace",  # anyone who may write to the stream can put anything there
+        max_connections=_CONNECTIONS,
+        timeout=5,  # seconds for a connection to be free
+        socket_timeout=10,  # more than a blocked XREAD lasts
+        socket_connect_timeout=2,
+        socket_keepalive=True,
+        health_check_interval=15,
+        # A master that became a replica: a new connection finds the new master. Nothing else is tried again.
+        retry=Retry(NoBackoff(), 1, (ReadOnlyError,)),
+        client_name="enrollment-gateway",
+    )
+    return Redis.from_pool(pool)

@@ -1,0 +1,114 @@
+"""What writes say in their body."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Annotated, Any, Final, Self
+
+from fastapi import Request
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from starlette.responses import Response
+
+from enrollment.commands import AnyCourses, Id, SomeCourses
+from gateway.problems import Problem
+
+_ONE_OF: Final[dict[str, Any]] = {"oneOf": [{"required": ["course_ids"]}, {"required": ["course_id"]}]}
+
+
+def _examples(*examples: dict[str, Any], **more: Any) -> ConfigDict:
+    return ConfigDict(frozen=True, strict=True, extra="forbid", json_schema_extra={"examples": list(examples), **more})
+
+
+class Courses(BaseModel):
+    """One course, or several."""
+
+    model_config = _examples({"course_ids": [101, 102]}, {"course_id": 101}, **_ONE_OF)
+
+    # The defaults stand for what was not said; null is no course.
+    course_ids: Annotated[SomeCourses, Field(description="The courses; one named twice counts once.")] = ()
+    course_id: Annotated[Id, Field(description="The course, where there is one.")] = 0
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if len(self.model_fields_set & {"course_ids", "course_id"}) != 1:
+            raise ValueError("say either course_ids or course_id")
+        return self
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The courses, however they were said."""
+        return self.course_ids or (self.course_id,)
+
+
+class StudentAndCourses(Courses):
+    """A student, and one course or several."""
+
+    model_config = _examples(
+        {"student_id": 42, "course_ids": [101, 102]}, {"student_id": 42, "course_id": 101}, **_ONE_OF
+    )
+
+    student_id: Annotated[Id, Field(description="The student.")]
+
+
+class AllCourses(BaseModel):
+    """All the courses a student shall have."""
+
+    model_config = _examples({"course_ids": [101, 103]}, {"course_ids": []})
+
+    course_ids: Annotated[AnyCourses, Field(description="All the courses; an empty list means none.")]
+
+
+class Difference(BaseModel):
+    """Courses to add, courses to take away, or both; no course is in both."""
+
+    model_config = _examples(
+        {"add": [103], "remove": [101, 102]},
+        {"add": [103], "remove": []},
+        anyOf=[{"required": [field], "properties": {field: {"minItems": 1}}} for field in ("add", "remove")],
+    )
+
+    add: Annotated[AnyCourses, Field(description="Courses to enroll the student in.")] = ()
+    remove: Annotated[AnyCourses, Field(description="Courses to unenroll the student from.")] = ()
+
+    @model_validator(mode="after")
+    def _some_and_apart(self) -> Self:
+        if not self.add and not self.remove:
+            raise ValueError("say courses to add, courses to remove, or both")
+        both = sorted(set(self.add) & set(self.remove))
+        if both:
+            raise ValueError(f"to be added and removed at once: {', '.join(map(str, both[:10]))}")
+        return self
+
+
+class BodyRoute(APIRoute):
+    """A route whose body says each field once: of two that differ nobody knows which one is meant."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers."""
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            return await handle(_Request(request.scope, request.receive))
+
+        return answer
+
+
+class _Request(Request):
+    async def json(self) -> Any:
+        """Return what the body says. Raises a Problem, 400, which FastAPI hands on as the cause of its own."""
+        return json.loads(await self.body(), object_pairs_hook=_each_once)
+
+
+def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
+        shown = name[:64].encode("utf-8", "replace").decode()
+        raise Problem(
+            400,
+            "bad_request",
+            f"{shown} stands twice in the body. Say it once and send the request again.",
+            fields=[shown],
+        )
+    return fields

@@ -1,0 +1,78 @@
+"""The rows of imports, read: for reports, for what a plan comes to, and for why a pair is as it is."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from sqlalchemy import Connection, text
+
+from models.imports import PAGE, SENT
+
+_REPORT: Final = text(f"""
+    SELECT r.number, r.file, r.line, r.student, r.course, r.student_id, r.course_id, r.asked, r.planned, r.code,
+           r.message, r.command_id, k.outcome, k.errors,
+           CASE WHEN k.enrolled <> '{{}}' THEN 'enrolled' WHEN k.unenrolled <> '{{}}' THEN 'unenrolled'
+                WHEN k.unchanged <> '{{}}' THEN 'unchanged' WHEN k.superseded <> '{{}}' THEN 'superseded' END AS effect,
+           d.code AS dead_code, d.message AS dead_message
+      FROM (SELECT * FROM import_rows WHERE import_id = :id AND number > :after
+               AND (CAST(:planned AS text) IS NULL OR planned = :planned) ORDER BY number LIMIT :limit) AS r
+      LEFT JOIN commands AS k ON k.command_id = r.command_id AND r.planned IN {SENT}
+      LEFT JOIN LATERAL (SELECT code, message FROM dead_letters
+                          WHERE command_id = r.command_id AND r.planned IN {SENT} LIMIT 1) AS d
+        ON k.command_id IS NULL
+     ORDER BY r.number
+""")
+_REASONS: Final = text("""
+    SELECT code, count(*), min(line), (array_agg(message ORDER BY number))[1] FROM import_rows
+     WHERE import_id = :id AND planned = 'rejected' GROUP BY code ORDER BY 2 DESC
+""")
+# The larger the part of its students that a course loses, the more surprising; then what was rejected, then the rest.
+_COURSES: Final = text("""
+      WITH told AS (
+           SELECT course, course_id, count(*) FILTER (WHERE planned = 'enroll') AS enroll,
+                  count(*) FILTER (WHERE planned = 'unenroll') AS unenroll,
+                  count(*) FILTER (WHERE planned = 'unchanged') AS unchanged,
+                  count(*) FILTER (WHERE planned IN ('superseded', 'repeated', 'ignored')) AS aside,
+                  count(*) FILTER (WHERE planned = 'withheld') AS withheld,
+                  count(*) FILTER (WHERE planned = 'rejected') AS rejected
+             FROM import_rows WHERE import_id = :id GROUP BY course, course_id),
+           now AS (SELECT course_id, count(*) AS members FROM student_courses
+                    WHERE course_id IN (SELECT course_id FROM told) GROUP BY course_id)
+    SELECT told.course, told.course_id, coalesce(c.code, '') AS code, coalesce(now.members, 0) AS members, enroll,
+           unenroll, unchanged, aside, withheld, rejected
+      FROM told LEFT JOIN now USING (course_id) LEFT JOIN courses AS c ON c.id = told.course_id
+     ORDER BY CAST(unenroll + withheld AS float) / greatest(coalesce(now.members, 0), 1) DESC, rejected DESC,
+              CAST(enroll AS float) / greatest(coalesce(now.members, 0), 1) DESC, told.course
+     LIMIT :limit
+""")
+_ROWS_OF: Final = text("""
+    SELECT r.command_id, r.import_id, i.files[r.file] AS file, r.line, r.asked, r.planned, r.issued_at, i.source,
+           i.path, i.undo_of, r.message
+      FROM import_rows AS r JOIN imports AS i ON i.id = r.import_id
+     WHERE r.student_id = CAST(:student AS bigint) AND r.course_id = CAST(:course AS bigint) AND i.state <> 'planned'
+     ORDER BY r.issued_at, r.command_id LIMIT 1000
+""")
+
+
+def report(connection: Connection, import_id: int, *, planned: str | None = None) -> Iterator[Any]:
+    """Give each row with its outcome, in order; with `planned`, those of one plan only."""
+    after: int | None = 0
+    while after is not None:
+        values = {"id": import_id, "after": after, "limit": PAGE, "planned": planned}
+        rows = connection.execute(_REPORT, values).all()
+        yield from rows
+        after = rows[-1].number if len(rows) == PAGE else None
+
+
+def reasons(connection: Connection, import_id: int) -> list[tuple[str, int, int | None, str]]:
+    """Return why rows were rejected when they were read: code, how many, the first line, its message."""
+    return [(code, count, line, why) for code, count, line, why in connection.execute(_REASONS, {"id": import_id})]
+
+
+def surprising(connection: Connection, import_id: int, limit: int) -> list[Any]:
+    """Return the courses of a plan with what would happen in each, the most surprising first."""
+    return list(connection.execute(_COURSES, {"id": import_id, "limit": limit}))
+
+
+def rows_of(connection: Connection, student_id: int, course_id: int) -> list[Any]:
+    """Return the rows of imports about a pair, in order of stamp."""
+    return list(connection.execute(_ROWS_OF, {"student": student_id, "course": course_id}))

@@ -1,0 +1,235 @@
+"""Planning an import: its rows staged, located, compared with what is there; set-based, whatever their number.
+
+All of it happens in one transaction, so a plan is there whole or not at all. A dictionary of millions of ids would not
+be flat memory; PostgreSQL sorts and joins them on disk.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final, cast
+
+import psycopg
+from sqlalchemy import Connection, text
+
+STAGED: Final = (
+    *("kind", "number", "file", "line", "student", "course", "section", "asked", "issued_at", "by_alias"),
+    *("planned", "code", "message", "command_id", "sis_id", "alias", "parent", "course_code", "title"),
+)
+_STAGE: Final = text("""
+    CREATE TEMPORARY TABLE staged (
+        kind text, number bigint, file bigint, line bigint, student text, course text, section text, asked text,
+        issued_at timestamptz, by_alias boolean, planned text, code text, message text, command_id uuid,
+        sis_id text, alias text, parent text, course_code text, title text) ON COMMIT DROP
+""")
+_COPY: Final = f"COPY pg_temp.staged ({', '.join(STAGED)}) FROM STDIN"
+_PATIENT: Final = (  # a plan of millions of rows takes minutes, and holds no lock that a worker waits for
+    "SET LOCAL statement_timeout = 0",
+    "SET LOCAL idle_in_transaction_session_timeout = 0",
+    "SET LOCAL work_mem = '64MB'",
+)
+_ENTRIES: Final = text("""
+    INSERT INTO import_entries (import_id, number, kind, sis_id, alias, parent, code, title)
+    SELECT :id, number, kind, sis_id, alias, parent, course_code, title FROM pg_temp.staged
+     WHERE kind <> 'row' ORDER BY number
+""")
+# Of the users of a file only students go to the catalog, where the file tells who is one.
+_IS_STUDENT: Final = """(NOT :by_role OR EXISTS (
+    SELECT FROM import_entries AS role WHERE role.import_id = :id AND role.kind = 'role' AND role.sis_id = u.sis_id))"""
+_NEW: Final = """
+    SELECT sis_id, max(number) AS number FROM import_entries AS u
+     WHERE import_id = :id AND kind = '{kind}' AND {condition} GROUP BY sis_id
+"""
+_BY: Final = {
+    "sis_id": "{table}.sis_id = named.{column}",
+    "id": "{table}.id = CASE WHEN named.code IS NULL THEN CAST(named.{column} AS bigint) END",
+}
+# Who is not in the catalog and will be once the plan is applied has a negative key until then.
+_LOCATE: Final = """
+    CREATE TEMPORARY TABLE located ON COMMIT DROP AS
+      WITH named AS (
+           SELECT r.number, r.file, r.line, r.asked, r.planned, r.command_id, r.section, r.by_alias,
+                  CASE WHEN r.by_alias THEN coalesce(other.sis_id, r.student) ELSE r.student END AS student,
+                  r.by_alias AND other.sis_id IS NULL AS no_alias,
+                  coalesce(nullif(r.course, ''), section.parent, r.section) AS course,
+                  r.course = '' AND section.parent IS NULL AS no_section,
+                  coalesce(r.issued_at, CAST(:issued_at AS timestamptz)) AS issued_at, r.code, r.message
+             FROM pg_temp.staged AS r
+             LEFT JOIN (SELECT DISTINCT ON (alias) alias, sis_id FROM import_entries
+                         WHERE import_id = :id AND kind = 'student' AND alias IS NOT NULL
+                         ORDER BY alias, number DESC) AS other ON r.by_alias AND other.alias = r.student
+             LEFT JOIN (SELECT DISTINCT ON (sis_id) sis_id, parent FROM import_entries
+                         WHERE import_id = :id AND kind = 'section' ORDER BY sis_id, number DESC) AS section
+               ON r.course = '' AND section.sis_id = r.section
+            WHERE r.kind = 'row')
+    SELECT named.number, named.file, named.line, named.asked, named.planned, named.command_id, named.section,
+           named.student, named.course, named.issued_at, s.id AS student_id, c.id AS course_id,
+           coalesce(s.id, -newcomer.number) AS student_key, coalesce(c.id, -opening.number) AS course_key,
+           CASE WHEN named.code IS NOT NULL THEN named.code
+                WHEN no_alias THEN 'unknown_student' WHEN no_section THEN 'unknown_section'
+                WHEN s.id IS NULL AND newcomer.number IS NULL THEN 'unknown_student'
+                WHEN c.id IS NULL AND opening.number IS NULL THEN 'unknown_courses' END AS code,
+           CASE WHEN named.code IS NOT NULL THEN named.message
+                WHEN no_alias THEN 'No user of the files has the integration id ' || named.student || '.'
+                WHEN no_section THEN 'No section of the files has the id ' || named.section || '.'
+                WHEN s.id IS NULL AND newcomer.number IS NULL
+                THEN 'There is no student with the {by} ' || named.student || '.'
+                WHEN c.id IS NULL AND opening.number IS NULL
+                THEN 'There is no course with the {by} ' || named.course || '.' END AS message
+      FROM named
+      LEFT JOIN students AS s ON {student}
+      LEFT JOIN ({newcomers}) AS newcomer ON s.id IS NULL AND newcomer.sis_id = named.student
+      LEFT JOIN courses AS c ON {course}
+      LEFT JOIN ({openings}) AS opening ON c.id IS NULL AND opening.sis_id = named.course
+"""
+COLUMNS: Final = """import_id, number, file, line, student, course, student_id, course_id, asked, planned, issued_at,
+    code, message, command_id"""
+_REJECT: Final = text(f"""
+    INSERT INTO import_rows ({COLUMNS})
+    SELECT :id, number, file, line, student, course, student_id, course_id, asked, coalesce(planned, 'rejected'),
+           issued_at, code, message, NULL FROM pg_temp.located WHERE code IS NOT NULL ORDER BY number
+""")
+# What the state and newer snapshots make of row `r`. A snapshot has decided about pairs that it does not name, too.
+_STATE: Final = """
+      LEFT JOIN student_courses AS e ON e.student_id = r.student_id AND e.course_id = r.course_id
+      LEFT JOIN tombstones AS t ON t.student_id = r.student_id AND t.course_id = r.course_id
+      LEFT JOIN replace_marks AS m ON m.student_id = r.student_id
+      LEFT JOIN (SELECT scope.course_id, max(i.issued_at) AS issued_at FROM imports AS i
+                   JOIN import_scopes AS scope ON scope.import_id = i.id
+                  WHERE i.id <> :id AND i.scope = 'courses' AND i.state <> 'planned' AND i.withheld IS NULL
+                    AND NOT EXISTS (SELECT FROM imports AS undo WHERE undo.undo_of = i.id)
+                  GROUP BY scope.course_id) AS z ON z.course_id = r.course_id
+"""
+_SNAPSHOT: Final = """(SELECT max(i.issued_at) FROM imports AS i
+    WHERE i.id <> :id AND i.scope = 'source' AND i.state <> 'planned' AND i.withheld IS NULL
+      AND i.source = (SELECT own.source FROM imports AS own WHERE own.id = :id)
+      AND NOT EXISTS (SELECT FROM imports AS undo WHERE undo.undo_of = i.id))"""
+_PLANNED: Final = f"""CASE
+    WHEN greatest(z.issued_at, {_SNAPSHOT}) > r.issued_at OR (e.issued_at, e.command_id) > (r.issued_at, r.command_id)
+      OR (t.issued_at, t.command_id) > (r.issued_at, r.command_id)
+      OR (m.issued_at, m.command_id) > (r.issued_at, r.command_id) THEN 'superseded'
+    WHEN (e.student_id IS NOT NULL) = (r.asked = 'enroll') THEN 'unchanged'
+    WHEN r.asked = 'enroll' THEN 'enroll' ELSE 'unenroll' END"""
+# One row decides about a pair: of those for one section the newest, and of those of several sections one that enrolls.
+_PLAN: Final = text(f"""
+      WITH latest AS (
+           SELECT *, row_number() OVER (PARTITION BY student_key, course_key, section
+                                            ORDER BY issued_at DESC, number DESC) AS nth
+             FROM pg_temp.located WHERE code IS NULL),
+           ranked AS (
+           SELECT *, row_number() OVER pair AS rank, first_value(line) OVER pair AS winner FROM latest
+           WINDOW pair AS (PARTITION BY student_key, course_key
+                               ORDER BY (nth = 1) DESC, (asked = 'enroll') DESC, issued_at DESC, number DESC)),
+           compared AS (
+           SELECT r.*, CASE WHEN r.rank > 1 THEN 'repeated' ELSE {_PLANNED} END AS plan FROM ranked AS r {_STATE})
+    INSERT INTO import_rows ({COLUMNS})
+    SELECT :id, number, file, line, student, course, student_id, course_id, asked, plan, issued_at,
+           CASE WHEN plan IN ('repeated', 'superseded') THEN plan END,
+           CASE plan WHEN 'repeated' THEN 'Line ' || winner || ' decides about this student and course.'
+                     WHEN 'superseded' THEN 'Something newer has decided about this student and course.' END,
+           command_id
+      FROM compared ORDER BY number
+""")
+_COUNTS: Final = text("""
+    SELECT CASE WHEN asked = 'drop' AND planned = 'unenroll' THEN 'drop' ELSE planned END, count(*)
+      FROM import_rows WHERE import_id = :id GROUP BY 1
+""")
+_MOVED: Final = text(f"""
+    SELECT EXISTS (SELECT FROM import_rows AS r {_STATE}
+     WHERE r.import_id = :id AND r.student_id IS NOT NULL AND r.course_id IS NOT NULL
+       AND r.planned IN ('enroll', 'unenroll', 'unchanged', 'superseded') AND {_PLANNED} <> r.planned)
+""")
+_RESOLVE: Final = tuple(
+    text(f"""
+        UPDATE import_rows AS r SET {one}_id = t.id FROM {one}s AS t
+         WHERE r.import_id = :id AND r.{one}_id IS NULL AND r.planned IN ('enroll', 'unenroll', 'unchanged')
+           AND t.sis_id = r.{one}
+    """)
+    for one in ("student", "course")
+)
+_NEWCOMERS: Final = text(f"""
+    SELECT DISTINCT ON (sis_id) sis_id, title FROM import_entries AS u
+     WHERE import_id = :id AND kind = 'student' AND {_IS_STUDENT} ORDER BY sis_id, number DESC
+""")
+_OPENINGS: Final = text("""
+    SELECT DISTINCT ON (sis_id) sis_id, code, title FROM import_entries
+     WHERE import_id = :id AND kind = 'course' ORDER BY sis_id, number DESC
+""")
+
+_VANISHED: Final = text("""
+    UPDATE import_rows SET planned = 'rejected', message = 'The student or the course is no longer in the catalog.',
+           code = CASE WHEN student_id IS NULL THEN 'unknown_student' ELSE 'unknown_courses' END
+     WHERE import_id = :id AND planned IN ('enroll', 'unenroll', 'unchanged')
+       AND (student_id IS NULL OR course_id IS NULL)
+""")
+_STREAMED: Final = {"yield_per": 5000}  # rows in memory
+
+
+def be_patient(connection: Connection) -> None:
+    """Let the statements of this transaction take as long as they take."""
+    for statement in _PATIENT:
+        connection.execute(text(statement))
+
+
+def stage(connection: Connection, rows: Iterable[tuple[Any, ...]]) -> None:
+    """Stream rows, with the columns `STAGED`, into a temporary table that ends with the transaction."""
+    connection.execute(_STAGE)
+    driver = cast(psycopg.Connection, connection.connection.driver_connection)
+    with driver.cursor() as cursor, cursor.copy(_COPY.encode()) as copy:
+        for row in rows:
+            copy.write_row(row)
+    connection.execute(text("ANALYZE pg_temp.staged"))
+
+
+def keep_entries(connection: Connection, import_id: int) -> None:
+    """Keep what was staged for the catalog until the import is applied."""
+    connection.execute(_ENTRIES, {"id": import_id})
+    connection.execute(text("ANALYZE import_entries"))
+
+
+def compare(connection: Connection, import_id: int, issued_at: object, *, by: str, by_role: bool) -> None:
+    """Write down what would come of each staged row, over the state as it is now."""
+    condition = _BY[by]
+    locate = _LOCATE.format(
+        by="id" if by == "id" else "SIS id",
+        student=condition.format(table="s", column="student"),
+        course=condition.format(table="c", column="course"),
+        newcomers=_NEW.format(kind="student", condition=_IS_STUDENT),
+        openings=_NEW.format(kind="course", condition="true"),
+    )
+    connection.execute(text(locate), {"id": import_id, "issued_at": issued_at, "by_role": by_role})
+    connection.execute(text("ANALYZE pg_temp.located"))
+    connection.execute(_REJECT, {"id": import_id})
+    connection.execute(_PLAN, {"id": import_id})
+    connection.execute(text("ANALYZE import_rows"))
+
+
+def counts(connection: Connection, import_id: int) -> dict[str, int]:
+    """Return how many rows are planned for what; those that are absent as `drop`."""
+    return {row[0]: row[1] for row in connection.execute(_COUNTS, {"id": import_id})}
+
+
+def has_moved(connection: Connection, import_id: int) -> bool:
+    """Tell whether a row of the plan would come out differently now."""
+    return bool(connection.execute(_MOVED, {"id": import_id}).scalar_one())
+
+
+def resolve(connection: Connection, import_id: int) -> None:
+    """Fill in the ids of students and courses that were not in the catalog when the plan was made."""
+    for statement in _RESOLVE:
+        connection.execute(statement, {"id": import_id})
+
+
+def reject_unresolved(connection: Connection, import_id: int) -> None:
+    """Reject the rows whose student or course is still not in the catalog."""
+    connection.execute(_VANISHED, {"id": import_id})
+
+
+def newcomers(connection: Connection, import_id: int, *, by_role: bool) -> Iterable[tuple[str, str | None]]:
+    """Stream the students for the catalog: sis_id and name."""
+    result = connection.execute(_NEWCOMERS, {"id": import_id, "by_role": by_role}, execution_options=_STREAMED)
+    return ((row[0], row[1]) for row in result)
+
+
+def openings(connection: Connection, import_id: int) -> Iterable[tuple[str, str | None, str | None]]:
+    """Stream the courses for the catalog: sis_id, code and title."""
+    result = connection.execute(_OPENINGS, {"id": import_id}, execution_options=_STREAMED)
+    return ((row[0], row[1], row[2]) for row in result)

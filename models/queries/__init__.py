@@ -1,0 +1,43 @@
+"""The read side: lookups, search and history."""
+
+from models.queries.history import MAX_HISTORY, Effect, HistoryEntry, history
+from models.queries.lookups import (
+    CourseRow,
+    StudentRow,
+    StudentWithCourses,
+    command,
+    course,
+    courses,
+    courses_by_sis_id,
+    courses_of,
+    is_enrolled,
+    student,
+    students,
+    students_by_sis_id,
+    students_in,
+    students_with_courses,
+)
+from models.queries.paging import MAX_LIMIT, Page
+
+__all__ = [
+    "MAX_HISTORY",
+    "MAX_LIMIT",
+    "CourseRow",
+    "Effect",
+    "HistoryEntry",
+    "Page",
+    "StudentRow",
+    "StudentWithCourses",
+    "command",
+    "course",
+    "courses",
+    "courses_by_sis_id",
+    "courses_of",
+    "history",
+    "is_enrolled",
+    "student",
+    "students",
+    "students_by_sis_id",
+    "students_in",
+    "students_with_courses",
+]

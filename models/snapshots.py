@@ -1,0 +1,125 @@
+"""Snapshots: who is absent from one, within its scope, and what a guard must know before they are unenrolled."""
+
+from typing import Final, Literal, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from models.planning import COLUMNS
+
+_SCOPE: Final = text("""
+    INSERT INTO import_scopes (import_id, course_id)
+    SELECT :id, course_id FROM import_rows WHERE import_id = :id AND course_id IS NOT NULL
+    UNION
+    SELECT :id, c.id FROM import_entries AS n JOIN courses AS c ON c.sis_id = n.sis_id
+     WHERE n.import_id = :id AND n.kind = 'course'
+    ON CONFLICT DO NOTHING
+""")
+_IN_SCOPE: Final = {
+    "courses": """SELECT e.* FROM student_courses AS e JOIN import_scopes AS scope
+                      ON scope.import_id = :id AND scope.course_id = e.course_id""",
+    "source": """SELECT e.* FROM student_courses AS e JOIN commands AS k ON k.command_id = e.command_id
+                  WHERE k.source = (SELECT own.source FROM imports AS own WHERE own.id = :id)""",
+}
+# A row that is wrong, or asks for later, still says that the student is not absent; a teacher's says nothing of it.
+# What was decided after the snapshot is not the snapshot's.
+_IS_ABSENT: Final = """
+    NOT EXISTS (SELECT FROM import_rows AS r WHERE r.import_id = :id AND r.student_id = e.student_id
+                   AND r.course_id = e.course_id AND r.code IS DISTINCT FROM 'not_student')
+    AND coalesce(e.issued_at, '-infinity') < CAST(:issued_at AS timestamptz)
+"""
+
+
+def derived(name: str) -> str:
+    """Return the SQL for a UUID that follows from the import's namespace and a name: version 3 of RFC 9562."""
+    digest = f"md5(uuid_send(CAST(:namespace AS uuid)) || convert_to({name}, 'UTF8'))"
+    variant = f"substr('89ab', 1 + (('x' || substr({digest}, 17, 1))::bit(4)::int & 3), 1)"
+    return f"overlay(overlay({digest} PLACING '3' FROM 13) PLACING {variant} FROM 17)::uuid"
+
+
+_ABSENT: Final = f"""
+      WITH first AS (SELECT max(number) AS number FROM import_rows WHERE import_id = :id)
+    INSERT INTO import_rows ({COLUMNS})
+    SELECT :id, coalesce((SELECT number FROM first), 0) + row_number() OVER (ORDER BY e.course_id, e.student_id),
+           NULL, NULL, coalesce(s.sis_id, ''), coalesce(c.sis_id, ''), e.student_id, e.course_id, 'drop', 'unenroll',
+           CAST(:issued_at AS timestamptz), NULL, NULL, {derived("'drop:' || e.student_id || ':' || e.course_id")}
+      FROM ({{pairs}}) AS e JOIN students AS s ON s.id = e.student_id JOIN courses AS c ON c.id = e.course_id
+     WHERE {_IS_ABSENT}
+"""
+_DROPS: Final = """
+      WITH held AS (SELECT course_id, count(*) AS members FROM ({pairs}) AS e GROUP BY course_id),
+           gone AS (SELECT course_id, count(*) AS drops FROM import_rows
+                     WHERE import_id = :id AND asked = 'drop' GROUP BY course_id),
+           both_ AS (SELECT held.course_id, held.members, coalesce(gone.drops, 0) AS drops
+                       FROM held LEFT JOIN gone USING (course_id))
+    (SELECT 'all' AS what, NULL AS course, coalesce(sum(drops), 0), coalesce(sum(members), 0) FROM both_)
+    UNION ALL (SELECT 'most', {course}, drops, members FROM both_ JOIN courses AS c ON c.id = course_id
+                ORDER BY drops DESC LIMIT 1)
+    UNION ALL (SELECT 'share', {course}, drops, members FROM both_ JOIN courses AS c ON c.id = course_id
+                ORDER BY CAST(drops AS float) / members DESC LIMIT 1)
+"""
+_COURSE: Final = "coalesce(nullif(c.code, ''), c.sis_id, CAST(c.id AS text))"
+_WRONG: Final = text("""
+    SELECT count(*), min(line) FROM import_rows AS r
+     WHERE import_id = :id AND planned = 'rejected' AND code <> 'begins_later'
+       AND (course_id IS NULL OR :everywhere
+            OR EXISTS (SELECT FROM import_scopes AS s WHERE s.import_id = :id AND s.course_id = r.course_id))
+""")
+_ASKING: Final = text("""
+    SELECT count(*) FROM import_rows WHERE import_id = :id AND planned NOT IN ('ignored', 'rejected')
+""")
+_WITHHOLD: Final = text("""
+    UPDATE import_rows SET planned = 'withheld', code = 'withheld', message = :reason
+     WHERE import_id = :id AND asked = 'drop'
+""")
+_MORE_ABSENT: Final = f"SELECT EXISTS (SELECT FROM ({{pairs}}) AS e WHERE {_IS_ABSENT})"
+
+Scope = Literal["courses", "source"]
+
+
+class Drops(NamedTuple):
+    """How many of a course, or of all courses in scope, are absent, and how many are enrolled now."""
+
+    course: str | None
+    drops: int
+    members: int
+
+
+def keep_scope(connection: Connection, import_id: int) -> None:
+    """Write down which courses the import has whole lists of, as far as they are in the catalog."""
+    connection.execute(_SCOPE, {"id": import_id})
+
+
+def add_absent(connection: Connection, import_id: int, scope: Scope, issued_at: object, namespace: UUID) -> None:
+    """Add a row to the plan for each pair in scope that the files do not have."""
+    statement = text(_ABSENT.format(pairs=_IN_SCOPE[scope]))
+    connection.execute(statement, {"id": import_id, "issued_at": issued_at, "namespace": namespace})
+
+
+def drops(connection: Connection, import_id: int, scope: Scope) -> dict[str, Drops]:
+    """Return the drops in `all`, those of the course with the `most`, and of the one with the largest `share`."""
+    statement = text(_DROPS.format(pairs=_IN_SCOPE[scope], course=_COURSE))
+    rows = connection.execute(statement, {"id": import_id})
+    return {what: Drops(course, int(gone), int(members)) for what, course, gone, members in rows}
+
+
+def invalid(connection: Connection, import_id: int, scope: Scope) -> tuple[int, int | None]:
+    """Return how many rows in scope are invalid, and the first line; one of an unknown course may be of any."""
+    count, line = connection.execute(_WRONG, {"id": import_id, "everywhere": scope == "source"}).one()
+    return count, line
+
+
+def asking(connection: Connection, import_id: int) -> int:
+    """Return how many rows ask for something."""
+    return int(connection.execute(_ASKING, {"id": import_id}).scalar_one())
+
+
+def withhold(connection: Connection, import_id: int, reason: str) -> None:
+    """Leave the absent enrolled, and say why in each of their rows."""
+    connection.execute(_WITHHOLD, {"id": import_id, "reason": reason})
+
+
+def more_are_absent(connection: Connection, import_id: int, scope: Scope, issued_at: object) -> bool:
+    """Tell whether somebody is absent now who was not when the plan was made."""
+    statement = text(_MORE_ABSENT.format(pairs=_IN_SCOPE[scope]))
+    return bool(connection.execute(statement, {"id": import_id, "issued_at": issued_at}).scalar_one())

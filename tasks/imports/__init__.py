@@ -1,0 +1,1 @@
+"""Importing files that other systems export: planned first, sent through the queue, reported row by row."""

@@ -1,0 +1,161 @@
+"""What is to be imported as a list of CSV files: one file, a folder, or a zip; read line by line, never held."""
+
+import hashlib
+import io
+import zipfile
+import zlib
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Final, Self, cast
+
+from tasks.imports.formats import FORMATS, detect, unknown
+from tasks.imports.formats.oneroster import modes
+from tasks.imports.formats.rows import FileError, Format, Sheet
+
+_BLOCK: Final = 1 << 20  # bytes read at once
+_STEP: Final = 1000  # lines between two looks at how far it has got
+_KNOWN: Final = frozenset({"users", "courses", "sections", "enrollments", "classes", "roles", "manifest"})
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One CSV file, and how to open it again."""
+
+    name: str
+    size: int
+    open: Callable[[], BinaryIO]
+
+    def lines(self, tell: Callable[[int], None] = lambda _: None) -> Generator[str]:
+        """Give the lines as text; `tell` gets the number of bytes read, now and then. Raises FileError.
+
+        Close it where it is not read to its end.
+        """
+        with self.open() as raw:
+            try:
+                yield from _told(raw, tell)
+            except UnicodeDecodeError:
+                raise self._not_utf8() from None
+            except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+                raise FileError(f"{self.name} cannot be taken out of the zip ({error}); copy it again.") from None
+
+    def _not_utf8(self) -> FileError:
+        with self.open() as raw:
+            for number, line in enumerate(raw, 1):
+                try:
+                    line.decode()
+                except UnicodeDecodeError as error:
+                    what = f"the byte 0x{line[error.start]:02x} at position {error.start + 1} of the line is not UTF-8"
+                    return FileError(f"{self.name}, line {number}: {what}; export the file as UTF-8.")
+        return FileError(f"{self.name}: it was changed while it was read.")
+
+
+def _told(raw: BinaryIO, tell: Callable[[int], None]) -> Generator[str]:
+    done = 0
+    with io.TextIOWrapper(raw, "utf-8-sig", newline="") as lines:
+        for number, line in enumerate(lines, 1):
+            done += len(line)
+            if number % _STEP == 0:
+                tell(done)
+            yield line.replace("\0", "\N{REPLACEMENT CHARACTER}") if "\0" in line else line
+    tell(done)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The files of an import: those of one format, each with the part of it that it is."""
+
+    format: Format
+    files: tuple[tuple[File, str], ...]
+    modes: dict[str, str]  # what a manifest says
+    left_out: tuple[str, ...]
+
+    @classmethod
+    def of(cls, files: list[File], insisted: Format | None) -> Self:
+        """Find out the format and the parts. Raises FileError."""
+        among = FORMATS if insisted is None else (insisted,)
+        found: list[tuple[File, Format, str]] = []
+        said: dict[str, str] = {}
+        left_out: list[str] = []
+        for file in files:
+            with closing(file.lines()) as lines:
+                sheet = Sheet(file.name, lines)
+                known = detect(sheet, among=among)
+                if known is None and (len(files) == 1 or Path(file.name).stem.lower() in _KNOWN):
+                    raise unknown(sheet, among)
+                if known is None:
+                    left_out.append(file.name)
+                elif known[1] == "manifest":
+                    said = modes(sheet)
+                else:
+                    found.append((file, *known))
+        if not found:
+            raise FileError(f"None of {', '.join(f.name for f in files) or 'no file'} is a file that can be imported.")
+        format_ = found[0][1]
+        other = next((file for file, another, _ in found if another is not format_), None)
+        if other is not None:
+            raise FileError(f"{found[0][0].name} is of another format than {other.name}; import them one by one.")
+        absent = [file.name for file, _, part in found if said.get(part) == "absent"]
+        parts = tuple((file, part) for file, _, part in found if file.name not in absent)
+        return cls(format_, parts, said, (*left_out, *absent))
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are to read."""
+        return sum(file.size for file, _ in self.files)
+
+    def digest(self) -> str:
+        """Return what identifies the content: the same for a folder and its zip."""
+        whole = hashlib.sha256()
+        for file, part in sorted(self.files, key=lambda item: item[0].name):
+            whole.update(f"{file.name}\0{part}\0{self.modes.get(part, '')}\0{file.size}\0".encode())
+            with file.open() as raw:
+                while block := raw.read(_BLOCK):
+                    whole.update(block)
+        return whole.hexdigest()
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[list[File], datetime]]:
+    """Give the files that are at a path, and when the newest was changed. Raises FileError."""
+    with ExitStack() as stack:
+        if path.is_dir():
+            found = sorted(item for item in path.iterdir() if item.suffix.lower() == ".csv" and item.is_file())
+            files = [_on_disk(item) for item in found if not item.name.startswith(".")]
+            newest = max((item.stat().st_mtime for item in found), default=path.stat().st_mtime)
+        elif zipfile.is_zipfile(path):
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            files, newest = _in_zip(archive), path.stat().st_mtime
+        elif path.suffix.lower() == ".zip":
+            raise FileError(f"{path.name} is not a zip file, or only a part of one; copy it again.")
+        else:
+            files, newest = [_on_disk(path)], path.stat().st_mtime
+        if not files:
+            raise FileError(f"There is no CSV file in {path.name}.")
+        yield files, datetime.fromtimestamp(newest, UTC)
+
+
+def _on_disk(path: Path) -> File:
+    return File(path.name, path.stat().st_size, lambda: path.open("rb"))
+
+
+def _in_zip(archive: zipfile.ZipFile) -> list[File]:
+    found = [
+        item
+        for item in archive.infolist()
+        if item.filename.lower().endswith(".csv")
+        and not any(p.startswith((".", "__MACOSX")) for p in Path(item.filename).parts)
+    ]
+    names = [Path(item.filename).name for item in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise FileError(f"The zip has {twice} twice, in different folders; import them one by one.")
+
+    def opener(item: zipfile.ZipInfo) -> Callable[[], BinaryIO]:
+        return lambda: cast(BinaryIO, archive.open(item))
+
+    return sorted(
+        (File(Path(item.filename).name, item.file_size, opener(item)) for item in found), key=lambda f: f.name
+    )

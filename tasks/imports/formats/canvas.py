@@ -1,0 +1,119 @@
+"""Canvas SIS CSV: users, courses, sections, enrollments, as Canvas documents them ("SIS Import Format"). Pure."""
+
+from collections.abc import Iterator
+from typing import Final, cast
+
+from tasks.imports.formats.rows import Action, Asked, Entry, Reading, Sheet, ignored, rejected
+
+NAME: Final = "canvas"
+EXPECTED: Final = "enrollments.csv: course_id or section_id, user_id or user_integration_id, role, status"
+STATUSES: Final = {
+    "active": "enroll",
+    "deleted": "unenroll",
+    "deleted_last_completed": "unenroll",
+    "completed": "unenroll",
+    "inactive": "unenroll",
+}
+MAPPED: Final = ("completed", "inactive")  # the statuses that `--map` may give another meaning
+_NAMES: Final = frozenset({"login_id", "full_name", "first_name", "sortable_name", "short_name"})
+
+
+def part_of(columns: frozenset[str]) -> str | None:
+    """Tell which of Canvas's files has these columns."""
+    if columns & {"user_id", "user_integration_id"}:
+        if columns & {"course_id", "section_id"}:
+            return "enrollments" if columns >= {"role", "status"} else None
+        return "users" if "user_id" in columns and columns & _NAMES else None
+    if columns >= {"section_id", "course_id"}:
+        return "sections"
+    return "courses" if columns >= {"course_id", "short_name"} else None
+
+
+def read(sheet: Sheet, part: str, reading: Reading) -> Iterator[Asked | Entry]:
+    """Give the rows of a file."""
+    match part:
+        case "users":
+            return _users(sheet)
+        case "courses":
+            return _courses(sheet)
+        case "sections":
+            return _sections(sheet)
+        case _:
+            return _enrollments(sheet, {**STATUSES, **reading.statuses})
+
+
+def _users(sheet: Sheet) -> Iterator[Asked | Entry]:
+    ids = [sheet.column(name) for name in ("user_id", "integration_id", "status", "declared_user_type")]
+    names = [sheet.column(name) for name in ("full_name", "first_name", "last_name", "short_name", "sortable_name")]
+    for record in sheet.records():
+        if isinstance(record, Asked):
+            yield record
+            continue
+        line, values = record
+        user, other, status, kind = (values[index].strip() for index in ids)
+        if not user:
+            yield rejected(line, "missing_value", "The user_id is empty.")
+        elif status != "deleted" and kind in ("", "student"):
+            full, first, last, short, sortable = (values[index].strip() for index in names)
+            yield Entry(
+                line, "student", user, alias=other or None, title=full or f"{first} {last}".strip() or short or sortable
+            )
+
+
+def _courses(sheet: Sheet) -> Iterator[Asked | Entry]:
+    course, short, long, state = (sheet.column(n) for n in ("course_id", "short_name", "long_name", "status"))
+    for record in sheet.records():
+        if isinstance(record, Asked):
+            yield record
+            continue
+        line, values = record
+        if not values[course].strip():
+            yield rejected(line, "missing_value", "The course_id is empty.")
+        elif values[state].strip() != "deleted":
+            yield Entry(line, "course", values[course].strip(), code=values[short].strip(), title=values[long].strip())
+
+
+def _sections(sheet: Sheet) -> Iterator[Asked | Entry]:
+    section, course = sheet.column("section_id"), sheet.column("course_id")
+    for record in sheet.records():
+        if isinstance(record, Asked):
+            yield record
+            continue
+        line, values = record
+        if values[section].strip() and values[course].strip():
+            yield Entry(line, "section", values[section].strip(), parent=values[course].strip())
+        else:
+            yield rejected(line, "missing_value", "The section_id or the course_id is empty.")
+
+
+def _enrollments(sheet: Sheet, statuses: dict[str, str]) -> Iterator[Asked | Entry]:
+    at = [sheet.column(n) for n in ("course_id", "section_id", "user_id", "user_integration_id", "role", "status")]
+    course_at, section_at, user_at, other_at, role_at, status_at = at
+    for record in sheet.records():
+        if isinstance(record, Asked):
+            yield record
+            continue
+        line, values = record
+        course, section = values[course_at].strip(), values[section_at].strip()
+        user, other = values[user_at].strip(), values[other_at].strip()
+        role, status = values[role_at].strip(), values[status_at].strip()
+        student, action = user or other, statuses.get(status)
+        if role != "student" and role:
+            yield ignored(
+                line, "not_student", f"The role is {role!r}.", student=student, course=course, section=section
+            )
+        elif not (student and role and (course or section)):
+            empty = "user_id" if not student else "role" if not role else "course_id and the section_id"
+            yield rejected(
+                line, "missing_value", f"The {empty} is empty.", student=student, course=course, section=section
+            )
+        elif action is None:
+            known = ", ".join(sorted(statuses))
+            message = f"The status {status!r} is none of {known}."
+            yield rejected(line, "unknown_status", message, student=student, course=course, section=section)
+        elif action == "ignore":
+            yield ignored(
+                line, "left_out", f"The status is {status!r}.", student=student, course=course, section=section
+            )
+        else:
+            yield Asked(line, student, course, section, cast(Action, action), by_alias=not user)

@@ -1,0 +1,201 @@
+"""OneRoster 1.1 and 1.2 CSV, as 1EdTech's CSV binding has them. Pure.
+
+In a `bulk` file status and dateLastModified are blank, and the file is the full set; in a `delta` file both are said.
+An `endDate` is exclusive: the student is no longer enrolled on that day.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time
+from typing import Final, NamedTuple
+
+from enrollment.commands import parse_time
+from tasks.imports.formats.rows import Asked, Entry, FileError, Reading, Sheet, ignored, rejected
+
+NAME: Final = "oneroster"
+EXPECTED: Final = "enrollments.csv: classSourcedId, userSourcedId, role, status, dateLastModified"
+_MODES: Final = ("bulk", "delta", "absent")
+
+
+def part_of(columns: frozenset[str]) -> str | None:
+    """Tell which of OneRoster's files has these columns."""
+    if columns >= {"propertyname", "value"}:
+        return "manifest"
+    if columns >= {"classsourcedid", "usersourcedid", "role"}:
+        return "enrollments"
+    if columns >= {"sourcedid", "givenname", "familyname"}:
+        return "users"
+    if columns >= {"usersourcedid", "role", "roletype"}:
+        return "roles"
+    if columns >= {"sourcedid", "title", "coursesourcedid"}:
+        return "classes"
+    return "courses" if columns >= {"sourcedid", "title", "coursecode"} else None
+
+
+def modes(sheet: Sheet) -> dict[str, str]:
+    """Read a manifest: what each file is (bulk, delta, absent), by its name without `.csv`. Raises FileError."""
+    name, value = sheet.column("propertyName"), sheet.column("value")
+    found: dict[str, str] = {}
+    for record in sheet.records():
+        if isinstance(record, Asked):
+            raise FileError(f"{sheet.name}, line {record.line}: {record.message}")
+        line, values = record
+        prefix, _, part = values[name].strip().partition(".")
+        if prefix == "file":
+            mode = values[value].strip().lower()
+            if mode not in _MODES:
+                raise FileError(f"{sheet.name}, line {line}: {values[value]!r} is none of bulk, delta, absent.")
+            found[part] = mode
+    return found
+
+
+def read(sheet: Sheet, part: str, reading: Reading) -> Iterator[Asked | Entry]:
+    """Give the rows of a file."""
+    match part:
+        case "users":
+            return _users(sheet)
+        case "roles":
+            return _roles(sheet)
+        case "courses":
+            return _courses(sheet) if reading.course_is == "course" else iter(())
+        case "classes":
+            return _classes(sheet, reading.course_is)
+        case "enrollments":
+            return _enrollments(sheet, reading)
+        case _:
+            return iter(())
+
+
+def _users(sheet: Sheet) -> Iterator[Asked | Entry]:
+    at = [sheet.column(name) for name in ("sourcedId", "status", "role", "givenName", "familyName")]
+    for record in sheet.records():
+        if isinstance(record, Asked):
+            yield record
+            continue
+        line, values = record
+        user, status, role, given, family = (values[index].strip() for index in at)
+        if not user:
+            yield rejected(line, "missing_value", "The sourcedId is empty.")
+        elif status != "tobedeleted" and role in ("", "student"):  # 1.2 has roles in a file of their own
+            yield Entry(line, "student", user, title=f"{given} {family}".strip())
+
+
+def _roles(sheet: Sheet) -> Iterator[Asked | Entry]:
+    user, role, status = (sheet.column(name) for name in ("userSourcedId", "role", "status"))
+    for record in sheet.records():
+        if isinstance(record, Asked):
+            yield record
+        elif record[1][role].strip() == "student" and record[1][status].strip() != "tobedeleted":
+            yield Entry(record[0], "role", record[1][user].strip())
+
+
+def _courses(sheet: Sheet) -> Iterator[Asked | Entry]:
+    at = [sheet.column(name) for name in ("sourcedId", "status", "courseCode", "title")]
+    for record in sheet.records():
+        if isinstance(record, Asked):
+            yield record
+            continue
+        course, status, code, title = (record[1][index].strip() for index in at)
+        if not course:
+            yield rejected(record[0], "missing_value", "The sourcedId is empty.")
+        elif status != "tobedeleted":
+            yield Entry(record[0], "course", course, code=code, title=title)
+
+
+def _classes(sheet: Sheet, course_is: str) -> Iterator[Asked | Entry]:
+    at = [sheet.column(name) for name in ("sourcedId", "status", "courseSourcedId", "classCode", "title")]
+    for record in sheet.records():
+        if isinstance(record, Asked):
+            yield record
+            continue
+        class_, status, course, code, title = (record[1][index].strip() for index in at)
+        if not class_:
+            yield rejected(record[0], "missing_value", "The sourcedId is empty.")
+        elif course_is == "course":
+            yield Entry(record[0], "section", class_, parent=course)
+        elif status != "tobedeleted":
+            yield Entry(record[0], "course", class_, code=code, title=title)
+
+
+def _enrollments(sheet: Sheet, reading: Reading) -> Iterator[Asked | Entry]:
+    names = ("classSourcedId", "userSourcedId", "role", "status", "dateLastModified", "beginDate", "endDate")
+    at = [sheet.column(name) for name in names]
+    mode, by_course = reading.modes.get("enrollments", ""), reading.course_is == "course"
+    for record in sheet.records():
+        if isinstance(record, Asked):
+            yield record
+            continue
+        line, values = record
+        class_, user, role, *said = [values[index].strip() for index in at]
+        who = {"student": user, "section" if by_course else "course": class_}
+        if role != "student" and role:
+            yield ignored(line, "not_student", f"The role is {role!r}.", **who)
+        elif not (class_ and user and role):
+            empty = "classSourcedId" if not class_ else "userSourcedId" if not user else "role"
+            yield rejected(line, "missing_value", f"The {empty} is empty.", **who)
+        else:
+            try:
+                yield _decide(
+                    Asked(line, user, "" if by_course else class_, class_ if by_course else ""),
+                    mode,
+                    _Said(*said),
+                    reading.today,
+                )
+            except _Wrong as wrong:
+                yield rejected(line, wrong.code, wrong.message, **who)
+
+
+class _Said(NamedTuple):
+    """What a row says of when."""
+
+    status: str
+    modified: str
+    begin: str
+    end: str
+
+
+class _Wrong(Exception):
+    """A value of a row cannot be read."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def _decide(asked: Asked, mode: str, said: _Said, today: date) -> Asked:
+    status = said.status
+    if status not in ("active", "tobedeleted") and (status or mode == "delta"):
+        raise _Wrong("unknown_status", f"The status {status!r} is neither active nor tobedeleted.")
+    issued_at = None if mode == "bulk" else _time(said.modified, required=mode == "delta")
+    begins, ends = _date("beginDate", said.begin), _date("endDate", said.end)
+    if status == "tobedeleted":
+        return asked._replace(action="unenroll", issued_at=issued_at)
+    if ends is not None and ends <= today:
+        # Later than the row that enrolled, although nobody has touched that row since.
+        if issued_at is not None:
+            issued_at = max(issued_at, datetime.combine(ends, time(), UTC))
+        return asked._replace(action="unenroll", issued_at=issued_at)
+    if begins is not None and begins > today:
+        # A command that waits for its time (`effective_at`) will be asked for here, in place of a rejection.
+        message = f"The enrollment begins on {begins}, which is yet to come; import it again from that day on."
+        raise _Wrong("begins_later", message)
+    return asked._replace(action="enroll", issued_at=issued_at)
+
+
+def _time(text: str, *, required: bool) -> datetime | None:
+    if not text and not required:
+        return None
+    try:
+        return parse_time(text)
+    except ValueError:
+        hint = "a delta file needs a time such as 2026-01-31T09:30:00.000Z"
+        raise _Wrong("invalid_time", f"The dateLastModified {text!r} is not a time with an offset; {hint}.") from None
+
+
+def _date(name: str, text: str) -> date | None:
+    if not text:
+        return None
+    try:
+        return date.fromisoformat(text[:10])
+    except ValueError:
+        raise _Wrong("invalid_time", f"The {name} {text!r} is not a date such as 2026-01-31.") from None

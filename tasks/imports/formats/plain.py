@@ -1,0 +1,48 @@
+"""Plain CSV: `student,course[,action][,issued_at]`. Pure."""
+
+from collections.abc import Iterator
+from typing import Final, cast
+
+from enrollment.commands import MAX_ID, parse_time
+from tasks.imports.formats.rows import Action, Asked, Entry, Reading, Sheet, rejected
+
+NAME: Final = "plain"
+EXPECTED: Final = "student, course, and where wanted action (enroll, unenroll) and issued_at"
+
+
+def part_of(columns: frozenset[str]) -> str | None:
+    """Tell whether these are the columns."""
+    return "enrollments" if columns >= {"student", "course"} else None
+
+
+def read(sheet: Sheet, part: str, reading: Reading) -> Iterator[Asked | Entry]:  # noqa: ARG001 - there is one part only
+    """Give the rows of a file."""
+    at = [sheet.column(name) for name in ("student", "course", "action", "issued_at")]
+    for record in sheet.records():
+        if isinstance(record, Asked):
+            yield record
+            continue
+        line, values = record
+        student, course, action, issued = [values[index].strip() for index in at]
+        wrong = _wrong(student, course, action, by_id=reading.by == "id")
+        try:
+            issued_at = parse_time(issued) if issued else None
+        except ValueError:
+            message = f"The issued_at {issued!r} is not a time with an offset, such as 2026-01-31T09:30:00Z."
+            wrong, issued_at = wrong or ("invalid_time", message), None
+        if wrong is not None:
+            yield rejected(line, *wrong, student=student, course=course)
+        else:
+            yield Asked(line, student, course, action=cast(Action, action or "enroll"), issued_at=issued_at)
+
+
+def _wrong(student: str, course: str, action: str, *, by_id: bool) -> tuple[str, str] | None:
+    for name, value in (("student", student), ("course", course)):
+        if not value:
+            return "missing_value", f"The {name} is empty."
+        if by_id and not (value.isascii() and value.isdecimal() and 0 < int(value[:20]) <= MAX_ID):
+            hint = "if it is the id of the student information system, say --by sis_id"
+            return "invalid_id", f"The {name} {value[:40]!r} is not an id, which is a whole number; {hint}."
+    if action not in ("", "enroll", "unenroll"):
+        return "unknown_action", f"The action {action[:40]!r} is neither enroll nor unenroll."
+    return None

@@ -1,0 +1,133 @@
+"""What every format becomes: rows that ask for something, and entries of the catalog. Pure."""
+
+import csv
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Final, Literal, NamedTuple, Protocol
+
+from enrollment.errors import EnrollmentError
+
+Action = Literal["enroll", "unenroll"]
+_SHOWN: Final = 12  # columns of a header that a message names
+_FIELD: Final = 1_000_000  # characters of one value; what is longer has lost its closing quote
+
+csv.field_size_limit(_FIELD)
+
+
+class FileError(EnrollmentError):
+    """A file cannot be read as a whole. Nothing was done."""
+
+
+class Asked(NamedTuple):
+    """One row about an enrollment. Where `code` is set nothing is asked for: the row is rejected, or `ignored`."""
+
+    line: int
+    student: str = ""
+    course: str = ""  # empty: the course of the section
+    section: str = ""
+    action: Action | None = None
+    issued_at: datetime | None = None  # None: the time of the whole import
+    by_alias: bool = False  # `student` is the other id that the catalog file has for them
+    code: str | None = None
+    message: str | None = None
+    ignored: bool = False
+
+
+class Entry(NamedTuple):
+    """One row for the catalog, or of what links it: the course of a section, a student's role."""
+
+    line: int
+    kind: Literal["student", "course", "section", "role"]
+    sis_id: str
+    alias: str | None = None
+    parent: str | None = None
+    code: str | None = None
+    title: str | None = None  # of a course; the name of a student
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How to read, where a format leaves a choice."""
+
+    today: date
+    statuses: dict[str, str] = field(default_factory=dict)  # status: enroll, unenroll or ignore
+    course_is: Literal["class", "course"] = "class"
+    by: Literal["id", "sis_id"] = "sis_id"
+    modes: dict[str, str] = field(default_factory=dict)  # of OneRoster's files, by part: bulk, delta, absent
+
+
+class Sheet:
+    """One CSV file: its columns by name, and its records with the line that each begins on."""
+
+    def __init__(self, name: str, lines: Iterable[str]) -> None:
+        """Read the header. Raises FileError."""
+        self.name = name
+        self._reader = csv.reader(lines, strict=True)
+        try:
+            header = next(self._reader, [])
+        except csv.Error as error:
+            raise FileError(f"{name}, line 1: this is not CSV ({error}).") from None
+        self.header = [column.strip() for column in header]
+        self.columns = {column.casefold(): index for index, column in enumerate(self.header)}
+        if len(self.columns) < len(self.header):
+            twice = next(c for i, c in enumerate(self.header) if self.columns[c.casefold()] != i)
+            raise FileError(f"{name}, line 1: the column {twice!r} is there twice; leave one of them.")
+
+    def column(self, name: str) -> int:
+        """Return where a record has this column; of a column that is not there each record has an empty value."""
+        return self.columns.get(name.casefold(), len(self.header))
+
+    def describe(self) -> str:
+        """Return the header for a message."""
+        if len(self.header) == 1 and (mark := next((m for m in ";\t|" if m in self.header[0]), None)):
+            return f"it is separated by {mark!r}, and must be by commas"
+        shown = ", ".join(self.header[:_SHOWN])
+        return f"it has {shown}{'…' if len(self.header) > _SHOWN else ''}" if shown else "it is empty"
+
+    def records(self) -> Iterator[tuple[int, list[str]] | Asked]:
+        """Give each record with its first line and one empty value more than it has; a bad one as a rejected row."""
+        reader, width = self._reader, len(self.header)
+        while True:
+            line = reader.line_num + 1
+            try:
+                values = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield rejected(line, "not_csv", f"This is not CSV ({error}); see whether a quote is missing.")
+                continue
+            if len(values) == width:
+                values.append("")
+                yield line, values
+            elif any(values):
+                what = f"The line has {len(values)} values, and the header has {width} columns"
+                yield rejected(line, "wrong_columns", f"{what}; put quotes around a value with a comma in it.")
+
+
+class Format(Protocol):
+    """What a module of a format offers."""
+
+    @property
+    def NAME(self) -> str:  # noqa: N802 - a constant of the module
+        """How it is called."""
+
+    @property
+    def EXPECTED(self) -> str:  # noqa: N802 - as above
+        """The columns of its files, for a message."""
+
+    def part_of(self, columns: frozenset[str]) -> str | None:
+        """Tell which of the format's files has these columns (casefolded); None where none has."""
+
+    def read(self, sheet: Sheet, part: str, reading: Reading) -> Iterator[Asked | Entry]:
+        """Give the rows of a file, lazily."""
+
+
+def rejected(line: int, code: str, message: str, *, student: str = "", course: str = "", section: str = "") -> Asked:
+    """Return a row that cannot be done, with the reason."""
+    return Asked(line, student, course, section, code=code, message=message)
+
+
+def ignored(line: int, code: str, message: str, *, student: str = "", course: str = "", section: str = "") -> Asked:
+    """Return a row that is right and none of our business."""
+    return Asked(line, student, course, section, code=code, message=message, ignored=True)

@@ -1,0 +1,200 @@
+"""The plan of an import: what each row would do, over the state as it is now. Nothing is sent."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from datetime import date, datetime
+from typing import Any, Final, Literal, NamedTuple, cast
+from uuid import UUID, uuid5
+
+from sqlalchemy import Connection, Engine
+
+from enrollment.commands import format_time
+from enrollment.fold import MAX_AHEAD
+from models import catalog, imports, planning, snapshots
+from models.catalog import NewCourse, NewStudent
+from models.imports import ImportRecord
+from tasks.imports.files import Parts
+from tasks.imports.formats.rows import Asked, Entry, FileError, Reading, Sheet, rejected
+from tasks.imports.guard import Limits, objection
+
+_NAMESPACE: Final = UUID("6d1f0d0e-6f5f-5d0b-9c52-2b8f4d0f3a10")  # of the ids of all commands of all imports
+_LONGEST: Final = 255  # characters of an id, as OneRoster has it; PostgreSQL cannot index 2,700
+_KEPT: Final = 7  # days that a plan waits to be applied
+
+Tell = Callable[[int, int], None]  # how much is done, of how much
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How an import is wanted."""
+
+    source: str
+    issued_at: datetime | None = None  # of rows that have no time of their own; None: when the plan is made
+    full: bool | None = None  # None: as the manifest says
+    scope: Literal["courses", "source"] = "courses"
+    limits: Limits = field(default_factory=Limits)
+    statuses: dict[str, str] = field(default_factory=dict)
+    course_is: Literal["class", "course"] = "class"
+    by: Literal["id", "sis_id"] = "id"  # of the plain format; the others know students by the SIS's id
+
+    def options(self, parts: Parts) -> dict[str, Any]:
+        """Return it as JSON can keep it, with what was found out about the files."""
+        options = asdict(self) | {"issued_at": self.issued_at and format_time(self.issued_at)}
+        del options["source"]
+        return options | {"by_role": any(part == "roles" for _, part in parts.files)}
+
+
+def namespaces(digest: str, source: str, options: Mapping[str, Any], issued_at: datetime) -> tuple[UUID, UUID]:
+    """Return what the ids of commands are derived from: of rows with a time of their own, and of the others.
+
+    The same file, read in the same way, gives the same ids; and what would be another command, another id.
+    """
+    own = uuid5(_NAMESPACE, f"{digest}\n{source}\n{json.dumps(options, sort_keys=True)}")
+    return own, uuid5(own, format_time(issued_at))
+
+
+class Content(NamedTuple):
+    """What is imported."""
+
+    path: str  # as it is shown
+    parts: Parts
+    digest: str
+
+
+def plan(engine: Engine, content: Content, wish: Change, *, at_once: bool, tell: Tell = lambda *_: None) -> int:
+    """Plan an import; return its id. With `at_once` students and courses go to the catalog first.
+
+    Raises FileError, CatalogError; then nothing was planned.
+    """
+    with engine.connect() as connection:
+        imports.forget_plans(connection, _KEPT)
+        now = imports.clock(connection)
+        connection.commit()
+        if wish.issued_at is not None and wish.issued_at > now + MAX_AHEAD:
+            raise FileError(f"The time {format_time(wish.issued_at)} is yet to come; say one that is past.")
+        planning.be_patient(connection)
+        issued_at = wish.issued_at or now
+        import_id = _create(connection, content, wish, issued_at)
+        rows = _read(content.parts, _reading(content.parts, wish, now.date()), tell)
+        ids = namespaces(content.digest, wish.source, wish.options(content.parts), issued_at)
+        planning.stage(connection, _staged(rows, ids, now))
+        planning.keep_entries(connection, import_id)
+        record = imports.get(connection, import_id)
+        if at_once:
+            load_catalog(engine, connection, import_id, by_role=by_role(record))
+        by = wish.by if record.format == "plain" else "sis_id"
+        planning.compare(connection, import_id, issued_at, by=by, by_role=by_role(record))
+        withheld = _add_absent(connection, record, ids[1], wish.limits)
+        imports.keep_plan(connection, import_id, planning.counts(connection, import_id), withheld)
+        connection.commit()
+    return import_id
+
+
+def load_catalog(engine: Engine, connection: Connection, import_id: int, *, by_role: bool) -> None:
+    """Put the students and courses of the files into the catalog, in a transaction of its own. Raises CatalogError."""
+    with engine.begin() as other:
+        planning.be_patient(other)
+        people = planning.newcomers(connection, import_id, by_role=by_role)
+        catalog.upsert_students(other, (NewStudent(sis_id=sis_id, name=name) for sis_id, name in people))
+        courses = planning.openings(connection, import_id)
+        catalog.upsert_courses(
+            other, (NewCourse(sis_id=sis_id, code=code, title=title) for sis_id, code, title in courses)
+        )
+
+
+def by_role(record: ImportRecord) -> bool:
+    """Tell whether a file of this import says who of the users is a student."""
+    return bool(record.options.get("by_role"))
+
+
+def _is_full(parts: Parts, wish: Change) -> bool:
+    return parts.modes.get("enrollments") == "bulk" if wish.full is None else wish.full
+
+
+def _create(connection: Connection, content: Content, wish: Change, issued_at: datetime) -> int:
+    parts = content.parts
+    has_rows = any(part == "enrollments" for _, part in parts.files)
+    return imports.create(
+        connection,
+        path=content.path,
+        files=[file.name for file, _ in parts.files],
+        format_=parts.format.NAME,
+        digest=content.digest,
+        source=wish.source,
+        options=wish.options(parts),
+        scope=wish.scope if has_rows and _is_full(parts, wish) else None,
+        issued_at=issued_at,
+    )
+
+
+def _reading(parts: Parts, wish: Change, today: date) -> Reading:
+    modes = {"enrollments": "bulk", **parts.modes} if _is_full(parts, wish) else parts.modes
+    return Reading(today, wish.statuses, wish.course_is, wish.by, modes)
+
+
+def _add_absent(connection: Connection, record: ImportRecord, namespace: UUID, limits: Limits) -> str | None:
+    """Add the absent to the plan of a full snapshot; return why they stay, if they do."""
+    scope = cast(snapshots.Scope | None, record.scope)
+    if scope is None:
+        return None
+    snapshots.keep_scope(connection, record.id)
+    asking = snapshots.asking(connection, record.id)
+    snapshots.add_absent(connection, record.id, scope, record.issued_at, namespace)
+    drops = snapshots.drops(connection, record.id, scope)
+    reason = objection(limits, asking, snapshots.invalid(connection, record.id, scope), drops)
+    if reason is not None:
+        snapshots.withhold(connection, record.id, reason)
+    return reason
+
+
+def _read(parts: Parts, reading: Reading, tell: Tell) -> Iterator[tuple[int, str, Asked | Entry]]:
+    """Give every row of every file, with the number and the name of its file."""
+    before = 0
+    for index, (file, part) in enumerate(parts.files, 1):
+        so_far = before
+
+        def told(done: int, so_far: int = so_far) -> None:
+            tell(so_far + done, parts.size)
+
+        with closing(file.lines(told)) as lines:
+            for item in parts.format.read(Sheet(file.name, lines), part, reading):
+                yield index, file.name, item
+        before += file.size
+
+
+def _staged(
+    rows: Iterable[tuple[int, str, Asked | Entry]], ids: tuple[UUID, UUID], now: datetime
+) -> Iterator[tuple[Any, ...]]:
+    """Turn rows into those of the staging table: the columns `planning.STAGED`."""
+    own, whole = ids
+    nothing = (None,) * 5
+    for number, (file, name, item) in enumerate(rows, 1):
+        if isinstance(item, Entry):
+            if len(item.sis_id) <= _LONGEST:
+                line, kind, *entry = item
+                yield (kind, number, file, line, *(None,) * 10, *entry)
+                continue
+            item = _too_long(item.line)  # noqa: PLW2901 - a rejected row instead
+        if item.code is None:
+            item = _sound(item, now)  # noqa: PLW2901 - as above
+        planned = None if item.code is None else "ignored" if item.ignored else "rejected"
+        command_id = uuid5(own if item.issued_at else whole, f"{name}:{item.line}") if item.code is None else None
+        line, student, course, section, action, issued_at, by_alias, code, message, _ = item
+        asked = (student, course, section, action, issued_at, by_alias)
+        yield ("row", number, file, line, *asked, planned, code, message, command_id, *nothing)
+
+
+def _sound(item: Asked, now: datetime) -> Asked:
+    """Return the row, rejected where no format but PostgreSQL or the worker would refuse it."""
+    if len(item.student) > _LONGEST or len(item.course) > _LONGEST or len(item.section) > _LONGEST:
+        return _too_long(item.line)
+    if item.issued_at is not None and item.issued_at > now + MAX_AHEAD:
+        message = f"The time {format_time(item.issued_at)} is yet to come; correct it."
+        return rejected(item.line, "issued_in_future", message, student=item.student, course=item.course)
+    return item
+
+
+def _too_long(line: int) -> Asked:
+    return rejected(line, "too_long", f"An id has more than {_LONGEST} characters; see whether a quote is missing.")

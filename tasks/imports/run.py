@@ -1,0 +1,158 @@
+"""Applying a plan: its rows sent as commands, and their outcomes waited for. May be killed anywhere and goes on."""
+
+import time
+from collections.abc import Callable
+from typing import Final, Protocol, cast
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine
+
+from enrollment.commands import Command, Enroll, Unenroll
+from enrollment.errors import EnrollmentError
+from models import imports, planning, snapshots
+from models.imports import ImportRecord, Outgoing
+from tasks.imports.plan import Tell, by_role, load_catalog
+
+PAUSE: Final = 0.3  # seconds between two looks for outcomes
+_COUNTED: Final = ("enrolled", "unenrolled", "unchanged", "superseded", "rejected", "dead")
+
+
+class Moved(EnrollmentError):
+    """What the plan was made over is no longer so."""
+
+    def __init__(self, import_id: int) -> None:
+        super().__init__(
+            f"Plan {import_id} was not applied: enrollments have changed since it was made, and it would do something "
+            "else now. Plan the file again, and apply that."
+        )
+
+
+class InProgress(EnrollmentError):
+    """Somebody else is at it."""
+
+    def __init__(self, import_id: int) -> None:
+        super().__init__(f"Import {import_id} is being applied by another process; wait for that one.")
+
+
+class NoOutcomes(EnrollmentError):
+    """Commands are sent, and nothing comes of them."""
+
+    def __init__(self, import_id: int, seconds: float) -> None:
+        super().__init__(
+            f"All of import {import_id} is sent, and no outcome came for {seconds:.0f} s. See that a worker runs "
+            f"(`enrollment doctor`), then say `enrollment import --apply {import_id}`: nothing is done twice."
+        )
+
+
+class Sender(Protocol):
+    """What takes commands, such as `Client.bulk()`."""
+
+    def send(self, command: Command) -> UUID:
+        """Take a command."""
+
+    def flush(self) -> None:
+        """Have all that was taken on the queue."""
+
+
+def apply(engine: Engine, import_id: int, sender: Sender, *, check: bool, tell: Tell = lambda *_: None) -> None:
+    """Send what was planned; with `check`, only if it still would come out like that. Raises Moved, InProgress.
+
+    An import that was begun before goes on where that ended. What was on its way then is sent again under its id, and
+    takes effect once.
+    """
+    with engine.connect() as connection:
+        if not imports.lock(connection, import_id):
+            raise InProgress(import_id)
+        try:
+            record = imports.get(connection, import_id)
+            if record.state == "planned":
+                _begin(engine, connection, record, check=check)
+                record = imports.get(connection, import_id)
+            if record.state == "sending":
+                _send(connection, record, sender, tell)
+        finally:
+            connection.invalidate()  # the lock ends with the session
+
+
+def settle(
+    engine: Engine,
+    import_id: int,
+    *,
+    patience: float,
+    tell: Tell = lambda *_: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> ImportRecord:
+    """Wait until every command has an outcome; return the import with its counts. Raises NoOutcomes."""
+    with engine.connect() as connection:
+        record = imports.get(connection, import_id)
+        if record.state == "done":
+            return record
+        after, counted = record.decided, dict(record.outcomes)
+        done = imports.count_sent(connection, import_id, after)
+        missing, since = -1, time.monotonic()
+        while True:
+            found = imports.outcomes(connection, import_id, after, record.sent)
+            if found["number"] is None:
+                break
+            tell(done + found["rows"] - found["missing"], record.to_send)
+            if not found["missing"]:
+                after, done = found["number"], done + found["rows"]
+                counted = {name: counted.get(name, 0) + found[name] for name in _COUNTED}
+                imports.keep_decided(connection, import_id, after, counted)
+            connection.commit()
+            if found["missing"] != missing:
+                missing, since = found["missing"], time.monotonic()
+            elif time.monotonic() - since > patience:
+                raise NoOutcomes(import_id, patience)
+            if missing:
+                sleep(PAUSE)
+        imports.enter(connection, import_id, "done")
+        imports.forget_entries(connection, import_id)
+        connection.commit()
+        return imports.get(connection, import_id)
+
+
+def _begin(engine: Engine, connection: Connection, record: ImportRecord, *, check: bool) -> None:
+    planning.be_patient(connection)
+    if check:
+        planning.resolve(connection, record.id)
+        scope = cast(snapshots.Scope | None, None if record.withheld else record.scope)
+        more = scope is not None and snapshots.more_are_absent(connection, record.id, scope, record.issued_at)
+        if more or planning.has_moved(connection, record.id):
+            raise Moved(record.id)
+    load_catalog(engine, connection, record.id, by_role=by_role(record))
+    planning.resolve(connection, record.id)
+    planning.reject_unresolved(connection, record.id)
+    if record.scope is not None:
+        snapshots.keep_scope(connection, record.id)
+    counts = planning.counts(connection, record.id)
+    imports.keep_plan(connection, record.id, counts, record.withheld)
+    imports.enter(connection, record.id, "sending")
+    connection.commit()
+
+
+def _send(connection: Connection, record: ImportRecord, sender: Sender, tell: Tell) -> None:
+    after, done = record.sent, imports.count_sent(connection, record.id, record.sent)
+    while rows := imports.to_send(connection, record.id, after):
+        connection.commit()
+        for row in rows:
+            sender.send(_command(row, record.source))
+        sender.flush()
+        after, done = rows[-1].number, done + len(rows)
+        imports.keep_sent(connection, record.id, after)
+        connection.commit()
+        tell(done, record.to_send)
+    imports.enter(connection, record.id, "sent")
+    connection.commit()
+
+
+def _command(row: Outgoing, source: str) -> Command:
+    kind = Enroll if row.asked == "enroll" else Unenroll
+    assert row.student_id is not None and row.course_id is not None  # noqa: S101, PT018 - else it would be rejected
+    return kind(
+        student_id=row.student_id,
+        course_ids=(row.course_id,),
+        issued_at=row.issued_at,
+        source=source,
+        command_id=row.command_id,
+    )

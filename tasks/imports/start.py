@@ -1,0 +1,51 @@
+"""From a path to the id of an import: a new plan, or one of the same content that did not get to its end."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlalchemy import Engine
+
+from models import imports
+from tasks.imports.files import Parts, opened
+from tasks.imports.formats import named
+from tasks.imports.plan import Change, Content, Tell, plan
+
+
+class Started(NamedTuple):
+    """What to apply."""
+
+    import_id: int
+    left_out: tuple[str, ...]  # files that are none of ours
+    resumed: bool = False
+
+
+def start(
+    engine: Engine,
+    path: Path,
+    wish: Change,
+    *,
+    format_name: str | None = None,
+    as_dated: bool = False,
+    at_once: bool,
+    shown: str | None = None,
+    tell: Tell = lambda *_: None,
+) -> Started:
+    """Plan the import of a path, or find the one that was cut off. With `as_dated` it is issued when the file was.
+
+    A wish without a source gets that of the format. Raises FileError, CatalogError.
+    """
+    with opened(path) as (files, newest):
+        parts = Parts.of(files, named(format_name) if format_name else None)
+        digest = parts.digest()
+        wish = replace(wish, source=wish.source or f"import/{parts.format.NAME}")
+        if as_dated:
+            with engine.connect() as connection:
+                wish = replace(wish, issued_at=min(newest, imports.clock(connection)))
+        if at_once:
+            with engine.connect() as connection:
+                begun = imports.unfinished(connection, digest, wish.source, wish.options(parts))
+            if begun is not None:
+                return Started(begun, parts.left_out, resumed=True)
+        import_id = plan(engine, Content(shown or str(path), parts, digest), wish, at_once=at_once, tell=tell)
+        return Started(import_id, parts.left_out)

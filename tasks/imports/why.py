@@ -1,0 +1,74 @@
+"""Why a student is, or is not, in a course: what was said of the pair, told as one paragraph. Pure."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from models.queries import CourseRow, HistoryEntry, StudentRow
+
+_DONE: Final = {
+    "enrolled": "enrolled them",
+    "unenrolled": "took them out",
+    "unchanged": "found it so already",
+    "superseded": "came to nothing, because a newer command had decided",
+}
+_VERBS: Final = {"enroll": "to enroll them", "unenroll": "to take them out", "replace": "for exactly its own courses"}
+
+
+def paragraph(
+    student: StudentRow, course: CourseRow, entries: Sequence[HistoryEntry], rows: Sequence[Any], *, is_enrolled: bool
+) -> str:
+    """Tell the commands for a pair in order of stamp, with the file and line of those that came from an import."""
+    whom = f"{student.name or 'The student'} (id {student.id}{_sis(student.sis_id)})"
+    where = f"{course.code or course.title or 'the course'} (id {course.id}{_sis(course.sis_id)})"
+    told = [f"{whom} is {'' if is_enrolled else 'not '}enrolled in {where}."]
+    places = {row.command_id: row for row in rows if row.command_id is not None}
+    known = {entry.record.command_id for entry in entries}
+    events = [(_time(entry), _entry(entry, places)) for entry in entries]
+    events += [(row.issued_at, _row(row)) for row in rows if row.command_id not in known and row.issued_at]
+    told += [text for _, text in sorted(events, key=lambda event: event[0])]
+    if not events:
+        told.append("No command ever named the two." if not is_enrolled else "The row is older than all commands.")
+    elif not any(entry.owns for entry in entries):
+        told.append("None of these decides now.")
+    return " ".join(told)
+
+
+def _entry(entry: HistoryEntry, places: Mapping[UUID, Any]) -> str:
+    record, place = entry.record, places.get(entry.record.command_id)
+    origin = f"the source {record.source}" if record.source else "an unnamed source"
+    if place is not None:
+        origin = f"{_place(place)}, as {record.source},"
+    asked = _VERBS.get(record.command or "", "for something that is no valid command")
+    if record.errors:
+        did = f"was rejected: {' '.join(error.message for error in record.errors)}".rstrip(".")
+    else:
+        did = _DONE.get(entry.effect or "", "changed nothing here")
+    last = ", and decides now" if entry.owns else ""
+    return f"On {_shown(_time(entry))} {origin} asked {asked}: that {did}{last}."
+
+
+def _row(row: Any) -> str:
+    asked = {"enroll": _VERBS["enroll"], "unenroll": _VERBS["unenroll"], "drop": "nothing of them"}.get(row.asked)
+    did = (row.message or "nothing was sent for it").rstrip(".")
+    return f"On {_shown(row.issued_at)} {_place(row)} asked {asked or 'for what it cannot'}, not sent: {did}."
+
+
+def _place(row: Any) -> str:
+    if row.line is None:
+        return f"import {row.import_id} of {row.path}, in which they are absent,"
+    what = f"the undoing of import {row.undo_of}" if row.undo_of else f"import {row.import_id}"
+    return f"{what} ({row.file}, line {row.line})"
+
+
+def _time(entry: HistoryEntry) -> datetime:
+    return entry.record.issued_at or entry.record.processed_at
+
+
+def _shown(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _sis(sis_id: str | None) -> str:
+    return f", SIS id {sis_id}" if sis_id else ""

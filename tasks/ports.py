@@ -1,0 +1,36 @@
+"""What the tasks need of the process they run in."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
+
+from celery import Celery
+
+from models.dead_letters import NewDeadLetter
+from tasks.messages import Message
+
+
+class ServicePort(Protocol):
+    """The use cases, bound to the database and the event stream of one process."""
+
+    def handle(self, messages: Sequence[Message], keep_alive: Callable[[], None] = ...) -> list[str]:
+        """Apply and publish one batch; return what came of each message, in a few words.
+
+        Waits as long as the database is away, and calls `keep_alive` about every second meanwhile.
+        """
+
+    def dead_letter(self, letters: Sequence[NewDeadLetter], keep_alive: Callable[[], None] = ...) -> None:
+        """Keep messages that cannot become commands. Waits like `handle`."""
+
+    def relay(self) -> int:
+        """Publish what is committed and not yet sent; return the number of events."""
+
+
+class Application(Protocol):
+    """A Celery app that has the service."""
+
+    service: ServicePort
+
+
+def service_of(app: Celery) -> ServicePort:
+    """Return the service of the app that runs a task."""
+    return cast(Application, app).service

@@ -1,0 +1,139 @@
+"""Redis and PostgreSQL that die, fill up, refuse, or let wait."""
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+
+import psycopg
+
+from tests.acceptance.faults.scenario import Run, Scenario
+from worker.local.server import free_port
+
+AWAY = (1.5, 2.5)  # seconds that a server refuses
+LOCKED = 12.0  # seconds; above the worker's own lock timeout and above the visibility timeout
+TERMINATE = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+     WHERE backend_type = 'client backend' AND application_name <> 'oracle'
+"""
+
+
+def _redis_killed(run: Run) -> None:
+    for _ in range(run.count):
+        run.pause()
+        run.harness.redis.kill()
+        run.pause()
+        run.harness.redis.start()
+        run.injected += 1
+        run.until_work_goes_on()
+
+
+def _redis_full(run: Run) -> None:
+    for _ in range(run.count):
+        run.pause()
+        with run.harness.client() as client:
+            client.config_set("maxmemory", 1)
+            try:
+                run.pause(*AWAY)
+            finally:
+                client.config_set("maxmemory", 0)
+        run.injected += 1
+        run.until_work_goes_on()
+
+
+def _redis_read_only(run: Run) -> None:
+    for _ in range(run.count):
+        run.pause()
+        with run.harness.client() as client:
+            client.execute_command("REPLICAOF", "127.0.0.1", free_port())  # of a primary that is not there
+            try:
+                run.pause(*AWAY)
+            finally:
+                client.execute_command("REPLICAOF", "NO", "ONE")
+        run.injected += 1
+        run.until_work_goes_on()
+
+
+def _backends_terminated(run: Run) -> None:
+    with run.harness.database() as connection:
+        for _ in range(run.count):
+            run.pause(0.02, 0.4)
+            connection.execute(TERMINATE)
+            run.injected += 1
+            if run.rng.random() < 0.1 or run.injected == 1:
+                run.until_work_goes_on()
+
+
+def _immediate_shutdown(run: Run) -> None:
+    """As `pg_ctl stop -m immediate`: no checkpoint, the next start recovers."""
+    for _ in range(run.count):
+        run.pause()
+        os.kill(run.harness.postgres.pid, signal.SIGQUIT)
+        while run.harness.postgres.running:
+            time.sleep(0.02)
+        run.pause()
+        run.harness.postgres.start()
+        run.injected += 1
+        run.until_work_goes_on()
+
+
+def _connections_exhausted(run: Run) -> None:
+    for _ in range(run.count):
+        run.pause()
+        with run.harness.database() as connection, ExitStack() as taken:
+            end = time.monotonic() + run.rng.uniform(*AWAY)
+            connection.execute(TERMINATE)
+            while time.monotonic() < end:
+                try:
+                    taken.enter_context(run.harness.database())
+                except psycopg.OperationalError:  # all taken
+                    connection.execute(TERMINATE)
+                    time.sleep(0.1)
+        run.injected += 1
+        run.until_work_goes_on()
+
+
+def _locked(run: Run) -> None:
+    """Somebody holds what the worker needs, by turns rows of students and the table of enrollments."""
+    for number in range(run.count):
+        run.pause()
+        with run.harness.database() as connection, connection.transaction():
+            if number % 2:
+                connection.execute("SELECT FROM students FOR UPDATE")
+            else:
+                connection.execute("LOCK TABLE student_courses IN ACCESS EXCLUSIVE MODE")
+            time.sleep(LOCKED)
+        run.injected += 1
+        run.until_work_goes_on()
+
+
+def _read_only(run: Run) -> None:
+    for _ in range(run.count):
+        run.pause()
+        try:
+            _set_read_only(run, "on")
+            run.pause(*AWAY)
+        finally:
+            _set_read_only(run, "off")
+        run.injected += 1
+        run.until_work_goes_on()
+
+
+def _set_read_only(run: Run, value: str) -> None:
+    with run.harness.database() as connection, suppress(psycopg.errors.ActiveSqlTransaction):
+        connection.execute("SET default_transaction_read_only = off")
+        connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+        connection.execute("SELECT pg_reload_conf()")
+
+
+SCENARIOS: Sequence[Scenario] = [
+    Scenario("Redis: kill -9 and restart", 20, 2, _redis_killed, seconds=12),
+    Scenario("Redis: out of memory", 5, 1, _redis_full, seconds=8),
+    Scenario("Redis: read-only replica", 5, 1, _redis_read_only, seconds=8),
+    Scenario("PostgreSQL: backends terminated", 100, 5, _backends_terminated, seconds=4),
+    Scenario("PostgreSQL: immediate shutdown and restart", 20, 1, _immediate_shutdown, seconds=8),
+    Scenario("PostgreSQL: connections exhausted", 5, 1, _connections_exhausted, seconds=6),
+    Scenario("PostgreSQL: a held lock for 12 s", 5, 1, _locked, seconds=16),
+    Scenario("PostgreSQL: default_transaction_read_only", 5, 1, _read_only, seconds=6),
+]

@@ -1,0 +1,386 @@
+"""`enrollment import`: planned, applied, guarded, taken up again, undone and explained, on real servers."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis as Connection
+from sqlalchemy import Engine, text
+
+from enrollment.names import BULK_QUEUE
+from tasks.messages import Message
+from tests.eventually import eventually
+from tests.integration.cli.conftest import Result, Run, start, write
+from tests.integration.test_client import body, entries
+from worker.service import Service
+
+HEADER = "course_id,user_id,role,section_id,status"
+OLDER, NEWER = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
+ONEROSTER = "sourcedId,classSourcedId,userSourcedId,role,status,dateLastModified,beginDate,endDate"
+
+Rows = Callable[..., list[tuple[Any, ...]]]
+Import = Callable[..., tuple[Result, list[dict[str, str]]]]
+
+
+@pytest.fixture
+def service(service: Service, engine: Engine) -> Service:
+    """Have students s1 to s5 and courses c10 to c14."""
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE students SET sis_id = 's' || id"))
+        connection.execute(text("UPDATE courses SET sis_id = 'c' || id"))
+        for table in ("students", "courses"):
+            connection.execute(text(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), 100)"))
+    return service
+
+
+@pytest.fixture
+def work(service: Service, redis_client: Connection) -> Callable[[], int]:
+    """Give a function that does what a worker does: applies what is on the queue; returns how many messages."""
+
+    def drain() -> int:
+        found = entries(redis_client, BULK_QUEUE)
+        redis_client.delete(BULK_QUEUE)
+        for entry in found:
+            headers, content = entry["headers"], body(entry)
+            service.handle([Message(headers["task"], headers["id"], headers["id"], *content[:2])])
+        return len(found)
+
+    return drain
+
+
+@pytest.fixture
+def imported(run: Run, work: Callable[[], int], tmp_path: Path) -> Import:
+    """Give a function that imports a path and returns how that ended, with the report."""
+
+    def invoke(path: Path | str, *options: object) -> tuple[Result, list[dict[str, str]]]:
+        sent = run("import", *([path] if path else []), *options, "--no-wait", "--json")
+        if sent.code in (1, 2):
+            return sent, []
+        work()
+        report = tmp_path / "report.csv"
+        done = run("import", "--apply", sent.json["id"], "--json", "--report", report)
+        with report.open(newline="") as lines:
+            return done, list(csv.DictReader(lines))
+
+    return invoke
+
+
+def canvas(path: Path, *rows: str) -> Path:
+    return write(path / "enrollments.csv", HEADER, *rows)
+
+
+def oneroster(path: Path, mode: str, *rows: str) -> Path:
+    folder = path / f"oneroster-{mode}-{len(list(path.iterdir()))}"
+    folder.mkdir()
+    write(folder / "manifest.csv", "propertyName,value", "oneroster.version,1.2", f"file.enrollments,{mode}")
+    write(folder / "enrollments.csv", ONEROSTER, *rows)
+    return folder
+
+
+def told(report: list[dict[str, str]]) -> list[tuple[str, str, str]]:
+    return [(row["line"], row["outcome"], row["code"]) for row in report]
+
+
+def pairs(rows: Rows) -> list[tuple[int, int]]:
+    return [(student, course) for student, course in rows("student_id, course_id", "student_courses")]
+
+
+def test_every_row_is_reported_with_what_came_of_it(imported: Import, rows: Rows, tmp_path: Path) -> None:
+    path = canvas(
+        tmp_path,
+        "c10,s1,student,,active",
+        "c10,s2,teacher,,active",
+        "c10,s9,student,,active",
+        "c99,s1,student,,active",
+        "c10,s3,student,,gone",
+        "c11,s1,student,,deleted",
+    )
+    done, report = imported(path)
+    assert done.code == 3
+    assert told(report) == [
+        ("2", "enrolled", ""),
+        ("3", "ignored", "not_student"),
+        ("4", "rejected", "unknown_student"),
+        ("5", "rejected", "unknown_courses"),
+        ("6", "rejected", "unknown_status"),
+        ("7", "unchanged", ""),
+    ]
+    assert report[2]["message"] == "There is no student with the SIS id s9."
+    assert pairs(rows) == [(1, 10)]
+    [command] = {row["command_id"] for row in report if row["outcome"] == "enrolled"}
+    assert rows("source", f"commands WHERE command_id = '{command}'") == [("import/canvas",)]
+
+
+def test_of_two_sections_of_one_course_the_active_one_wins(imported: Import, rows: Rows, tmp_path: Path) -> None:
+    sections = write(tmp_path / "sections.csv", "section_id,course_id,name,status", "a,c10,A,active", "b,c10,B,active")
+    canvas(tmp_path, ",s1,student,a,active", ",s1,student,b,deleted", ",s2,student,a,deleted", ",s2,student,b,active")
+    done, report = imported(sections.parent)
+    assert (done.code, pairs(rows)) == (0, [(1, 10), (2, 10)])
+    assert [row["outcome"] for row in report] == ["enrolled", "repeated", "repeated", "enrolled"]
+    assert report[1]["message"] == "Line 2 decides about this student and course."
+
+
+def test_users_and_courses_go_to_the_catalog_when_the_plan_is_applied_and_not_before(
+    run: Run, imported: Import, rows: Rows, tmp_path: Path
+) -> None:
+    write(tmp_path / "users.csv", "user_id,integration_id,login_id,full_name", "007,i7,l,Ana Lima", "s1,,m,New Name")
+    write(tmp_path / "courses.csv", "course_id,short_name,long_name", "MAT,M1,Mathematics")
+    header = "user_integration_id,user_id,course_id,role,status"
+    write(tmp_path / "enrollments.csv", header, "i7,,MAT,student,active", ",s1,MAT,student,active")
+    plan = run("import", tmp_path, "--dry-run", "--json").json
+    assert plan["counts"] == {"enroll": 2}
+    assert len(rows("id", "students")) == 5
+    done, report = imported("", "--apply", plan["id"])
+    assert (done.code, done.error) == (0, "")
+    assert [row["outcome"] for row in report] == ["enrolled", "enrolled"]
+    assert ("007", "Ana Lima") in rows("sis_id, name", "students")
+    assert ("s1", "New Name") in rows("sis_id, name", "students")
+    assert ("MAT", "M1", "Mathematics") in rows("sis_id, code, title", "courses")
+
+
+def test_a_dry_run_sends_nothing_and_applying_it_does_what_it_said(
+    run: Run, imported: Import, rows: Rows, redis_client: Connection, tmp_path: Path
+) -> None:
+    path = canvas(tmp_path, "c10,s1,student,,active", "c10,s2,student,,deleted")
+    report = tmp_path / "plan.json"
+    done = run("import", path, "--dry-run", "--report", report)
+    assert "Nothing was sent. To do this: enrollment import --apply 1" in done.output
+    assert [(row["plan"], row["outcome"]) for row in json.loads(report.read_text())] == [
+        ("enroll", None),
+        ("unchanged", None),
+    ]
+    assert (redis_client.llen(BULK_QUEUE), rows("*", "commands")) == (0, [])
+    assert imported("", "--apply", 1)[0].code == 0
+    assert pairs(rows) == [(1, 10)]
+
+
+def test_a_plan_is_refused_when_the_state_has_moved(
+    run: Run, imported: Import, redis_client: Connection, tmp_path: Path
+) -> None:
+    path = canvas(tmp_path, "c10,s1,student,,active")
+    plan = run("import", path, "--dry-run", "--json").json["id"]
+    assert imported(path)[0].code == 0
+    refused = run("import", "--apply", plan)
+    assert (refused.code, redis_client.llen(BULK_QUEUE)) == (1, 0)
+    assert f"Plan {plan} was not applied: enrollments have changed since it was made" in refused.error
+
+
+def test_an_older_file_after_a_newer_one_changes_nothing_that_the_newer_decided(
+    imported: Import, rows: Rows, tmp_path: Path
+) -> None:
+    newer = canvas(tmp_path, "c10,s1,student,,active", "c10,s2,student,,deleted")
+    assert imported(newer, "--issued-at", NEWER)[0].code == 0
+    older = canvas(tmp_path, "c10,s1,student,,deleted", "c10,s2,student,,active", "c10,s3,student,,active")
+    _, report = imported(older, "--issued-at", OLDER)
+    assert [row["outcome"] for row in report] == ["superseded", "superseded", "enrolled"]
+    assert pairs(rows) == [(1, 10), (3, 10)]
+
+
+def test_a_newer_snapshot_has_decided_about_those_whom_it_does_not_name(
+    imported: Import, rows: Rows, tmp_path: Path
+) -> None:
+    assert imported(oneroster(tmp_path, "bulk", "1,c10,s1,student,,,,"), "--issued-at", NEWER)[0].code == 0
+    late = oneroster(tmp_path, "bulk", "1,c10,s1,student,,,,", "2,c10,s2,student,,,,")
+    _, report = imported(late, "--issued-at", OLDER)
+    assert [row["outcome"] for row in report] == ["superseded", "superseded"]
+    assert pairs(rows) == [(1, 10)]
+
+
+@pytest.fixture
+def members(imported: Import, tmp_path: Path) -> None:
+    """Have s1 to s5 in c10, and s1 in c11, by a canvas file."""
+    path = canvas(tmp_path, *(f"c10,s{n},student,,active" for n in range(1, 6)), "c11,s1,student,,active")
+    assert imported(path, "--issued-at", OLDER)[0].code == 0
+
+
+FOUR = tuple(f"{n},c10,s{n},student,,,," for n in range(1, 5))
+
+
+def test_who_is_absent_from_a_snapshot_is_unenrolled_within_the_courses_of_the_file(
+    members: None, imported: Import, rows: Rows, tmp_path: Path
+) -> None:
+    done, report = imported(oneroster(tmp_path, "bulk", *FOUR))
+    assert (done.code, pairs(rows)) == (0, [(1, 10), (1, 11), (2, 10), (3, 10), (4, 10)])
+    assert {key: report[-1][key] for key in ("line", "student", "asked", "outcome")} == {
+        "line": "",
+        "student": "s5",
+        "asked": "drop",
+        "outcome": "unenrolled",
+    }
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "complaint"),
+    [
+        (FOUR[:2], (), "3 of the 5 who are enrolled are absent from the files, more than 20 %"),
+        (FOUR[:2], ("--max-drop-percent", 100), "enrolled in C10 are absent from the files, more than 50 %"),
+        (FOUR, ("--max-drops", 0), "more than 0; if that is right, raise --max-drops"),
+        ((*FOUR, "9,c10,s9,student,,,,"), (), "1 row is invalid (the first is line 6)"),
+        ((*FOUR, "9,c10,s5,student,gone,,,"), (), "1 row is invalid"),
+        ((), (), "The files have no row that asks for something"),
+    ],
+)
+def test_a_guard_leaves_the_absent_enrolled_and_says_why(
+    members: None, imported: Import, rows: Rows, tmp_path: Path, *, lines: Any, options: Any, complaint: str
+) -> None:
+    done, report = imported(oneroster(tmp_path, "bulk", *lines), *options)
+    assert done.code == 4
+    assert complaint in done.json["withheld"]
+    assert {row["outcome"] for row in report if row["asked"] == "drop"} <= {"withheld"}
+    assert len(pairs(rows)) == 6
+
+
+def test_an_enrollment_that_begins_later_is_rejected_and_nobody_counts_as_absent_for_it(
+    members: None, imported: Import, rows: Rows, tmp_path: Path
+) -> None:
+    done, report = imported(oneroster(tmp_path, "bulk", *FOUR, "5,c10,s5,student,,,2999-01-01,"))
+    assert (done.code, told(report)[-1]) == (3, ("6", "rejected", "begins_later"))
+    assert (5, 10) in pairs(rows)
+
+
+def test_the_scope_of_a_snapshot_may_be_what_its_source_enrolled(
+    members: None, imported: Import, rows: Rows, tmp_path: Path
+) -> None:
+    limits = ("--scope", "source", "--max-drop-percent", 50, "--max-course-drop-percent", 100)
+    assert imported(oneroster(tmp_path, "bulk", *FOUR), *limits)[0].json["counts"] == {"unchanged": 4}
+    done, report = imported(oneroster(tmp_path, "bulk", *FOUR[:3]), *limits)
+    assert done.code == 0
+    assert [(row["student"], row["course"]) for row in report if row["asked"] == "drop"] == [("s4", "c10")]
+    assert (5, 10) in pairs(rows)
+
+
+def test_a_delta_file_decides_by_the_time_of_each_row(imported: Import, rows: Rows, tmp_path: Path) -> None:
+    path = oneroster(
+        tmp_path,
+        "delta",
+        f"1,c10,s1,student,active,{OLDER},,",
+        f"1,c10,s1,student,tobedeleted,{NEWER},,",
+        f"2,c10,s2,student,active,{NEWER},,",
+    )
+    done, report = imported(path)
+    assert [row["outcome"] for row in report] == ["repeated", "unchanged", "enrolled"]
+    assert (done.code, pairs(rows)) == (0, [(2, 10)])
+    again, report = imported(path)
+    assert (again.code, [row["outcome"] for row in report][1:]) == (0, ["unchanged", "enrolled"])
+    assert len(rows("*", "commands")) == 2
+
+
+def test_a_plain_file_names_students_by_id_and_its_last_row_decides(
+    imported: Import, rows: Rows, tmp_path: Path
+) -> None:
+    path = write(
+        tmp_path / "p.csv", "student,course,action", "1,10,enroll", "2,10,", "1,10,unenroll", "s3,10,", "77,10,"
+    )
+    _, report = imported(path)
+    assert [row["outcome"] for row in report] == ["repeated", "enrolled", "unchanged", "rejected", "rejected"]
+    assert [row["code"] for row in report[3:]] == ["invalid_id", "unknown_student"]
+    assert pairs(rows) == [(2, 10)]
+
+
+def test_undo_takes_back_what_the_import_changed_and_nobody_has_since(
+    members: None, run: Run, imported: Import, work: Callable[[], int], rows: Rows, *, tmp_path: Path
+) -> None:
+    path = canvas(tmp_path, "c12,s1,student,,active", "c12,s2,student,,active", "c10,s3,student,,deleted")
+    before = pairs(rows)
+    done, _ = imported(path)
+    other = write(tmp_path / "p.csv", "student,course", "2,12")
+    assert imported(other)[0].code == 0
+    undone = run("import", "undo", done.json["id"], "--no-wait", "--json").json
+    assert undone["counts"] == {"enroll": 1, "superseded": 1, "unenroll": 1}
+    work()
+    assert run("import", "--apply", undone["id"]).code == 0
+    assert pairs(rows) == sorted([*before, (2, 12)])
+    refused = run("import", "undo", done.json["id"])
+    assert (refused.code, f"undone already, by import {undone['id']}" in refused.error) == (1, True)
+    assert [row[2] for row in run("imports").rows][2] == f"undone by {undone['id']}"
+
+
+def test_why_tells_the_commands_with_the_file_and_the_line(
+    members: None, run: Run, imported: Import, tmp_path: Path
+) -> None:
+    imported(canvas(tmp_path, "c10,s1,student,,deleted"), "--name", "sis", "--issued-at", NEWER)
+    imported(canvas(tmp_path, "c10,s1,student,,active"), "--issued-at", OLDER)
+    told = run("why", "--student", "sis:s1", "--course", "10").output
+    assert told.startswith(
+        "S1 (id 1, SIS id s1) is not enrolled in C10 (id 10, SIS id c10). On 2026-01-01 00:00:00 UTC"
+    )
+    assert "import 1 (enrollments.csv, line 2), as import/canvas, asked to enroll them: that enrolled them." in told
+    assert "as import/sis, asked to take them out: that took them out, and decides now." in told
+    assert "import 3 (enrollments.csv, line 2) asked to enroll them, not sent: Something newer has decided" in told
+
+
+def test_import_can_be_killed_anywhere_and_said_again(
+    variables: dict[str, str], imported: Import, engine: Engine, rows: Rows, tmp_path: Path
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO students (id) SELECT g FROM generate_series(1000, 40999) AS g"))
+    path = write(tmp_path / "p.csv", "student,course", *(f"{n},10" for n in range(1000, 41000)))
+    process = start(variables, "import", str(path), "--no-wait", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def half_sent() -> bool:
+        return bool(rows("sent", "imports WHERE sent BETWEEN 5000 AND 30000")) or process.poll() is not None
+
+    eventually(half_sent, 90)
+    process.kill()
+    process.communicate()
+    done, report = imported(path)
+    assert (done.code, len(report), {row["outcome"] for row in report}) == (0, 40000, {"enrolled"})
+    assert len(rows("id", "imports")) == 1
+    assert rows("count(*), count(DISTINCT student_id)", "commands") == [(40000, 40000)]
+
+
+def test_a_file_that_is_not_utf8_is_refused_whole_with_its_line(run: Run, rows: Rows, tmp_path: Path) -> None:
+    path = tmp_path / "enrollments.csv"
+    path.write_bytes(f"{HEADER}\nc10,s1,student,,active\nc10,Jos".encode() + b"\xe9,student,,active\n")
+    done = run("import", path)
+    assert done.code == 1
+    assert "enrollments.csv, line 3: the byte 0xe9 at position 8 of the line is not UTF-8" in done.error
+    assert rows("*", "imports") == []
+
+
+def test_what_is_said_wrongly_is_told_before_anything_is_read(run: Run, tmp_path: Path) -> None:
+    path = canvas(tmp_path)
+    for options in ([], [path, "--apply", 1], [path, "--map", "active=unenroll"], [path, "--issued-at", "yesterday"]):
+        assert run("import", *options).code == 2
+    assert run("import", path, "--report", tmp_path / "report.xml").code == 2
+
+
+@pytest.fixture
+def worker(variables: dict[str, str], service: Service) -> Iterator[None]:
+    """Run the real worker beside the test."""
+    command = [sys.executable, "-m", "celery", "-A", "worker", "worker"]
+    with subprocess.Popen(
+        command, env={**os.environ, **variables}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        yield
+        process.terminate()
+
+
+def test_two_watchers_import_each_file_once_and_put_the_report_beside_it(
+    worker: None, variables: dict[str, str], rows: Rows, tmp_path: Path
+) -> None:
+    watchers = [start(variables, "import", "--watch", str(tmp_path), stderr=subprocess.PIPE) for _ in range(2)]
+    try:
+        for number in range(1, 5):
+            part = write(tmp_path / f"{number}.csv.part", HEADER, f"c10,s{number},student,,active")
+            part.rename(tmp_path / f"{number}.csv")
+        write(tmp_path / "bad.csv", HEADER, "c10,s9,student,,active")
+        write(tmp_path / "worse.csv", "a,b")
+        eventually(lambda: not list(tmp_path.glob("*.csv")), 90)
+    finally:
+        for watcher in watchers:
+            watcher.terminate()
+            watcher.communicate(timeout=30)
+    assert {path.name for path in (tmp_path / "done").iterdir()} == {
+        name for number in range(1, 5) for name in (f"{number}.csv", f"{number}.csv.report.csv")
+    }
+    failed = {path.name for path in (tmp_path / "failed").iterdir()}
+    assert failed == {"bad.csv", "bad.csv.report.csv", "worse.csv", "worse.csv.error.txt"}
+    assert len(rows("id", "imports")) == 5
+    assert pairs(rows) == [(number, 10) for number in range(1, 5)]

@@ -1,0 +1,122 @@
+"""What the gateway does when its database hangs or was restarted, and what asking for its readiness costs."""
+
+import asyncio
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import TimeoutError as NoAnswer
+
+from gateway.database import CONNECTIONS, Database
+from gateway.event_listener import EventListener
+from gateway.event_stream import Stream, connect
+from gateway.producer import CommandProducer
+from gateway.readiness import Readiness
+from models.db_errors import is_outage
+from models.queries import checks
+from worker.local.postgres import Postgres
+from worker.settings import Settings
+
+OTHERS = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'enrollment gateway'")
+
+
+@pytest.fixture
+def url(database_url: str) -> str:
+    return Settings(database_url=SecretStr(database_url)).require_database_url()
+
+
+@pytest.fixture
+def hung(engine: Engine) -> Iterator[Any]:
+    """Give a question that is not answered before the end of the test."""
+
+    def ask(connection: Connection) -> Any:
+        return connection.scalar(text("SELECT pg_sleep(60)"))
+
+    yield ask
+    with engine.connect() as connection:
+        connection.execute(OTHERS)
+
+
+def test_connections_that_went_stale_are_replaced(url: str, engine: Engine, postgres: Postgres) -> None:
+    async def ask() -> None:
+        read = Database.connect(url)
+
+        async def everyone() -> list[bool]:
+            answers = [read(_slowly) for _ in range(CONNECTIONS)]  # so that each has a connection of its own
+            return [answer == 1 for answer in await asyncio.gather(*answers)]
+
+        assert all(await everyone())
+        with engine.connect() as connection:
+            connection.execute(OTHERS)
+        assert all(await everyone())
+        postgres.kill()
+        postgres.start()
+        assert all(await everyone())
+        read.close()
+
+    asyncio.run(ask())
+
+
+def test_a_database_that_hangs_is_an_outage_in_time_and_holds_no_more_threads_than_connections(
+    url: str, hung: Any
+) -> None:
+    async def ask() -> None:
+        read = Database.connect(url, connections=2, patience=0.5)
+        answers = await asyncio.gather(*(read(hung) for _ in range(6)), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [NoAnswer] * 6
+        assert is_outage(cast("BaseException", answers[0]))
+        assert len(read._threads._threads) == 2
+        read.close()
+
+    asyncio.run(ask())
+
+
+def test_readiness_is_asked_once_whoever_asks_and_waits_for_no_one(url: str, redis_url: str, hung: Any) -> None:
+    now = 0.0
+    asked = 0
+
+    async def ask() -> None:
+        nonlocal now, asked
+        probe, producer = Database.connect(url, connections=1), CommandProducer(redis_url)
+        stream = Stream(connect(redis_url), "events")
+        live = cast("EventListener", SimpleNamespace(live=True, stream=stream))
+
+        def question(*arguments: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            return probe(*arguments)
+
+        readiness = Readiness(cast("Database", question), producer, live, now=lambda: now)
+        writers = [producer._limiter.acquire_on_behalf_of(object()) for _ in range(4)]  # as many as there may be
+        await asyncio.gather(*writers)
+        assert {await readiness.parts() for _ in range(20)} == {("ok", "ok", "ok")}
+        assert set(await asyncio.gather(*(readiness.parts() for _ in range(20)))) == {("ok", "ok", "ok")}
+        assert asked == 1
+        now = 1.0
+        await asyncio.gather(*(readiness.parts() for _ in range(20)))
+        assert asked == 2
+        held = asyncio.create_task(probe(hung))
+        await asyncio.sleep(0)
+        now = 2.0
+        assert (await readiness.parts()).away == ["database"]
+        held.cancel()
+        producer.close()
+        await stream._client.aclose()
+        probe.close()
+
+    asyncio.run(ask())
+
+
+def test_the_clock_is_the_databases(engine: Engine) -> None:
+    with engine.connect() as connection:
+        earlier, later = checks.clock(connection), checks.clock(connection)
+    assert earlier < later
+    assert earlier.tzinfo is not None
+
+
+def _slowly(connection: Connection) -> Any:
+    connection.execute(text("SELECT pg_sleep(0.1)"))
+    return connection.scalar(text("SELECT 1"))

@@ -1,0 +1,92 @@
+"""Canvas SIS CSV, read."""
+
+from typing import Any
+
+import pytest
+
+from tasks.imports.formats.rows import Asked, Entry
+from tests.unit.imports.reading import asked, read
+
+HEADER = "course_id,user_id,role,section_id,status"
+
+
+@pytest.mark.parametrize(
+    ("status", "action"),
+    [
+        ("active", "enroll"),
+        ("deleted", "unenroll"),
+        ("deleted_last_completed", "unenroll"),
+        ("completed", "unenroll"),
+        ("inactive", "unenroll"),
+        ("Active", "unknown_status"),
+        ("", "unknown_status"),
+        ("concluded", "unknown_status"),
+    ],
+)
+def test_each_status_asks_for_what_the_table_says_and_an_unknown_one_is_rejected(status: str, action: str) -> None:
+    assert asked(read("canvas", HEADER, f"C,U,student,,{status}")) == [(2, action)]
+
+
+@pytest.mark.parametrize(("action", "expected"), [("enroll", "enroll"), ("ignore", "left_out")])
+def test_the_meaning_of_completed_can_be_mapped(action: str, expected: str) -> None:
+    rows = read("canvas", HEADER, "C,U,student,,completed", statuses={"completed": action})
+    assert asked(rows) == [(2, expected)]
+
+
+def test_only_the_role_student_asks_for_something() -> None:
+    rows = read("canvas", HEADER, "C,U,teacher,,active", "C,U,observer,,frozen", "C,U,,,active")
+    assert asked(rows) == [(2, "not_student"), (3, "not_student"), (4, "missing_value")]
+    assert [row.ignored for row in rows if isinstance(row, Asked)] == [True, True, False]
+
+
+def test_columns_are_found_by_name_in_any_order_and_ids_stay_text() -> None:
+    [row] = read("canvas", "status,role,user_id,course_id", "active,student,007,0042")
+    assert row == Asked(2, "007", "0042", "", "enroll")
+
+
+def test_a_student_may_be_named_by_the_integration_id_and_the_course_by_a_section() -> None:
+    [row] = read("canvas", "user_integration_id,section_id,role,status", "i1,s1,student,active")
+    assert row == Asked(2, "i1", "", "s1", "enroll", by_alias=True)
+
+
+@pytest.mark.parametrize("line", [",U,student,,active", "C,,student,,active"])
+def test_a_row_without_student_or_course_is_rejected(line: str) -> None:
+    assert asked(read("canvas", HEADER, line)) == [(2, "missing_value")]
+
+
+@pytest.mark.parametrize(
+    ("lines", "entries"),
+    [
+        (
+            ("user_id,integration_id,login_id,full_name,status", "u,i,l,Ana Lima,active", "v,,m,Bo,deleted"),
+            [Entry(2, "student", "u", alias="i", title="Ana Lima")],
+        ),
+        (("user_id,first_name,last_name", "u,Ana,Lima"), [Entry(2, "student", "u", title="Ana Lima")]),
+        (
+            ("user_id,login_id,full_name,declared_user_type", "u,l,Ana,teacher", "v,m,Bo,student"),
+            [Entry(3, "student", "v", title="Bo")],
+        ),
+        (
+            ("course_id,short_name,long_name,status", "c,MAT,Mathematics,active", "d,X,Y,deleted"),
+            [Entry(2, "course", "c", code="MAT", title="Mathematics")],
+        ),
+        (("section_id,course_id,name,status", "s,c,One,active"), [Entry(2, "section", "s", parent="c")]),
+    ],
+)
+def test_users_courses_and_sections_become_entries_of_the_catalog(lines: Any, entries: list[Entry]) -> None:
+    assert read("canvas", *lines) == entries
+
+
+def test_a_quoted_line_break_does_not_shift_the_lines_that_are_told() -> None:
+    rows = read("canvas", "user_id,login_id,full_name", 'u,l,"Ana', 'Lima"', ",m,Bo")
+    assert [(row.line, type(row)) for row in rows] == [(2, Entry), (4, Asked)]
+
+
+def test_a_row_of_another_length_is_rejected_and_the_others_are_read() -> None:
+    rows = read("canvas", HEADER, "C,U,student,active", "", "C,V,student,,active", "C,W,student,,active,,")
+    assert asked(rows) == [(2, "wrong_columns"), (4, "enroll"), (5, "wrong_columns")]
+
+
+def test_a_quote_in_the_wrong_place_costs_its_own_row() -> None:
+    rows = read("canvas", HEADER, 'C,"U"x,student,,active', "C,V,student,,active")
+    assert asked(rows) == [(2, "not_csv"), (3, "enroll")]

@@ -1,0 +1,107 @@
+"""What is at a path: files, folders and zips, told apart by their headers."""
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tasks.imports.files import Parts, opened
+from tasks.imports.formats import named
+from tasks.imports.formats.rows import FileError
+
+ENROLLMENTS = "course_id,user_id,role,status\nC,U,student,active\n"
+ONEROSTER = "sourcedId,classSourcedId,userSourcedId,role\ne,c,u,student\n"
+
+
+def parts(path: Path, format_name: str | None = None) -> Parts:
+    with opened(path) as (files, _):
+        return Parts.of(files, named(format_name) if format_name else None)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[..., Path]:
+    def make(**files: str | bytes) -> Path:
+        for name, content in files.items():
+            (tmp_path / f"{name}.csv").write_bytes(content.encode() if isinstance(content, str) else content)
+        return tmp_path
+
+    return make
+
+
+def read_all(path: Path) -> None:
+    with opened(path) as (files, _):
+        for file, _ in Parts.of(files, None).files:
+            list(file.lines())
+
+
+def digest(path: Path) -> str:
+    with opened(path) as (files, _):
+        return Parts.of(files, None).digest()
+
+
+def test_a_folder_and_its_zip_are_the_same_import(folder: Callable[..., Path], tmp_path: Path) -> None:
+    path = folder(enrollments=ENROLLMENTS, users="user_id,login_id\nU,l\n", terms="term_id,name\n1,x\n")
+    archive = tmp_path / "export.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for item in path.glob("*.csv"):
+            file.write(item, f"export/{item.name}")
+        file.writestr("__MACOSX/export/._users.csv", "x")
+    assert digest(path) == digest(archive)
+    found = parts(archive)
+    assert found.format.NAME == "canvas"
+    assert [part for _, part in found.files] == ["enrollments", "users"]
+    assert found.left_out == ("terms.csv",)
+
+
+def test_a_file_that_the_manifest_calls_absent_is_left_out(folder: Callable[..., Path]) -> None:
+    users = "sourcedId,givenName,familyName\nu,A,B\n"
+    found = parts(folder(enrollments=ONEROSTER, users=users, manifest="propertyName,value\nfile.users,absent\n"))
+    assert ([part for _, part in found.files], found.left_out) == (["enrollments"], ("users.csv",))
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("", "enrollments.csv, line 1: this header is not known; it is empty."),
+        ("a,b\n", "enrollments.csv, line 1: this header is not known; it has a, b. Needed is one of oneroster: "),
+        ("course_id;user_id;status\n", "it is separated by ';', and must be by commas"),
+        ("course_id,user_id,Status,status\n", "enrollments.csv, line 1: the column 'Status' is there twice"),
+        (b"course_id,user_id,role,status\nC,Jos\xe9,student,active\n", "line 2: the byte 0xe9 at position 6 "),
+        (ENROLLMENTS.encode("utf-16"), "line 1: the byte 0xff at position 1 of the line is not UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_with_its_line(
+    folder: Callable[..., Path], content: str | bytes, complaint: str
+) -> None:
+    path = folder(enrollments=content) / "enrollments.csv"
+    with pytest.raises(FileError) as caught:
+        read_all(path)
+    assert complaint in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(folder: Callable[..., Path]) -> None:
+    assert parts(folder(enrollments=b"\xef\xbb\xbf" + ENROLLMENTS.encode())).format.NAME == "canvas"
+
+
+def test_a_format_can_be_insisted_on(folder: Callable[..., Path]) -> None:
+    with pytest.raises(FileError, match="Needed is one of oneroster"):
+        parts(folder(enrollments=ENROLLMENTS), "oneroster")
+
+
+def test_two_formats_in_one_folder_are_not_guessed_about(folder: Callable[..., Path]) -> None:
+    with pytest.raises(FileError, match="is of another format than"):
+        parts(folder(enrollments=ENROLLMENTS, other=ONEROSTER))
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 cut off", b""])
+def test_half_a_zip_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "export.zip"
+    path.write_bytes(content)
+    with pytest.raises(FileError, match="is not a zip file, or only a part of one"):
+        parts(path)
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="There is no CSV file in"):
+        parts(tmp_path)

@@ -1,0 +1,112 @@
+"""OneRoster 1.1 and 1.2 CSV, read."""
+
+import io
+from datetime import UTC, datetime
+
+import pytest
+
+from tasks.imports.formats import detect, oneroster
+from tasks.imports.formats.rows import Asked, Entry, FileError, Sheet
+from tests.unit.imports.reading import asked, read
+
+HEADER = "sourcedId,status,dateLastModified,classSourcedId,schoolSourcedId,userSourcedId,role,primary,beginDate,endDate"
+TIME = "2026-01-15T09:30:00.000Z"
+AT = datetime(2026, 1, 15, 9, 30, tzinfo=UTC)
+BULK, DELTA = {"enrollments": "bulk"}, {"enrollments": "delta"}
+
+
+def row(status: str = "", time: str = "", *, role: str = "student", begin: str = "", end: str = "") -> str:
+    return f"e1,{status},{time},class,school,007,{role},false,{begin},{end}"
+
+
+def test_in_a_bulk_file_every_row_enrolls_at_the_time_of_the_import() -> None:
+    [found] = read("oneroster", HEADER, row(), modes=BULK)
+    assert found == Asked(2, "007", "class", "", "enroll")
+
+
+@pytest.mark.parametrize(("status", "action"), [("active", "enroll"), ("tobedeleted", "unenroll")])
+def test_in_a_delta_file_the_status_decides_at_the_time_of_the_row(status: str, action: str) -> None:
+    [found] = read("oneroster", HEADER, row(status, TIME), modes=DELTA)
+    assert found == Asked(2, "007", "class", "", action, AT)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("status", "time", "code"),
+    [
+        ("", TIME, "unknown_status"),
+        ("inactive", TIME, "unknown_status"),
+        ("active", "", "invalid_time"),
+        ("active", "2026-01-15", "invalid_time"),
+        ("active", "2026-01-15T09:30:00", "invalid_time"),
+    ],
+)
+def test_a_delta_row_needs_both_the_status_and_the_time(status: str, time: str, code: str) -> None:
+    assert asked(read("oneroster", HEADER, row(status, time), modes=DELTA)) == [(2, code)]
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "outcome"),
+    [
+        ("", "2026-02-01", "unenroll"),  # exclusive: not enrolled on this day, which is today
+        ("", "2026-02-02", "enroll"),
+        ("2026-02-01", "", "enroll"),
+        ("2026-02-02", "", "begins_later"),
+        ("2025-09-01", "2026-01-31", "unenroll"),
+        ("2026-13-01", "", "invalid_time"),
+    ],
+)
+def test_the_range_of_days_decides_what_is_asked_for_today(begin: str, end: str, outcome: str) -> None:
+    assert asked(read("oneroster", HEADER, row(begin=begin, end=end), modes=BULK)) == [(2, outcome)]
+
+
+def test_an_end_that_has_come_is_newer_than_the_row_that_enrolled() -> None:
+    [found] = read("oneroster", HEADER, row("active", TIME, end="2026-01-20"), modes=DELTA)
+    assert isinstance(found, Asked)
+    assert (found.action, found.issued_at) == ("unenroll", datetime(2026, 1, 20, tzinfo=UTC))
+
+
+def test_the_column_order_of_version_1_0_is_read_by_name() -> None:
+    header = "sourcedId,classSourcedId,schoolSourcedId,userSourcedId,role,status,dateLastModified,primary"
+    [found] = read("oneroster", header, f"e1,class,school,007,student,active,{TIME},false", modes=DELTA)
+    assert found == Asked(2, "007", "class", "", "enroll", AT)
+
+
+def test_a_course_may_be_the_class_or_its_course() -> None:
+    classes = ("sourcedId,status,title,classCode,courseSourcedId", "k,,Algebra 1a,A1a,c")
+    assert read("oneroster", *classes) == [Entry(2, "course", "k", code="A1a", title="Algebra 1a")]
+    assert read("oneroster", *classes, course_is="course") == [Entry(2, "section", "k", parent="c")]
+    courses = ("sourcedId,status,title,courseCode", "c,,Algebra,A1", "d,tobedeleted,Old,O")
+    assert read("oneroster", *courses) == []
+    assert read("oneroster", *courses, course_is="course") == [Entry(2, "course", "c", code="A1", title="Algebra")]
+    [found] = read("oneroster", HEADER, row(), course_is="course")
+    assert found == Asked(2, "007", "", "class", "enroll")
+
+
+def test_only_students_go_to_the_catalog_by_role_or_by_the_file_of_roles() -> None:
+    users = ("sourcedId,status,role,givenName,familyName", "u,,student,Ana,Lima", "t,,teacher,Eva,Ruiz")
+    assert read("oneroster", *users) == [Entry(2, "student", "u", title="Ana Lima")]
+    roles = ("sourcedId,userSourcedId,roleType,role,status", "1,u,primary,student,", "2,t,primary,teacher,")
+    assert read("oneroster", *roles) == [Entry(2, "role", "u")]
+
+
+def test_only_the_role_student_asks_for_something() -> None:
+    assert asked(read("oneroster", HEADER, row(role="teacher"), row(role=""))) == [
+        (2, "not_student"),
+        (3, "missing_value"),
+    ]
+
+
+def manifest(*lines: str) -> Sheet:
+    sheet = Sheet("manifest.csv", io.StringIO("\n".join(("propertyName,value", *lines)), newline=""))
+    assert detect(sheet) == (oneroster, "manifest")
+    return sheet
+
+
+def test_the_manifest_says_what_each_file_is() -> None:
+    found = oneroster.modes(manifest("oneroster.version,1.2", "file.enrollments,bulk", "file.users,delta"))
+    assert found == {"enrollments": "bulk", "users": "delta"}
+
+
+def test_a_manifest_with_a_mode_that_there_is_not_is_refused() -> None:
+    with pytest.raises(FileError, match=r"manifest.csv, line 2: 'full' is none of bulk, delta, absent"):
+        oneroster.modes(manifest("file.enrollments,full"))

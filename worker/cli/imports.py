@@ -1,0 +1,296 @@
+"""What the verbs of `worker.cli.importing` do, and what they print."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+from time import perf_counter
+from typing import Any, Final
+
+import typer
+from sqlalchemy import Engine
+
+from enrollment.client import BrokerAway, Client
+from models import import_rows, imports, queries
+from models.catalog import CatalogError
+from models.engine import make_engine
+from models.imports import ImportRecord
+from tasks.imports import report
+from tasks.imports import run as running
+from tasks.imports import watch as watching
+from tasks.imports.formats.rows import FileError
+from tasks.imports.plan import Change, Tell
+from tasks.imports.report import Exit
+from tasks.imports.start import start
+from tasks.imports.undo import plan_undo
+from tasks.imports.why import paragraph
+from worker.cli.connect import database
+from worker.cli.output import document, fields, gap, note, number, say, table
+from worker.settings import Settings
+
+_PATIENCE: Final = 30.0  # seconds for a broker that is away
+_SURPRISES: Final = 10  # courses that a plan shows
+_WORDS: Final = {
+    "enroll": "to enroll",
+    "unenroll": "to unenroll",
+    "drop": "to unenroll, being absent",
+    "withheld": "absent, left enrolled",
+    "unchanged": "no change",
+    "superseded": "older than what decided",
+    "repeated": "said by another row",
+    "ignored": "none of ours",
+    "rejected": "rejected",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """What is wanted besides the import itself."""
+
+    reports: tuple[Path, ...]
+    wait: bool
+    timeout: float
+    json: bool
+
+    def __post_init__(self) -> None:
+        for path in self.reports:
+            if path.suffix not in (".csv", ".json"):
+                raise typer.BadParameter(f"{path} must end with .csv or .json", param_hint="--report")
+
+
+def run(path: Path, wish: Change, how: How, *, format_name: str | None, as_dated: bool, dry_run: bool) -> Exit:
+    """Import a path, or plan it only."""
+    with _engine() as engine:
+        with _progress("reading", shown=not how.json) as tell:
+            begun = start(
+                engine, path, wish, format_name=format_name, as_dated=as_dated, at_once=not dry_run, tell=tell
+            )
+        for name in begun.left_out:
+            note(f"{name} was left out.")
+        if begun.resumed:
+            note(f"Import {begun.import_id} of the same content was cut off; going on with it.")
+        if dry_run:
+            return _show_plan(engine, begun.import_id, how)
+        return _finish(engine, begun.import_id, how, check=False)
+
+
+def apply(import_id: int, how: How) -> Exit:
+    """Apply a plan, or go on with an import."""
+    with _engine() as engine:
+        return _finish(engine, import_id, how, check=True)
+
+
+def undo(import_id: int, how: How, *, dry_run: bool) -> Exit:
+    """Take an import back."""
+    with _engine() as engine:
+        plan = plan_undo(engine, import_id)
+        return _show_plan(engine, plan, how) if dry_run else _finish(engine, plan, how, check=False)
+
+
+def watch(folder: Path, wish: Change, how: How, *, format_name: str | None, as_dated: bool, once: bool) -> Exit:
+    """Import what is put into a folder, until a signal ends it."""
+    stopped = Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stopped.set())
+    how = replace(how, wait=True)  # a report without outcomes would be none
+    with _engine() as engine:
+
+        def handle(path: Path) -> None:
+            try:
+                _import_watched(engine, path, wish, how, format_name=format_name, as_dated=as_dated)
+            except (BrokerAway, running.InProgress, running.NoOutcomes) as error:
+                note(f"{path.name} stays where it is and is tried again: {error}")
+
+        watching.watch(folder, handle, once=once, stop=stopped.wait)
+    return Exit.DONE
+
+
+def show_list(last: int, *, json: bool) -> None:
+    """Print the newest imports."""
+    with database() as connection:
+        found = imports.newest(connection, limit=last)
+    if json:
+        for record in found:
+            document(record._asdict())
+        return
+    rows = [(r.id, r.created_at, _state(r), r.format, r.source, _summary(r), r.path) for r in found]
+    if rows:
+        table(("id", "begun", "state", "format", "source", "rows", "file"), rows, folded=("file", "rows"))
+    else:
+        note("There are no imports.")
+
+
+def show(import_id: int, how: How) -> None:
+    """Print one import, and write its report."""
+    with _engine() as engine:
+        with engine.connect() as connection:
+            record = imports.get(connection, import_id)
+        _report(engine, record, how.reports)
+        _show(engine, record, how)
+
+
+def forget(import_id: int) -> None:
+    """Delete an import."""
+    with database() as connection:
+        imports.get(connection, import_id)
+        if not imports.forget(connection, import_id):
+            raise FileError(f"Import {import_id} is under way; apply it first, or wait.")
+    say(f"Import {import_id} is deleted; what it did stays.")
+
+
+def why(student: str, course: str) -> str:
+    """Return the paragraph about a pair."""
+    with database() as connection:
+        students, courses = queries.students_by_sis_id, queries.courses_by_sis_id
+        person = _found(connection, student, students, queries.student, "student")
+        place = _found(connection, course, courses, queries.course, "course")
+        return paragraph(
+            person,
+            place,
+            queries.history(connection, person.id, place.id),
+            import_rows.rows_of(connection, person.id, place.id),
+            is_enrolled=queries.is_enrolled(connection, person.id, place.id),
+        )
+
+
+def _found(connection: Any, said: str, by_sis_id: Any, by_id: Any, what: str) -> Any:
+    if said.startswith("sis:"):
+        found = by_sis_id(connection, [said[4:]]).get(said[4:])
+        if found is None:
+            raise FileError(f"There is no {what} with the SIS id {said[4:]}.")
+        return found
+    if not (said.isascii() and said.isdecimal()):
+        raise typer.BadParameter(f"{said!r} is no id; say sis:{said} for that of the student information system")
+    return by_id(connection, int(said))
+
+
+def _import_watched(
+    engine: Engine, path: Path, wish: Change, how: How, *, format_name: str | None, as_dated: bool
+) -> None:
+    """Import one path of a watched folder and move it. An outage leaves it where it is."""
+    import_id: int | None = None
+    try:
+        import_id = start(engine, path, wish, format_name=format_name, as_dated=as_dated, at_once=True).import_id
+        record = _carry_out(engine, import_id, how, check=False, shown=False)
+    except (FileError, CatalogError) as error:
+        where = watching.target(path, import_id, failed=True)
+        where.with_name(f"{where.name}.error.txt").write_text(f"{error}\n")
+        path.rename(where)
+        note(f"{path.name} failed: {error}")
+        return
+    failed = report.exit_code(record) is not Exit.DONE
+    target = watching.target(path, import_id, failed=failed)
+    _report(engine, record, (target.with_name(f"{target.name}.report.csv"),))
+    path.rename(target)
+    note(f"{path.name}: import {import_id} {'failed in part' if failed else 'done'}, {_summary(record)}.")
+
+
+def _finish(engine: Engine, import_id: int, how: How, *, check: bool) -> Exit:
+    record = _carry_out(engine, import_id, how, check=check, shown=not how.json)
+    _report(engine, record, how.reports)
+    _show(engine, record, how)
+    return report.exit_code(record)
+
+
+def _carry_out(engine: Engine, import_id: int, how: How, *, check: bool, shown: bool) -> ImportRecord:
+    settings = Settings.load()
+    url, options = settings.require_broker_url(), settings.transport_options()
+    with (
+        _progress("sending", shown=shown) as tell,
+        Client(url, patience=_PATIENCE, transport_options=options) as client,
+    ):
+        running.apply(engine, import_id, client.bulk(), check=check, tell=tell)
+    if how.wait:
+        with _progress("waiting for outcomes", shown=shown) as tell:
+            return running.settle(engine, import_id, patience=how.timeout, tell=tell)
+    with engine.connect() as connection:
+        return imports.get(connection, import_id)
+
+
+def _report(engine: Engine, record: ImportRecord, paths: tuple[Path, ...]) -> None:
+    for path in paths:
+        with engine.connect() as connection, path.open("w", encoding="utf-8", newline="") as stream:
+            lines = report.lines(record, import_rows.report(connection, record.id))
+            report.write(stream, "json" if path.suffix == ".json" else "csv", lines)
+
+
+def _show_plan(engine: Engine, import_id: int, how: How) -> Exit:
+    with engine.connect() as connection:
+        record = imports.get(connection, import_id)
+        courses = import_rows.surprising(connection, import_id, _SURPRISES)
+    _report(engine, record, how.reports)
+    _show(engine, record, how, courses)
+    if not how.json:
+        say(f"Nothing was sent. To do this: enrollment import --apply {import_id}")
+    return report.exit_code(record)
+
+
+def _show(engine: Engine, record: ImportRecord, how: How, courses: list[Any] | None = None) -> None:
+    with engine.connect() as connection:
+        reasons = import_rows.reasons(connection, record.id)
+    if how.json:
+        told = [dict(zip(("code", "rows", "line", "message"), reason, strict=True)) for reason in reasons]
+        shown = [dict(course._mapping) for course in courses or ()]  # noqa: SLF001 - SQLAlchemy's public name
+        document({**record._asdict(), "reasons": told, "courses": shown})
+        return
+    fields([(("plan" if record.state == "planned" else "import"), record.id), *_facts(record)])
+    if courses:
+        gap()
+        columns = ("course", "enrolled now", "enroll", "unenroll", "no change", "aside", "withheld", "rejected")
+        rows = [
+            (c.code or c.course, c.members, c.enroll, c.unenroll, c.unchanged, c.aside, c.withheld, c.rejected)
+            for c in courses
+        ]
+        table(columns, rows)
+    for code, count, line, message in reasons:
+        say(f"{number(count, 'row')} rejected, {code}; line {line}: {message}")
+    if record.withheld:
+        say(f"The absent are left enrolled: {record.withheld}")
+
+
+def _facts(record: ImportRecord) -> list[tuple[str, object]]:
+    facts: list[tuple[str, object]] = [("file", record.path), ("format", record.format), ("source", record.source)]
+    facts += [("issued", record.issued_at), ("state", _state(record))]
+    facts += [(f"  {_WORDS.get(name, name)}", f"{record.counts[name]:,}") for name in _WORDS if name in record.counts]
+    return facts + [(f"came of it: {name}", f"{count:,}") for name, count in record.outcomes.items() if count]
+
+
+def _state(record: ImportRecord) -> str:
+    return f"undone by {record.undone_by}" if record.undone_by else record.state
+
+
+def _summary(record: ImportRecord) -> str:
+    counts = record.outcomes or record.counts
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing"
+
+
+@contextmanager
+def _engine() -> Iterator[Engine]:
+    engine = make_engine(Settings.load().require_database_url(), application_name="enrollment import")
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _progress(what: str, *, shown: bool) -> "Iterator[Tell]":
+    """Show how far something has got, with its rate and the time left, on a terminal."""
+    if not shown or not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    rate = TextColumn("{task.fields[rate]:,.0f}/s")
+    columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), rate, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task, begun = bar.add_task(what, total=None, rate=0), perf_counter()
+
+        def tell(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, rate=done / max(perf_counter() - begun, 0.001))
+
+        yield tell

@@ -1,0 +1,58 @@
+"""Waiting for what comes of a command that was just sent."""
+
+from time import monotonic, sleep
+from typing import Final
+
+import typer
+
+from enrollment.commands import Command
+from enrollment.errors import EnrollmentError, UnknownCommand
+from enrollment.fold import Record
+from enrollment.parsing import content_hash
+from models import queries
+from worker.cli.connect import database
+from worker.cli.lookups import show_record
+
+_POLL: Final = 0.1  # seconds
+
+
+class NoOutcomeYet(EnrollmentError):
+    """The command is in the queue, and no worker has processed it."""
+
+    def __init__(self, command: Command, seconds: float) -> None:
+        super().__init__(
+            f"The command was sent, and has no outcome after {seconds:g} s. `enrollment doctor` tells whether a worker "
+            f"is at work; `enrollment command {command.command_id}` shows the outcome when there is one."
+        )
+
+
+class IdTaken(EnrollmentError):
+    """Another command was processed under this id."""
+
+    def __init__(self, command: Command) -> None:
+        super().__init__(
+            f"Another command was processed under the id {command.command_id} and stands; send this one with a new id."
+        )
+
+
+def show_outcome(command: Command, seconds: float, as_json: bool) -> None:
+    """Print what came of the command; exit with 1 if it was rejected. Raises NoOutcomeYet, IdTaken."""
+    record = _outcome(command, seconds)
+    if record.content_hash != content_hash(command):
+        raise IdTaken(command)
+    show_record(record, as_json)
+    if record.outcome == "rejected":
+        raise typer.Exit(1)
+
+
+def _outcome(command: Command, seconds: float) -> Record:
+    deadline = monotonic() + seconds
+    with database() as connection:
+        while True:
+            try:
+                return queries.command(connection, command.command_id)
+            except UnknownCommand:
+                if monotonic() > deadline:
+                    raise NoOutcomeYet(command, seconds) from None
+            connection.rollback()
+            sleep(_POLL)

@@ -1,0 +1,1 @@
+"""From a delivery to a batch, or to a dead letter: Celery's consumer and what it uses."""

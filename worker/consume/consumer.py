@@ -1,0 +1,192 @@
+"""Celery's consumer, except that no message is ever dropped: what cannot become a command becomes a dead letter."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
+from typing import Any, Final
+
+import structlog
+from celery.worker import consumer as stock
+from celery.worker import state
+from redis import Redis, RedisError
+from vine import promise
+
+from enrollment.errors import DeadLetterCode
+from tasks.commands import CommandTask
+from tasks.periodic import RelayTask
+from tasks.ports import ServicePort, service_of
+from worker.consume.batching import Batch, RelayStrategy, Strategy
+from worker.consume.dead_letters import dead_letter_of_entry, dead_letter_of_message
+from worker.consume.decoding import Refused, key_of
+from worker.consume.inflating import inflate
+from worker.consume.monitoring import Monitor
+from worker.lookout import Lookout, Search
+from worker.transport import Channel
+from worker.transport.envelope import fault_in_headers
+from worker.transport.limits import MOST_ID
+
+RELAY_EVERY: Final = 2.0  # seconds
+LOOK_EVERY: Final = 1.0  # seconds between steps of the search for lists that nobody reads
+SIGN: Final = 1.0  # seconds between signs of life while the messages of a claim are looked at one by one
+BUILT_IN: Final = "celery."  # tasks that every app has (map, chord, …); no producer of ours has a use for them
+
+log = structlog.get_logger(__name__)
+
+
+class Consumer(stock.Consumer):
+    """Set as `worker_consumer`. One per process; its batch and monitor are made anew for each connection."""
+
+    batch: Batch
+    monitor: Monitor
+    lookout: Lookout
+    hub: Any
+    heart: Any
+    timer: Any
+    task_consumer: Any
+    event_dispatcher: Any
+    connection_errors: tuple[type[Exception], ...]
+    strategies: dict[str, Callable[..., object]]
+    _last_beat = 0.0
+
+    @property
+    def service(self) -> ServicePort:
+        """The use cases of this process."""
+        return service_of(self.app)
+
+    def update_strategies(self) -> None:
+        """Start afresh after each connect: what was gathered before comes again, and its timers are gone."""
+        self.batch = Batch(self)
+        self.monitor = Monitor(self.event_dispatcher)
+        self.lookout = Lookout(self._search)
+        self.timer.call_repeatedly(RELAY_EVERY, self.relay)
+        self.timer.call_repeatedly(LOOK_EVERY, self.look_out)
+        super().update_strategies()
+        for name, task in self.app.tasks.items():
+            if isinstance(task, CommandTask):
+                self.strategies[name] = Strategy(task, self)
+            elif isinstance(task, RelayTask):
+                self.strategies[name] = RelayStrategy(self)
+
+    def create_task_handler(self, promise: type[promise] = promise) -> Callable[[Any], None]:  # noqa: ARG002 (Celery's)
+        """Return what takes each delivery. Whatever is wrong with one is that one's fault and stops nothing."""
+        if isinstance(self.task_consumer.channel, Channel):
+            self.task_consumer.channel.on_garbage = self._dead_letter_entry
+        # KeyError is in kombu's list; here it says that a message lacks something.
+        lost: tuple[type[Exception], ...] = (
+            MemoryError,
+            *(error for error in self.connection_errors if error is not KeyError),
+        )
+
+        def on_message(delivery: Any) -> None:
+            self.keep_alive_if_due(delivery.delivery_tag)
+            try:
+                self.strategies[self._task_of(delivery)](delivery)
+            except Refused as refused:
+                self.dead_letter(delivery, refused.code, refused.reason)
+            except lost:
+                raise
+            except Exception as error:
+                log.exception("message_failed", task_id=str(delivery.headers.get("id"))[:MOST_ID])
+                reason = f"It could not be processed: {type(error).__name__}: {str(error)[:200]}"
+                self.dead_letter(delivery, DeadLetterCode.PROCESSING_FAILED, reason)
+
+        return on_message
+
+    def _task_of(self, delivery: Any) -> str:
+        """Return the name of the task that a delivery is for. Raises Refused."""
+        fault = fault_in_headers(delivery.headers)
+        if fault:
+            raise Refused(DeadLetterCode.NOT_A_MESSAGE, f"This is not a Celery message of protocol 2: {fault}.")
+        task: str = delivery.headers["task"]
+        if task not in self.strategies or task.startswith(BUILT_IN):
+            raise Refused(DeadLetterCode.UNKNOWN_TASK, f"There is no task {task[:100]!r}; correct the name and resend.")
+        return task
+
+    def dead_letter(self, delivery: Any, code: DeadLetterCode, reason: str) -> None:
+        """Keep a delivery as a dead letter, then acknowledge it. It comes again if it could not be kept."""
+        key = key_of(delivery)
+        if isinstance(delivery.channel, Channel):
+            delivery.channel.mark_started([delivery.delivery_tag])
+        letter = dead_letter_of_message(delivery.headers, delivery.body, key=key, code=code, reason=reason)
+        try:
+            self.service.dead_letter([letter], self.keep_alive)
+        except Exception:
+            log.exception("dead_letter_not_kept", key=key, code=code)
+            if isinstance(delivery.channel, Channel):
+                delivery.channel.forget([delivery.delivery_tag])
+            return
+        log.warning("dead_letter", key=key, code=code, reason=reason)
+        if not delivery.acknowledged:
+            delivery.ack()
+            self.claim_soon()
+        if code not in (DeadLetterCode.REVOKED, DeadLetterCode.EXPIRED):
+            self.monitor.refused(str(letter.headers.get("id", key)), f"{code}: {reason}")
+
+    def _dead_letter_entry(
+        self, raw: bytes, code: DeadLetterCode, message: str, tag: str, *, readable: bool = True
+    ) -> None:
+        """Keep what is no delivery (worker.transport.OnGarbage)."""
+        self.keep_alive_if_due(tag)
+        letter = dead_letter_of_entry(raw, key=tag, code=code, reason=message, readable=readable)
+        self.service.dead_letter([letter], self.keep_alive)
+        log.warning("dead_letter", key=tag, code=code, reason=message)
+        self.claim_soon()
+
+    def claim_soon(self) -> None:
+        """Claim as soon as nothing is held any more: what has to come alone waits in no list that would tell of it."""
+        channel = self.task_consumer.channel
+        if self.hub and isinstance(channel, Channel):
+            self.hub.call_later(0, channel.claim)
+
+    def relay(self) -> None:
+        """Publish what was left behind. Not only on a message from beat: that may have to wait behind others."""
+        self.service.relay()
+
+    def look_out(self) -> None:
+        """Warn, from time to time, of lists that producers with other transport options fill and nobody reads."""
+        if isinstance(self.task_consumer.channel, Channel):
+            with suppress(*self.connection_errors, RedisError):  # one that may not SCAN does without
+                self.lookout.step()
+
+    def _search(self) -> Search:
+        channel = self.task_consumer.channel
+        return Search(Redis(connection_pool=channel.pool), separator=channel.sep, prefix=channel.global_keyprefix)
+
+    def keep_alive(self) -> None:
+        """Keep the claims, show signs of life, and honour a shutdown: every second while a batch has to wait.
+
+        Raises celery.exceptions.WorkerShutdown or WorkerTerminate: the messages are then the next worker's.
+        """
+        state.maybe_shutdown()
+        channel = self.task_consumer.channel
+        with suppress(*self.connection_errors):  # then they expire, and come again
+            if isinstance(channel, Channel):
+                channel.touch()
+        with suppress(*self.connection_errors):
+            if self.heart and monotonic() - self._last_beat >= self.heart.interval:
+                self._last_beat = monotonic()
+                self.heart._send("worker-heartbeat", retry=False)  # noqa: SLF001 (there is no public way)
+            self.monitor.flush()
+
+    def keep_alive_if_due(self, tag: str) -> None:
+        """Keep alive where a message of a claim has waited for the others for a second. Raises as `keep_alive`."""
+        channel = self.task_consumer.channel
+        if isinstance(channel, Channel) and channel.held_for(tag) >= SIGN:
+            self.keep_alive()
+
+    # --- what Celery would log and drop
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        reason = _shown(exc)
+        if isinstance(message.channel, Channel) and not message.channel.holds(message.delivery_tag):
+            log.warning("broadcast_dropped", error=reason)  # remote control, which is no message of a queue
+            return
+        try:
+            inflate(message.body, message.headers)
+        except ValueError as error:  # kombu only says that it does not know the method
+            reason = str(error)
+        self.dead_letter(message, DeadLetterCode.UNDECODABLE_BODY, f"The body cannot be decoded: {reason}.")
+
+
+def _shown(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"

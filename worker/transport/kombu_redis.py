@@ -1,0 +1,59 @@
+"""kombu's Redis transport as this one needs to see it: with the private parts that are overridden or called, typed.
+
+This is the list to go through when kombu is upgraded; tests/integration/transport/test_stock.py holds it against the
+real one.
+"""
+# ruff: noqa: SLF001 - kombu is untyped, and this is about its private parts.
+
+from typing import TYPE_CHECKING, Any
+
+from kombu import transport as _transports
+from kombu.transport import redis as _redis
+
+if TYPE_CHECKING:
+    from collections import OrderedDict
+
+    class QoS(_redis.QoS):
+        """Counts what was delivered and not acknowledged."""
+
+        _delivered: OrderedDict[str, Any]
+
+        def _quick_ack(self, tag: str) -> None: ...
+
+    class Channel(_redis.Channel):
+        """Receives and sends."""
+
+        connection_errors: tuple[type[Exception], ...]
+        _fanout_queues: dict[str, Any]
+
+        def _create_client(self, *, asynchronous: bool) -> Any: ...
+        def _receive_one(self, client: Any) -> Any: ...
+        def _basic_cancel(self, consumer_tag: str) -> Any: ...
+        def _on_connection_disconnect(self, connection: Any) -> None: ...
+
+    class Poller(_redis.MultiChannelPoller):
+        """Waits on the sockets of all channels."""
+
+        _channels: set[Any]
+        _fd_to_chan: dict[int, tuple[Any, str]]
+
+        def _client_registered(self, channel: Any, client: Any, kind: str) -> bool: ...
+        def _register(self, channel: Any, client: Any, kind: str) -> None: ...
+
+    class Transport(_redis.Transport):
+        """Makes channels."""
+
+    def socket_readable(sock: Any) -> bool:
+        """Tell whether there is something to read, without reading it."""
+
+    cached_transports: dict[str, Any]
+else:
+    QoS = _redis.QoS
+    Channel = _redis.Channel
+    Poller = _redis.MultiChannelPoller
+    Transport = _redis.Transport
+    socket_readable = _redis._socket_readable
+    cached_transports = _transports._transport_cache
+
+PRIORITY_STEPS: list[int] = _redis.PRIORITY_STEPS
+aliases: dict[str, Any] = _transports.TRANSPORT_ALIASES
