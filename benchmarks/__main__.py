@@ -61,8 +61,7 @@ def _measured(asked: argparse.Namespace, say: Say) -> Iterator[tuple[str, dict[s
             about = {**_about(asked), "commit": commit}
             part = PARTS[name](ground, form, say)
             if before and "before" in part:
-                earlier = {"about": {**about, "commit": _commit(before)}, **part.pop("before")}
-                page.BEFORE.write_text(json.dumps(earlier, indent=1) + "\n")
+                part["before"] = {**part["before"], "about": {**about, "commit": _commit(before)}}
             yield name, {**part, "about": about}
 
 

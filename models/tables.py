@@ -1,4 +1,8 @@
-"""The tables. Relationships are `lazy="raise"`: a query says what it loads, and a hidden one is an error."""
+"""The tables. Relationships are `lazy="raise"`: a query says what it loads, and a hidden one is an error.
+
+They are for other programs (docs/models.md), which may delete a student or a course: PostgreSQL then decides about the
+enrollments (`passive_deletes`), not SQLAlchemy, which would set their keys to null.
+"""
 
 from datetime import datetime
 from typing import Any, ClassVar
@@ -35,7 +39,9 @@ class Student(Base):
     sis_id: Mapped[str | None] = mapped_column(unique=True)
     name: Mapped[str] = mapped_column(server_default="")
 
-    enrollments: Mapped[list["StudentCourse"]] = relationship(back_populates="student", lazy="raise")
+    enrollments: Mapped[list["StudentCourse"]] = relationship(
+        back_populates="student", lazy="raise", passive_deletes="all"
+    )
     courses: Mapped[list["Course"]] = relationship(
         secondary="student_courses", back_populates="students", lazy="raise", viewonly=True
     )
@@ -51,7 +57,9 @@ class Course(Base):
     code: Mapped[str] = mapped_column(server_default="")
     title: Mapped[str] = mapped_column(server_default="")
 
-    enrollments: Mapped[list["StudentCourse"]] = relationship(back_populates="course", lazy="raise")
+    enrollments: Mapped[list["StudentCourse"]] = relationship(
+        back_populates="course", lazy="raise", passive_deletes="all"
+    )
     students: Mapped[list[Student]] = relationship(
         secondary="student_courses", back_populates="courses", lazy="raise", viewonly=True
     )

@@ -38,16 +38,16 @@ def _backlog(part: Results) -> Iterator[Goal]:
     peers = {key: system["median"] for key, system in part["systems"].items() if not system["ours"]}
     single, limit = max(found["ours-single-1"], found["ours-single-2"]), part["limits"]["all at once"]["median"]
     if "celery-tuned" in peers:
-        yield Goal("single commands, beside Celery tuned", single / peers["celery-tuned"], 10)
+        yield Goal("single commands vs Celery tuned", single / peers["celery-tuned"], 10)
     if "celery-orm" in peers:
-        yield Goal("single commands, beside Celery with the ORM", single / peers["celery-orm"], 25)
+        yield Goal("single commands vs Celery with the ORM", single / peers["celery-orm"], 25)
     if peers:
         best = max(peers, key=lambda key: peers[key])
-        yield Goal(f"single commands, beside the best peer ({_name(part, best)})", single / peers[best], 5)
+        yield Goal(f"single commands vs the best peer ({_name(part, best)})", single / peers[best], 5)
     yield from _processor_time(part)
-    yield Goal("apply, one process, beside PostgreSQL's limit", found["ours-apply-1"] / limit, 0.6)
-    yield Goal("apply, two processes, beside PostgreSQL's limit", found["ours-apply-2"] / limit, 1.0)
-    yield Goal("single commands, two processes beside one", found["ours-single-2"] / found["ours-single-1"], 1.6)
+    yield Goal("apply, one process vs PostgreSQL's limit", found["ours-apply-1"] / limit, 0.6)
+    yield Goal("apply, two processes vs PostgreSQL's limit", found["ours-apply-2"] / limit, 1.0)
+    yield Goal("single commands, two processes vs one", found["ours-single-2"] / found["ours-single-1"], 1.6)
 
 
 def _processor_time(part: Results) -> Iterator[Goal]:
@@ -58,11 +58,11 @@ def _processor_time(part: Results) -> Iterator[Goal]:
     if not ours or not peers:
         return
     if "celery-tuned" in peers:
-        yield Goal("the same by processor time, Celery tuned", peers["celery-tuned"] / ours, 10)
+        yield Goal("the same by processor time vs Celery tuned", peers["celery-tuned"] / ours, 10)
     if "celery-orm" in peers:
-        yield Goal("the same by processor time, Celery with the ORM", peers["celery-orm"] / ours, 25)
+        yield Goal("the same by processor time vs Celery with the ORM", peers["celery-orm"] / ours, 25)
     best = min(peers, key=lambda key: peers[key])
-    yield Goal(f"the same by processor time, the best peer ({_name(part, best)})", peers[best] / ours, 5)
+    yield Goal(f"the same by processor time vs the best peer ({_name(part, best)})", peers[best] / ours, 5)
 
 
 def _name(part: Results, key: str) -> str:
@@ -72,32 +72,32 @@ def _name(part: Results, key: str) -> str:
 def _latency(part: Results) -> Iterator[Goal]:
     for name in ("p50", "p99"):
         ratio = part["ours-single-1"][name] / part["celery-orm"][name]
-        yield Goal(f"idle latency {name}, beside plain Celery", ratio, 1, at_most=True)
+        yield Goal(f"idle latency {name} vs plain Celery", ratio, 1, at_most=True)
 
 
 def _growth(part: Results) -> Iterator[Goal]:
     (few, few_rates), (many, many_rates) = part["rates"].items()
     ratio = many_rates["median"] / few_rates["median"]
-    yield Goal(f"commands/s with {int(many):,} rows, beside {int(few):,}", ratio, 0.8)
+    yield Goal(f"commands/s with {int(many):,} rows vs {int(few):,}", ratio, 0.8)
 
 
 def _memory(part: Results) -> Iterator[Goal]:
     found = part["megabytes"]
     (last, late), (_, then) = found[-1], found[max(0, len(found) // 4 - 1)]
-    what = f"memory after {last:,} commands, beside a quarter of the way"
+    what = f"memory after {last:,} commands vs a quarter of the way"
     yield Goal(what, late / max(1, then), 1.05, at_most=True)
 
 
 def _producers(part: Results) -> Iterator[Goal]:
     yield Goal("`enrollment send FILE`, commands/s", part["file"], 20_000)
-    yield Goal("client, `bulk()`, beside send_task", part["bulk"] / part["send_task"], 5)
+    yield Goal("client, `bulk()` vs send_task", part["bulk"] / part["send_task"], 5)
     ratio = part["client_everysec"] / part["send_task_everysec"]
-    yield Goal("client, one message each, beside send_task, `appendfsync everysec`", ratio, 5)
+    yield Goal("client, one message each, `appendfsync everysec`, vs send_task", ratio, 5)
 
 
 def _reads(part: Results) -> Iterator[Goal]:
-    yield Goal("`courses_of`, beside psycopg", part["courses_of"][0] / part["courses_of"][1], 1.5, at_most=True)
-    yield Goal("page of 100, beside psycopg", part["page"][0] / part["page"][1], 1.5, at_most=True)
+    yield Goal("`courses_of` vs psycopg", part["courses_of"][0] / part["courses_of"][1], 1.5, at_most=True)
+    yield Goal("page of 100 vs psycopg", part["page"][0] / part["page"][1], 1.5, at_most=True)
 
 
 _PARTS: Final[dict[str, Callable[[Any], Iterator[Goal]]]] = {

@@ -32,7 +32,7 @@ def systems(results: Results) -> Grid:
         ]
         for each in [*found, *part["limits"].values()]
     ]
-    columns = ["system", "median", "from, to", "x Celery tuned", "worker µs", "PostgreSQL µs", "Redis µs", "all µs"]
+    columns = ["system", "median", "range", "x Celery tuned", "worker µs", "PostgreSQL µs", "Redis µs", "all µs"]
     return Grid("Commands per second, backlog", columns, rows)
 
 
@@ -67,7 +67,7 @@ def profile(results: Results, title: str = "Where a command's time goes, µs per
 def others(results: Results) -> Grid:
     """Return everything that is one number."""
     rows = [row for part, make in _OTHERS.items() if part in results for row in make(results[part])]
-    return Grid("Producers, reads, starts, memory, growth", ["what", "measured", "beside"], rows)
+    return Grid("Producers, reads, starts, memory, growth", ["what", "measured", "compared with"], rows)
 
 
 def _producers(part: Results) -> list[list[str]]:
@@ -77,8 +77,8 @@ def _producers(part: Results) -> list[list[str]]:
     return [
         ["`enrollment send FILE`", f"{part['file']:,.0f}/s", ""],
         ["client, `bulk()`", f"{part['bulk']:,.0f}/s", beside("")],
-        ["client, one message each: a disk's answer each", f"{part['client']:,.0f}/s", beside("")],
-        ["the same, `appendfsync everysec`", f"{part['client_everysec']:,.0f}/s", beside("_everysec")],
+        ["client, one message each, `appendfsync always`", f"{part['client']:,.0f}/s", beside("")],
+        ["client, one message each, `appendfsync everysec`", f"{part['client_everysec']:,.0f}/s", beside("_everysec")],
     ]
 
 
@@ -126,9 +126,9 @@ def _growth(part: Results) -> list[list[str]]:
             f"with {int(few):,}: {cost:,.0f} µs, of which PostgreSQL {small['us']['postgres']:,.0f}",
         ],
         [
-            f"processor time per command with {int(many):,} rows, beside {int(few):,}",
+            f"processor time per command with {int(many):,} rows vs {int(few):,}",
             f"{more / cost:.2f}" if cost else "",
-            "no goal; where it is above 1, equal rates only mean that a core was free",
+            "no goal; above 1, each command costs more, even where the rates are equal",
         ],
         *(
             [

@@ -1,63 +1,62 @@
 """The page docs/performance.md."""
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.report import grids
 from benchmarks.report.goals import goals
 from benchmarks.report.grids import Grid, Results
 
-BEFORE: Final = Path(__file__).parents[1] / "profile-before.json"
-
 _HOW: Final = """
-The same for every system is the work per command: the student and both courses are looked up, the rows of
-`student_courses` written, the command recorded, all of it durably committed (`fsync`), and one event put on a Redis
-Stream. The same are the servers: PostgreSQL and Redis on the same machine as the workers, both of which answer a write
-only when it is on the disk. Each works off a backlog that lay in its queue before it started; all take turns. After
-each run it is checked that all rows are there and no others, that there are as many records as commands, and that each
-command's id is on exactly one event; what else is in a record or an event is not looked at. A rate is that of the
-steady part of a run, by the clock of Redis: neither the start of the processes nor the last batch counts.
+Every system does the same work per command. It looks up the student and both courses, writes the rows of
+`student_courses`, and records the command, all durably committed (`fsync`). Then it adds one event to a Redis Stream.
 
-What is compared, and what is not:
+Every system uses the same servers. PostgreSQL and Redis run on the same machine as the workers. Both answer a write
+only when it is on the disk. The backlog is in the queue before the system starts, and the systems take turns.
 
-- The peers use the fewest round trips there are: one prepared statement that is its own transaction, one `XADD`. Plain
-  Celery has what a tutorial leads to, an ORM session per command, and its default, a process per core. Each of the
-  others has two processes or four, whichever was faster on two cores (`benchmarks/peers/`, `benchmarks/systems.py`).
-  All have the same parser of Redis's answers (`hiredis`) as this worker.
-- What the peers do not keep is what this worker promises. None keeps the order of a student's commands, leaves
-  tombstones, or sends monitoring events. None has an outbox: a process that is killed between the commit and `XADD` has
-  lost that event, since the repeat finds the command recorded and publishes nothing. Celery with its defaults and the
-  bare BRPOP loop lose the command in hand as well. This worker does all of that in its runs, and Flower would see each
-  command.
-- PostgreSQL's limit is the rows of `student_courses` alone, by `INSERT … SELECT` on one connection, with the same keys,
-  foreign keys and indexes, all in one transaction (and, for comparison, 1,000 commands in each). What the worker writes
-  besides (records of the commands, the outbox) is in its rates, and not in the limit's.
-- The columns in µs are processor time per command, of the workers, of PostgreSQL and of Redis: what a command costs,
-  whatever else the machine does. The ratios "by processor time" come from their sum.
-- Only ratios within one run mean anything; the same machine differs by a third from one hour to the next.
+Each run is checked: the right rows are there and no others, there are as many records as commands, and each command
+id is on exactly one event. Other contents of records and events are not checked. A rate is that of the steady part of
+a run, by the clock of Redis. The start of the processes and the last batch do not count.
+
+What to know about the comparison:
+
+- The peers use as few round trips as possible: one prepared statement that is its own transaction, and one `XADD`.
+  Plain Celery is what a tutorial leads to: an ORM session per command, and the default pool of one process per core.
+  Each other peer has two or four processes, whichever was faster on two cores (`benchmarks/peers/`,
+  `benchmarks/systems.py`). All of them parse the answers of Redis with `hiredis`, as this worker does.
+- The peers promise less. None keeps the order of a student's commands, writes tombstones, or sends monitoring events.
+  None has an outbox: a process that is killed between the commit and the `XADD` loses that event, because the repeat
+  finds the command recorded and publishes nothing. Celery with its defaults and the bare BRPOP loop also lose the
+  command in progress. This worker does all of these in its runs, and Flower would see each command.
+- PostgreSQL's limit is the time to write the rows of `student_courses` and nothing else: `INSERT … SELECT` on one
+  connection, with the same keys, foreign keys and indexes, all in one transaction. A second figure has 1,000 commands
+  per transaction. The rates of the worker include its other writes (records of the commands, the outbox); the limit
+  does not.
+- The columns in µs are processor time per command, of the workers, PostgreSQL and Redis. They do not depend on what
+  else the machine does. The ratios "by processor time" come from their sum.
+- Compare figures of one run only. The rates of one machine can differ by a third from one hour to the next.
 """
 _BOUND: Final = """
-Why bulk commands stay below PostgreSQL's limit: that writes two rows per command and nothing else. A command through
-the worker also reads what is there, locks the student, keeps a record with two indexes and tells the world, which costs
-PostgreSQL {postgres:.1f} times as much, and worker and Redis another {others:,.0f} µs. Workers and servers share the
-cores, so were all {cores} busy all the time, {most:,.0f} commands a second, or {ratio:.2f} of the limit, would be the
-most there is to have.
+Bulk commands stay below PostgreSQL's limit because they do more. The limit writes two rows per command. The worker
+also reads the current state, locks the student, keeps a record with two indexes, and publishes an event. That costs
+PostgreSQL {postgres:.1f} times as much, and the worker and Redis another {others:,.0f} µs. Workers and servers share
+the cores. With all {cores} cores always busy, the highest possible rate is {most:,.0f} commands a second, or
+{ratio:.2f} of the limit.
 """
 _LATENCY: Final = """
-Batching has no timer, so it costs an idle system nothing. The goals are about plain Celery: an ORM task and the default
-pool. With {commands} commands p99 rests on the slowest {slowest} alone: it differs much from one measurement to the
-next.
+Batching has no timer, so it adds no latency to an idle system. The goals compare with plain Celery: an ORM task and
+the default pool. With {commands} commands, p99 depends on the slowest {slowest} only, so it varies much between
+measurements.
 """
 _SOLO: Final = """
-At the median, Celery with a solo pool and tuned statements is faster, {solo:.1f} ms beside {ours:.1f}: it does less
-per command (no lock, no order, no outbox, no monitoring events).
+Celery with a solo pool and tuned statements has a lower median: {solo:.1f} ms, against {ours:.1f} ms here. It does
+less per command: no lock, no order, no outbox, no monitoring events.
 """
 _STAGES: Final = """
-One process; wall-clock time by stage, and in brackets the part of it in which the worker's own processor was at work
-(the rest is waiting for PostgreSQL, Redis or the other processes on the machine). Measured by clocks that
-`benchmarks/staged.py` puts on the worker's functions from outside; they cost some microseconds per command themselves.
+One process, in µs per command. The first figure is wall-clock time. The figure in brackets is the processor time of
+the worker in it; the rest is waiting for PostgreSQL, for Redis or for other processes on the machine.
+`benchmarks/staged.py` measures by wrapping the worker's functions with clocks, which cost some microseconds per
+command themselves.
 """
 
 
@@ -70,13 +69,16 @@ def _lines(results: Results) -> Iterator[str]:
     about: dict[str, Any] = next((part.get("about", {}) for part in results.values()), {})
     yield "# Performance\n"
     yield (
-        f"Measured by `{about.get('command')}` on {about.get('cores')} cores, Python {about.get('python')}. This page, "
-        "the plot and `performance.json` are what it writes. When each part was measured, the load of the machine just "
-        f"before, and the commit: {_circumstances(results)}.\n"
+        f"`make bench` writes this page, the plot and `performance.json`. Measured on {_dates(results)}, on "
+        f"{about.get('cores')} cores with Python {about.get('python')}.\n"
     )
+    yield "For each part, `performance.json` says when it was measured, at which commit, and how busy the machine was."
+    if "before" in results.get("profile", {}):
+        yield "It also has the profile of an earlier commit, measured in turn with this one."
+    yield ""
     yield from _grid(goals(results))
     if "backlog" in results:
-        yield "## Beside other queues\n\n![Commands per second](performance.svg)"
+        yield "## Compared with other queues\n\n![Commands per second](performance.svg)"
         yield _HOW
         yield from _grid(grids.systems(results))
         yield from _bound(results["backlog"], about.get("cores") or 1)
@@ -85,7 +87,8 @@ def _lines(results: Results) -> Iterator[str]:
     if "latency" in results:
         yield from _latency(results)
     if "profile" in results:
-        yield from _profile(results)
+        yield f"## Where the time goes\n{_STAGES}"
+        yield from _grid(grids.profile(results))
     yield "## The rest\n"
     yield from _grid(grids.others(results))
 
@@ -114,37 +117,10 @@ def _latency(results: Results) -> Iterator[str]:
         yield _SOLO.format(solo=solo["p50"], ours=ours["p50"])
 
 
-def _profile(results: Results) -> Iterator[str]:
-    """Yield both tables; only where both come from the same measurement, their absolute figures may be compared."""
-    yield f"## Where the time goes\n{_STAGES}"
-    yield from _grid(grids.profile(results))
-    if not BEFORE.exists():
-        return
-    before = json.loads(BEFORE.read_text())
-    then, now = before.get("about", {}), results["profile"].get("about", {})
-    if then and then["when"] == now.get("when"):
-        how = (
-            f"(commit {then['commit']}), measured in turn with the table above (commit {now['commit']}, {now['when']})"
-        )
-    else:
-        when = (
-            f"(commit {then['commit']}), measured at another time, {then['when']}"
-            if then
-            else "measured at another time"
-        )
-        how = f"{when}: only each stage's share of the sum can be compared"
-    yield f"The same before it was made fast {how}:\n"
-    yield from _grid(grids.profile({"profile": before}))
-
-
-def _circumstances(results: Results) -> str:
-    """Say it for each part: parts can be measured again by themselves, and then belong to different runs."""
-    parts = ((name, part.get("about")) for name, part in results.items())
-    return "; ".join(
-        f"{name} {about.get('when')}, load {about.get('load')}, commit {about.get('commit')}"
-        for name, about in parts
-        if about
-    )
+def _dates(results: Results) -> str:
+    """Give the first day and the last: parts can be measured again by themselves, and then belong to different runs."""
+    days = sorted({when[:10] for part in results.values() if (when := part.get("about", {}).get("when"))})
+    return " to ".join(dict.fromkeys([days[0], days[-1]])) if days else ""
 
 
 def _grid(grid: Grid) -> Iterator[str]:

@@ -1,5 +1,7 @@
 """The harness of `make bench` on a small scale: what it measures is real, and it notices work that was not done."""
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from benchmarks.systems import ours
 from benchmarks.workload import enrolls
 
 STUDENTS = 500
+DOCS = Path(__file__).parents[2] / "docs"
+NUMBER = re.compile(r"\d[\d,.]*\d|\d")
 ROW = {"label": "a", "ours": False, "rates": [50.0], "median": 50.0, "us": {"worker": 1, "postgres": 2, "redis": 3}}
 US = {**ROW, "label": "b", "ours": True, "median": 500.0}
 
@@ -67,7 +71,23 @@ def test_results_become_tables_a_plot_and_a_page() -> None:
     text = page.markdown(results)
 
     assert "Missing: rq (no environment)" in text
-    assert ["single commands, beside Celery tuned", "10.00", "at least 10.00", "met"] in goals(results).rows
-    assert ["idle latency p99, beside plain Celery", "2.00", "at most 1.00", "missed"] in goals(results).rows
+    assert ["single commands vs Celery tuned", "10.00", "at least 10.00", "met"] in goals(results).rows
+    assert ["idle latency p99 vs plain Celery", "2.00", "at most 1.00", "missed"] in goals(results).rows
     assert plot.svg(results).count("<rect") == 6
     assert len(list(tables.all_of(results))) == 4
+
+
+def test_the_committed_page_is_what_the_committed_results_say() -> None:
+    results = json.loads((DOCS / "performance.json").read_text())
+
+    assert (DOCS / "performance.md").read_text() == page.markdown(results)
+
+
+def test_the_page_on_scaling_quotes_only_figures_of_the_page_on_performance() -> None:
+    performance = set(NUMBER.findall((DOCS / "performance.md").read_text()))
+    table = (DOCS / "scaling.md").read_text().split("### From `make bench`")[1].split("\n### ")[0]
+    cells = [row.split("|")[2] for row in table.splitlines() if row.startswith("|")]
+    quoted = [number for cell in cells for number in NUMBER.findall(cell)]
+
+    assert quoted
+    assert [number for number in quoted if number not in performance] == []
