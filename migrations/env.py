@@ -20,7 +20,7 @@ from models.tables import Base
 from worker.settings import Settings, SettingsError
 
 LOCK_TIMEOUT: Final = "5s"  # a revision that waits for a table makes everybody behind it wait as well
-STATEMENT_TIMEOUT: Final = "60s"  # a statement that must take longer says so (migrations.steps.unhurried)
+STATEMENT_TIMEOUT: Final = "60s"  # a statement that must take longer says so (migrations.steps._without_timeouts)
 ADVISORY_LOCK: Final = 4_815_162_342_001  # any number that nothing else in the database uses
 MIGRATOR_WAIT: Final = 600.0  # seconds until the second of two migrators gives up
 POLL: Final = 0.2  # seconds

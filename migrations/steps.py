@@ -131,7 +131,7 @@ def add_unique(table: str, columns: Sequence[str], *, primary: bool = False) -> 
     try:
         _create_index(f"UNIQUE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {table} ({listed})", name)
     except IntegrityError:
-        _retry_on_outage(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+        _without_timeouts(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
         raise CommandError(
             f"{table} has rows with the same {listed}; leave one of each, then run the upgrade again."
         ) from None
@@ -163,7 +163,7 @@ def add_reference(table: str, column: str, target: str) -> None:
             f"ALTER TABLE {table} ADD CONSTRAINT {name} FOREIGN KEY ({column}) REFERENCES {target} (id) NOT VALID"
         )
     try:
-        _retry_on_outage(f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}")
+        _without_timeouts(f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}")
     except IntegrityError:
         raise CommandError(
             f"{table} has rows whose {column} is not in {target}; add or delete them, then run the upgrade again."
@@ -172,11 +172,11 @@ def add_reference(table: str, column: str, target: str) -> None:
 
 def _create_index(definition: str, name: str) -> None:
     if op.get_bind().scalar(_BROKEN_INDEX, {"index": name}):  # left by a creation that was cut off
-        _retry_on_outage(f"DROP INDEX CONCURRENTLY {name}")
-    _retry_on_outage(f"CREATE {definition}")
+        _without_timeouts(f"DROP INDEX CONCURRENTLY {name}")
+    _without_timeouts(f"CREATE {definition}")
 
 
-def _retry_on_outage(statement: str) -> None:
+def _without_timeouts(statement: str) -> None:
     """Run a statement that may take long, and whose locks let others read and write."""
     connection = op.get_bind()
     before = [(name, connection.scalar(text(f"SHOW {name}"))) for name in ("lock_timeout", "statement_timeout")]

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from sqlalchemy.exc import DBAPIError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from gateway.admin import filters
+from gateway.admin import template_filters
 from gateway.admin.errors import LoginNeeded, PageError, page_error_of
 from gateway.admin.session import keep, policy_of, session_of
 from gateway.authentication import Session
@@ -153,7 +153,7 @@ def _templates() -> Environment:
         auto_reload=False,
     )
     environment.globals["static"] = _static
-    environment.filters.update(filters.FILTERS)
+    environment.filters.update(template_filters.FILTERS)
     return environment
 
 

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from fastapi import Query, Request
 from starlette.responses import Response
 
-from gateway.admin import decisions, filters, views
+from gateway.admin import decisions, template_filters, views
 from gateway.admin.decisions import AT_ONCE, CannotReplay, Decided
 from gateway.admin.errors import page_not_found
 from gateway.admin.form import numbers
@@ -72,7 +72,7 @@ async def replay(request: Request, gateway: Held, form: Posted, letter_id: int) 
     payload = text_of(form, "payload") if text_of(form, "as") == "corrected" else None
     if payload is not None:
         letter = await gateway.read(dead_letters.get, letter_id)
-        if filters.is_long(letter.payload):  # a page never showed it whole
+        if template_filters.is_long(letter.payload):  # a page never showed it whole
             return await _letter(request, gateway, letter_id, wrong=_TOO_LONG, status=422)
     try:
         await decisions.replay_one(gateway.settings, letter_id, payload)
@@ -86,7 +86,7 @@ async def _group(
 ) -> Response:
     counts = {count.code: count.letters for count in await gateway.read(dead_letters.counts)}
     newest = await gateway.read(dead_letters.newest, code=code, before=before, limit=PAGE + 1)
-    if not newest and decided is None and before is None and not filters.meaning(code):
+    if not newest and decided is None and before is None and not template_filters.meaning(code):
         raise page_not_found()
     path, shown = f"/admin/dead-letters/of/{quote(code, safe='')}", newest[:PAGE]
     return render(
@@ -106,7 +106,7 @@ async def _letter(
     request: Request, gateway: Held, letter_id: int, *, payload: str | None = None, wrong: str = "", status: int = 200
 ) -> Response:
     letter = await gateway.read(dead_letters.get, letter_id)
-    shown = filters.pretty(letter.payload) if payload is None else payload
+    shown = template_filters.pretty(letter.payload) if payload is None else payload
     records = {}
     for command_id in (letter.replayed_as or ())[:_OUTCOMES]:
         records[command_id] = await views.outcome(gateway, command_id, 1.0)

@@ -10,10 +10,10 @@ from enrollment.client import InvalidCommand, read_command
 from enrollment.errors import ErrorCode
 from enrollment.fold import Record
 from gateway.admin import importing, views
-from gateway.admin.filters import brief
 from gateway.admin.form import NoIds, Ticked, numbers
 from gateway.admin.pages import PAGE, After, SearchText, is_htmx, links, page_router, render, see
 from gateway.admin.session import Posted, Who, text_of
+from gateway.admin.template_filters import brief
 from gateway.dependencies import Held
 from models import queries
 from models.queries import search

@@ -2,6 +2,8 @@
 
 import pytest
 
+from enrollment.errors import DeadLetterCode
+from gateway.admin.template_filters import meaning
 from gateway.authentication import Sessions
 from gateway.preferences import preference_of
 from gateway.problems import Problem
@@ -94,3 +96,8 @@ def test_a_new_password_ends_the_sessions_of_the_old_one() -> None:
     assert session is not None
     assert before.session_of(before.cookie_of(session)) == session
     assert after.session_of(before.cookie_of(session)) is None
+
+
+@pytest.mark.parametrize("code", DeadLetterCode)
+def test_every_dead_letter_code_has_a_meaning_for_people(code: DeadLetterCode) -> None:
+    assert meaning(code)

@@ -24,6 +24,7 @@ _MEANINGS: Final[Mapping[str, str]] = {
     DeadLetterCode.PROCESSING_FAILED: "The worker failed over it. Mend the cause, then replay.",
     DeadLetterCode.NOT_A_MESSAGE: "Something on the queue that is no Celery message.",
     DeadLetterCode.UNDECODABLE_BODY: "The body of the message cannot be read. Correct it, then replay.",
+    DeadLetterCode.TOO_LARGE: "It is larger than a worker takes. All of it is in Redis, where the reason says.",
     DeadLetterCode.UNKNOWN_TASK: "The message names a task that does not exist. Say which command it was, then replay.",
     DeadLetterCode.TOO_MANY_DELIVERIES: "It ended its worker again and again. Mend the cause before a replay.",
     DeadLetterCode.REVOKED: "Somebody revoked it before it was processed.",
