@@ -116,10 +116,8 @@ async def outcome(
 async def history(request: Request, gateway: Held, student_id: int, course_id: int) -> Response:
     """Show why a student is, or is not, enrolled in a course."""
     page = await gateway.read(views.history_page, student_id, course_id)
-    student_commands = await gateway.read(importing.why, page)
-    return render(
-        request, "_history.html" if is_htmx(request) else "history.html", student_commands=student_commands, **page
-    )
+    reason = await gateway.read(importing.why, page)
+    return render(request, "_history.html" if is_htmx(request) else "history.html", reason=reason, **page)
 
 
 @router.get("/students/{student_id}/commands")
