@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
+from enrollment.errors import Rejection
 from models.queries import CourseRow, HistoryEntry, StudentRow
 
 _DONE: Final = {
@@ -14,6 +15,8 @@ _DONE: Final = {
     "superseded": "came to nothing, because a newer command had decided",
 }
 _VERBS: Final = {"enroll": "to enroll them", "unenroll": "to take them out", "replace": "for exactly its own courses"}
+
+_NAMED: Final = 10  # ids that are named; of more, their number is told
 
 
 def paragraph(
@@ -42,7 +45,7 @@ def _entry(entry: HistoryEntry, places: Mapping[UUID, Any]) -> str:
         origin = f"{_place(place)}, as {record.source},"
     asked = _VERBS.get(record.command or "", "for something that is no valid command")
     if record.errors:
-        did = f"was rejected: {' '.join(error.message for error in record.errors)}".rstrip(".")
+        did = f"was rejected: {' '.join(map(_reason, record.errors))}".rstrip(".")
     else:
         did = _DONE.get(entry.effect or "", "changed nothing here")
     last = ", and decides now" if entry.owns else ""
@@ -53,6 +56,11 @@ def _row(row: Any) -> str:
     asked = {"enroll": _VERBS["enroll"], "unenroll": _VERBS["unenroll"], "drop": "nothing of them"}.get(row.asked)
     did = (row.message or "nothing was sent for it").rstrip(".")
     return f"On {_shown(row.issued_at)} {_place(row)} asked {asked or 'for what it cannot'}, not sent: {did}."
+
+
+def _reason(error: Rejection) -> str:
+    many = len(error.ids) > _NAMED
+    return f"{error.code}, {len(error.ids):,} ids." if many else error.message
 
 
 def _place(row: Any) -> str:
