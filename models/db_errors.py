@@ -59,6 +59,11 @@ def is_locked(error: BaseException) -> bool:
     return _sqlstate(error) == _LOCKED
 
 
+def is_denied(error: BaseException) -> bool:
+    """Tell whether the role may not do what was asked."""
+    return _sqlstate(error) == "42501"
+
+
 def is_too_much(error: BaseException) -> bool:
     """Tell whether less in one transaction might have succeeded."""
     return (_sqlstate(error) or "").startswith(_TOO_MUCH)

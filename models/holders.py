@@ -37,6 +37,16 @@ _HOLDERS: Final = text("""
     UNION ALL
     SELECT 0, 'a prepared transaction', NULL, NULL, NULL, NULL WHERE 0 = ANY(pg_blocking_pids(:pid))
 """)
+# Who has written to the rows that batches write, and has not ended for a while.
+_WRITERS: Final = text("""
+    SELECT DISTINCT ON (pid) pid, application_name, usename, state,
+           extract(epoch FROM clock_timestamp() - xact_start)::float AS seconds,
+           left(regexp_replace(query, '\\s+', ' ', 'g'), 80) AS query
+      FROM pg_locks JOIN pg_stat_activity USING (pid)
+     WHERE relation = ANY(CAST(:tables AS regclass[])) AND mode = 'RowExclusiveLock' AND granted
+       AND pid <> pg_backend_pid() AND xact_start < clock_timestamp() - interval '1 second'
+     LIMIT 5
+""")
 _PID: Final = text("SELECT pg_backend_pid()")
 
 
@@ -53,9 +63,19 @@ class Session:
 
 
 def holders_of(engine: Engine, waits: Iterable[Wait]) -> list[Session]:
-    """Return who holds what some of these wait for. What can only be met by writing (`other`) is not asked about."""
-    asked = [_WAIT[wait.reason].format(id=wait.id) for wait in dict.fromkeys(waits) if wait.reason in _WAIT]
-    return _holders(engine, asked[:_SAMPLES])
+    """Return who holds what some of these wait for.
+
+    What can only be met by writing (`other`: a row that is inserted and not committed) cannot be asked about. Then it is
+    who has written to the same tables, some time ago, in a transaction that goes on.
+    """
+    distinct = list(dict.fromkeys(waits))
+    asked = [_WAIT[wait.reason].format(id=wait.id) for wait in distinct if wait.reason in _WAIT]
+    found = _holders(engine, asked[:_SAMPLES])
+    if found or len(asked) == len(distinct):
+        return found
+    with engine.connect() as connection:
+        tables = [table.strip() for table in f"{ROWS}, {WRITTEN}".split(",")]
+        return [Session(*row) for row in connection.execute(_WRITERS, {"tables": tables})]
 
 
 def holders_of_tables(engine: Engine) -> list[Session]:

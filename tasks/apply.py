@@ -14,7 +14,7 @@ from tasks.messages import Unit
 from tasks.transaction import Arrival, Committed, student_of
 
 _CONFLICTS: Final = 3  # times a batch is read and decided anew because a concurrent one came first
-_SEARCH: Final = 1.0  # seconds in which the commands that need a lock nobody can name are singled out; then all wait
+_SEARCH: Final = 0.3  # seconds in which the commands that need a lock nobody can name are singled out; then all wait
 
 
 class Applier:
@@ -55,11 +55,12 @@ class Applier:
             yield from self.apply(units, careful)
             return
         self._search_until = self._search_until or monotonic() + _SEARCH
-        if len(units) > 1 and monotonic() < self._search_until:
+        students = set(map(student_of, units))
+        if len(students) > 1 and monotonic() < self._search_until:
             yield from self._halves(units, how)
             return
-        if len(units) == 1:
-            self._caution.avoid(student_of(units[0]))
+        if len(students) == 1:
+            self._caution.avoid(*students)
         yield transaction.put_off(self._engine, units, self._arrival)
 
     def _after_fault(self, units: Sequence[Unit], how: How, error: Exception) -> Iterator[Committed]:

@@ -108,7 +108,9 @@ class BatchProcessor:
         applier = Applier(self._engine, arrival, self._caution, keep_alive)
         deferred = units
         for last in _ROUNDS:
-            deferred = self._round(applier, deferred, decided, keep_alive, How(careful=releasing, put_off=last))
+            deferred = self._round(
+                applier, deferred, decided, keep_alive, How(careful=releasing, put_off=last, releasing=releasing)
+            )
         return decided
 
     def _round(
@@ -142,9 +144,10 @@ class BatchProcessor:
             for transaction in applier.apply(units, self._knowing(units, how)):
                 committed.append(transaction)
                 self._caution.note(transaction.waits)
+                self._caution.forgive(record.student_id for record in transaction.records)
                 self._relay.publish(transaction)
 
-        retry_on_outage(self._engine, attempt, keep_alive, self._relay.mark_backlog)
+        retry_on_outage(self._engine, attempt, keep_alive, self._relay.mark_backlog, once=how.releasing)
         return committed
 
     def _knowing(self, units: Sequence[Unit], how: How) -> How:

@@ -9,7 +9,8 @@ from typing import Final
 from models.deferred import Reason, Wait
 
 CAREFUL: Final = 5.0  # seconds in which batches look before they write, after one has run into a lock
-REMEMBERED: Final = 3.0  # seconds in which a student that was locked is taken to be so for long
+STUCK: Final = 3.0  # seconds in which a student that was locked is taken to be so for long
+AVOIDED: Final = 10.0  # seconds in which a student is not tried whose rows nobody can ask about; a release still does
 
 
 class Blocked(Exception):
@@ -25,6 +26,7 @@ class How:
     wait_for: AbstractSet[int] = frozenset()  # students whose lock is waited for: another worker's, for a moment
     stuck: AbstractSet[int] = frozenset()  # students that are put off at once where they are locked
     avoided: AbstractSet[int] = frozenset()  # students that are put off without a try
+    releasing: bool = False  # an outage is not waited out: what was put off is kept where it is
 
 
 class Caution:
@@ -52,10 +54,15 @@ class Caution:
         now = monotonic()
         for reason, id_ in waits:
             if reason is Reason.STUDENT:
-                self._stuck[id_] = now + REMEMBERED
+                self._stuck[id_] = now + STUCK
             else:
                 self._until = now + CAREFUL
 
     def avoid(self, student_id: int) -> None:
         """Take note that this student's rows need a lock that nothing can ask for."""
-        self._avoided[student_id] = monotonic() + CAREFUL
+        self._avoided[student_id] = monotonic() + AVOIDED
+
+    def forgive(self, student_ids: Iterable[int | None]) -> None:
+        """Take note that something of these students was applied."""
+        for student_id in student_ids if self._avoided else ():
+            self._avoided.pop(student_id or 0, None)

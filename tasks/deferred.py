@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from itertools import groupby
+from itertools import chain, groupby
 from time import monotonic
 from typing import Final, Protocol
 
@@ -99,23 +99,31 @@ class Releases:
             kept = deferred.page(connection, locks.free(connection, waits), _PAGE)
         full, all_looked_at = len(kept) == _PAGE, len(waits) < _WAITS
         self._after = kept[-1].wait if full else None if all_looked_at else waits[-1]
-        applied = self._apply_all(units_from(kept))
+        applied, cut_off = self._apply_all(units_from(kept))
         if applied:
             log.info("deferred_commands_applied", commands=applied)
+        if cut_off:
+            self._after = cut_off
+            return applied > 0
         return full or not all_looked_at
 
-    def _apply_all(self, units: Sequence[Unit]) -> int:
-        """Apply units, those that wait for what nothing can name by one student after the other."""
-        named = [unit for unit in units if _wait_of(unit).reason is not Reason.OTHER]
-        applied = self._apply(named)
+    def _apply_all(self, units: Sequence[Unit]) -> tuple[int, Wait | None]:
+        """Apply units, those that wait for what nothing can name last; return how many, and where time ended.
+
+        Of the latter one student alone, then twice as many after each success: a vain attempt takes some time.
+        """
+        applied = self._apply([unit for unit in units if _wait_of(unit).reason is not Reason.OTHER])
         others = sorted((unit for unit in units if _wait_of(unit).reason is Reason.OTHER), key=student_of)
-        for _, selected in groupby(others, key=student_of):
-            first, *rest = selected
-            if not self._apply([first]):
-                self._after = _wait_of(first)  # it cost some time: the next look goes on behind it
-                break
-            applied += 1 + self._apply(rest)
-        return applied
+        students = [list(mine) for _, mine in groupby(others, key=student_of)]
+        until, size = monotonic() + BUDGET, 1
+        while students:
+            mine, students = list(chain(*students[:size])), students[size:]
+            done = self._apply(mine)
+            applied += done
+            size = 2 * size if done == len(mine) else 1
+            if students and monotonic() > until:
+                return applied, _wait_of(mine[-1])
+        return applied, None
 
     def _apply(self, units: Sequence[Unit]) -> int:
         """Apply units; return for how many that was possible."""

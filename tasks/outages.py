@@ -7,7 +7,14 @@ from typing import Final
 import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
-from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_never,
+    wait_exponential_jitter,
+)
 
 from models.db_errors import describe, is_locked, is_outage
 from tasks.caution import Blocked
@@ -19,12 +26,19 @@ log = structlog.get_logger(__name__)
 
 
 def retry_on_outage(
-    engine: Engine, attempt: Callable[[], None], keep_alive: Callable[[], None], failed: Callable[[], None]
+    engine: Engine,
+    attempt: Callable[[], None],
+    keep_alive: Callable[[], None],
+    failed: Callable[[], None],
+    *,
+    once: bool = False,
 ) -> None:
-    """Make an attempt until the database is there; `failed` is called after each that failed. Raises Blocked."""
+    """Make an attempt until the database is there; `failed` is called after each that failed.
+
+    Raises Blocked; with `once`, the outage.
+    """
 
     def waiting(state: RetryCallState) -> None:
-        failed()
         error = state.outcome.exception() if state.outcome else None
         seconds = round(state.next_action.sleep, 1) if state.next_action else 0
         reason = describe(error) if error else ""
@@ -42,6 +56,8 @@ def retry_on_outage(
         Retrying(
             retry=retry_if_exception(lambda error: is_outage(error) and not is_locked(error)),
             wait=wait_exponential_jitter(multiplier=0.1, max=LONGEST_PAUSE, jitter=0.5),
+            stop=stop_after_attempt(1) if once else stop_never,
+            after=lambda _: failed(),
             before_sleep=waiting,
             sleep=pause,
             reraise=True,

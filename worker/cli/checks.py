@@ -15,6 +15,7 @@ from models import outbox, queries
 from models.db_errors import describe
 from models.engine import make_engine
 from worker import health
+from worker.cli.locks import locked_tables, waiting_commands
 from worker.cli.output import number
 from worker.health import Finding
 from worker.lists import read_by
@@ -71,9 +72,14 @@ def _database(settings: Settings) -> Iterator[Finding]:
             yield _postgresql(connection)
             migrated = _migrations(connection)
             yield migrated
-            if migrated.status == "ok":
+            if migrated.status != "ok":
+                return
+            locked = list(locked_tables(engine))
+            yield from locked
+            if not locked:  # the answers would have to be waited for
                 yield from _catalog(connection)
                 yield _backlog(connection)
+                yield waiting_commands(engine, connection)
     finally:
         engine.dispose()
 

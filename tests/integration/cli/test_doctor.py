@@ -2,7 +2,12 @@
 
 from typing import Any
 
+from sqlalchemy import Engine
+
+from enrollment.names import ENROLL
 from tests.integration.cli.conftest import Result, Run
+from tests.integration.conftest import message
+from tests.integration.locked import held
 from worker.local.postgres import Postgres
 from worker.local.redis import Redis
 from worker.service import Service
@@ -23,7 +28,8 @@ def test_doctor_finds_nothing_but_the_missing_worker(run: Run, service: Service)
         "migrations": ["ok"],
         "catalog": ["ok"],
         "outbox": ["ok"],
-        "broker": ["ok", "ok", "ok", "ok"],
+        "locks": ["ok"],
+        "broker": ["ok", "ok", "ok"],
         "queues": ["ok"],
         "events": ["ok"],
         "workers": ["fail"],
@@ -35,7 +41,7 @@ def test_doctor_finds_what_loses_messages(run: Run, redis: Redis, redis_client: 
     redis_client.config_set("appendonly", "no")
     redis_client.set("enrollment.events", "no stream")
     found = status_of(run("doctor", "--json"))
-    assert found["broker"] == ["ok", "warn", "fail", "ok"]
+    assert found["broker"] == ["ok", "warn", "fail"]
     assert found["events"] == ["fail"]
     assert found["catalog"] == ["warn"]
     redis_client.config_set("appendonly", "yes")
@@ -58,3 +64,21 @@ def test_doctor_tells_what_is_away(run: Run, postgres: Postgres, redis: Redis) -
         ("fail", name) for name in ("database", "broker", "events", "workers")
     ]
     assert done.rows[-1] == ["4 failures, no warnings."]
+
+
+def test_doctor_tells_which_session_holds_what_commands_wait_for(run: Run, service: Service, engine: Engine) -> None:
+    with held(engine, "SELECT FROM students WHERE id = 4 FOR UPDATE"):
+        service.handle([message(ENROLL, 4, [10]), message(ENROLL, 4, [11])])
+        [found] = [line for line in run("doctor", "--json").json_lines if line["name"] == "locks"]
+    assert found["status"] == "warn"
+    assert found["message"].startswith("2 commands put off, the first ")
+    for told in ("the students 4", "tests, user postgres, idle in transaction", "SELECT FROM students WHERE id = 4"):
+        assert told in found["message"]
+    assert "pg_terminate_backend(" in found["advice"]
+
+
+def test_doctor_tells_which_session_holds_a_table(run: Run, service: Service, engine: Engine) -> None:
+    with held(engine, "LOCK TABLE students IN ACCESS EXCLUSIVE MODE"):
+        [found] = [line for line in run("doctor", "--json").json_lines if line["name"] == "locks"]
+    assert (found["status"], found["message"][:17]) == ("warn", "tables are locked")
+    assert "LOCK TABLE students" in found["message"]
