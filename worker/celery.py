@@ -4,14 +4,17 @@ import gc
 import os
 from contextlib import suppress
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import click
 import structlog
 from celery import Celery, signals
+from celery.worker import state
 from redis import RedisError
 
 from enrollment.addresses import is_redis
-from worker import health, logging, options
+from worker import health, liveness, logging, metrics, options
+from worker.consume import monitoring
 from worker.processes import Processes
 from worker.publishing import connect
 from worker.service import Service
@@ -65,7 +68,26 @@ def set_up_logging(loglevel: int, logfile: str | None, colorize: bool, **_: Any)
     settings = Settings.load()
     context = click.get_current_context(silent=True)
     said = context is not None and context.get_parameter_source("loglevel") in options.SAID
-    logging.configure(loglevel if said else settings.log_level, settings.log_format, file=logfile, colors=colorize)
+    level = loglevel if said else settings.log_level
+    logging.configure(level, settings.log_format, file=logfile, colors=colorize, warned=metrics.warned)
+
+
+@signals.celeryd_after_setup.connect
+def be_observed(sender: str, **_: Any) -> None:
+    """Give signs of life, and serve metrics where that is set. Before the broker is there: that is when it counts."""
+    settings = Settings.load()
+    liveness.process.start(sender, notify=settings.notify_socket)
+    if settings.metrics_port is not None:
+        broker = urlsplit(settings.require_broker_url()).hostname
+        address = metrics.serve(settings.metrics_host, settings.metrics_port, towards=broker)
+        if address:
+            state.SOFTWARE_INFO[monitoring.ADDRESS] = address  # heartbeats carry it to the exporter
+
+
+@signals.worker_shutdown.connect
+def end_observation(**_: Any) -> None:
+    """Leave no sign of life behind."""
+    liveness.process.stop()
 
 
 @signals.worker_ready.connect

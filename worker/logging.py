@@ -2,10 +2,14 @@
 
 import logging
 import sys
+from collections.abc import Callable, Mapping
 from logging.handlers import WatchedFileHandler
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import structlog
+
+RUNBOOK: Final = "docs/operations.md"  # has a section for each warning, headed by the name of its event
+_WARNINGS: Final = ("warning", "error", "critical")
 
 _SHARED: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,
@@ -16,9 +20,24 @@ _SHARED: list[structlog.typing.Processor] = [
 
 
 def configure(
-    level: str | int, style: Literal["auto", "json", "console"], *, file: str | None = None, colors: bool = True
+    level: str | int,
+    style: Literal["auto", "json", "console"],
+    *,
+    file: str | None = None,
+    colors: bool = True,
+    warned: Callable[[Mapping[str, Any]], None] = lambda _: None,
 ) -> None:
-    """Send the project's and Celery's log alike through structlog to standard error, or to a file, which may rotate."""
+    """Send the project's and Celery's log alike through structlog to standard error, or to a file, which may rotate.
+
+    `warned` is called with the fields of each warning and error of the project.
+    """
+
+    def help_with(_logger: Any, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if event["level"] in _WARNINGS:
+            event["help"] = f"{RUNBOOK}#{event['event']}"
+            warned(event)
+        return event
+
     console = style == "console" or (style == "auto" and file is None and sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(
@@ -28,7 +47,7 @@ def configure(
         else structlog.processors.JSONRenderer()
     )
     structlog.configure(
-        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*_SHARED, help_with, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )

@@ -14,6 +14,7 @@ from enrollment.fold import Record
 from models import outbox
 from models.db_errors import describe, is_outage
 from tasks.transaction import Committed
+from worker import metrics
 from worker.publishing import Publisher, RedisError
 
 GRACE: Final = 2.0  # seconds that a committed batch is left to the worker that wrote it
@@ -91,17 +92,20 @@ class Relay:
         """Publish one batch. Every success counts: a stream that goes away again and again is there in between."""
         begin = monotonic()
         try:
-            added = self._publisher.publish(batch_id, records)
+            with metrics.stage("publish"):
+                added = self._publisher.publish(batch_id, records)
         except RedisError as error:
             now = monotonic()
             pause = self._pause * random.uniform(0.75, 1)  # noqa: S311 - workers take turns
             pause = max(pause, _REST * (now - begin))
+            metrics.waited("stream", now - begin)
             self._not_before = now + pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             waiting = "events are kept in the outbox"
             log.warning("event_stream_away", error=describe(error), seconds=round(pause, 1), waiting=waiting)
             raise
         self._pause = _FIRST_PAUSE
+        metrics.published(records)
         return added
 
     @contextmanager

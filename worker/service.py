@@ -10,6 +10,7 @@ from models.engine import WORKER, WORKER_NAME, make_engine
 from tasks.batch import BatchProcessor
 from tasks.messages import Message
 from tasks.transaction import Arrival
+from worker.observing import Observed
 from worker.publishing import Publisher, connect
 from worker.relay import Relay
 from worker.settings import Settings
@@ -22,7 +23,8 @@ class Service:
 
     def __init__(self, engine: Engine, publisher: Publisher) -> None:
         self._relay = Relay(engine, publisher)
-        self._batches = BatchProcessor(engine, self._relay)
+        self._observed = Observed(engine, self._relay)
+        self._batches = BatchProcessor(engine, self._observed)
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
@@ -42,6 +44,7 @@ class Service:
         Waits as long as the database is away, and calls `keep_alive` about every second meanwhile. Raises Blocked where
         a table is locked by somebody else: try the same again in a second, with the same `arrival`.
         """
+        self._observed.begins()
         return self._batches.handle(messages, keep_alive, arrival)
 
     def dead_letter(self, letters: Sequence[NewDeadLetter], keep_alive: Callable[[], None] = lambda: None) -> None:

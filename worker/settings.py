@@ -71,6 +71,15 @@ class Settings(BaseSettings):
     log_format: Annotated[
         Literal["auto", "json", "console"], Field(description="auto: console on a terminal, else JSON lines.")
     ] = "auto"
+    metrics_port: Annotated[
+        int | None,
+        Field(ge=0, le=65435, description="Workers serve metrics on the first free port from here. 0: any. None: not."),
+    ] = None
+    metrics_host: Annotated[
+        str, Field(min_length=1, description="Where workers and the exporter serve metrics: they name sources.")
+    ] = "127.0.0.1"
+    exporter_port: Annotated[int, Field(ge=0, le=65535, description="Of `enrollment exporter`. 0: a free one.")] = 9464
+    notify_socket: Annotated[str | None, Field(validation_alias="NOTIFY_SOCKET", description="Set by systemd.")] = None
 
     gateway_host: Annotated[str, Field(min_length=1, description="Where the gateway listens.")] = "127.0.0.1"
     gateway_port: Annotated[int, Field(ge=0, le=65535, description="0: a free one.")] = 8000

@@ -6,7 +6,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from worker.cli import catalog, dead_letters, doctor, events, gateway, importing, local, lookups, migrate, send
+from worker.cli import (
+    catalog,
+    dead_letters,
+    doctor,
+    events,
+    exporter,
+    gateway,
+    importing,
+    local,
+    lookups,
+    migrate,
+    send,
+)
 
 _HEADINGS = ("Send", "Read", "Watch", "Look after", "Try it", "Serve")
 _WHOLE = 200  # characters; what does not fit on a line goes on in the next
@@ -70,5 +82,5 @@ def common(
     _debug = debug
 
 
-for module in (send, importing, lookups, events, dead_letters, catalog, migrate, doctor, gateway, local):
+for module in (send, importing, lookups, events, dead_letters, catalog, migrate, doctor, gateway, exporter, local):
     module.register(app)

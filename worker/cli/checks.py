@@ -37,13 +37,24 @@ _WORKER: Final = "Start one with `celery -A worker worker`"
 
 def findings() -> Iterator[Finding]:
     """Check everything, in the order in which one depends on another."""
+    yield from _of_all(("database", _database), ("broker", _broker), ("events", _events), ("workers", _workers))
+
+
+def _of_all(*checks: tuple[str, Callable[[Settings], Iterator[Finding]]]) -> Iterator[Finding]:
     try:
         settings = Settings.load()
     except SettingsError as error:
         yield Finding("fail", "settings", str(error))
         return
-    for name, check in (("database", _database), ("broker", _broker), ("events", _events), ("workers", _workers)):
+    for name, check in checks:
         yield from _guarded(name, check, settings)
+
+
+def needed() -> Iterator[Finding]:
+    """Check what a worker needs to take messages and finish them: the servers, and not how they are set."""
+    yield from (
+        finding for finding in _of_all(("database", _database), ("broker", _broker)) if finding.status != "warn"
+    )
 
 
 def _guarded(name: str, check: Callable[[Settings], Iterator[Finding]], settings: Settings) -> Iterator[Finding]:

@@ -1,18 +1,33 @@
 """`enrollment doctor`: is everything there, and set up so that nothing gets lost?"""
 
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
 from worker.cli.output import Json, document, say, shown, styled
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-def doctor(json: Json = False) -> None:
+    from worker.health import Finding
+
+
+def doctor(
+    json: Json = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Only: do the workers on this machine take and finish work?")
+    ] = False,
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Only: do they take messages, and is there what they need?")
+    ] = False,
+) -> None:
     """Check database, broker, event stream and workers, and tell what to do; exit code 1 if something fails."""
     from dataclasses import asdict
 
-    from worker.cli.checks import findings
-
+    if live and ready:
+        raise typer.BadParameter("--live and --ready are two questions; ask one at a time")
     failed = warned = 0
-    for finding in findings():
+    for finding in _asked(live, ready):
         failed += finding.status == "fail"
         warned += finding.status == "warn"
         if json:
@@ -28,6 +43,16 @@ def doctor(json: Json = False) -> None:
 def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
     app.command(rich_help_panel="Look after")(doctor)
+
+
+def _asked(live: bool, ready: bool) -> "Iterator[Finding]":
+    if live or ready:
+        from worker.cli import probes
+
+        return probes.live() if live else probes.ready()
+    from worker.cli.checks import findings
+
+    return findings()
 
 
 def _show(status: str, name: str, message: str, advice: str) -> None:

@@ -14,6 +14,7 @@ from tasks.caution import Blocked
 from tasks.messages import Message
 from tasks.ports import ServicePort
 from tasks.transaction import Arrival
+from worker import liveness, metrics
 from worker.consume.decoding import Refused, decode_message, expired
 from worker.consume.monitoring import Monitor
 from worker.transport import Channel
@@ -143,10 +144,15 @@ class Batch:
             return False
         except Exception:  # nobody foresaw it: the messages come again, one by one, and end as dead letters
             log.exception("batch_failed", messages=len(messages))
+            liveness.process.failed()
             _release(deliveries)
             return True
+        with metrics.stage("acknowledge"):
+            again = _acknowledge(deliveries)
         seconds = monotonic() - begin
-        if _acknowledge(deliveries):
+        metrics.batch(len(messages), seconds)
+        liveness.process.finished()
+        if again:
             consumer.claim_soon()
         consumer.monitor.finished(messages, outcomes, seconds)
         log.info("batch_applied", messages=len(messages), seconds=round(seconds, 4))

@@ -16,6 +16,7 @@ from tasks.caution import Blocked
 from tasks.commands import CommandTask
 from tasks.periodic import RelayTask
 from tasks.ports import ServicePort, service_of
+from worker import liveness, metrics
 from worker.consume.batching import RETRY, Batch, RelayStrategy, Strategy
 from worker.consume.dead_letters import dead_letter_of_entry, dead_letter_of_message
 from worker.consume.decoding import Refused, key_of
@@ -118,10 +119,12 @@ class Consumer(stock.Consumer):
             return
         except Exception:
             log.exception("dead_letter_not_kept", key=key, code=code)
+            liveness.process.failed()
             if isinstance(delivery.channel, Channel):
                 delivery.channel.forget([delivery.delivery_tag])
             return
         log.warning("dead_letter", key=key, code=code, reason=reason)
+        metrics.refused(code)
         if not delivery.acknowledged:
             delivery.ack()
             self.claim_soon()
@@ -147,6 +150,7 @@ class Consumer(stock.Consumer):
         letter = dead_letter_of_entry(raw, key=tag, code=code, reason=message, readable=readable)
         self.service.dead_letter([letter], self.keep_alive)
         log.warning("dead_letter", key=tag, code=code, reason=message)
+        metrics.refused(code)
         self.claim_soon()
 
     def claim_soon(self) -> None:
@@ -158,6 +162,8 @@ class Consumer(stock.Consumer):
     def relay(self) -> None:
         """Publish what was left behind. Not only on a message from beat: that may have to wait behind others."""
         self.service.relay()
+        if not isinstance(self.task_consumer.channel, Channel) and self.task_consumer.queues:
+            liveness.process.taking()  # RabbitMQ pushes: that the loop runs and is subscribed is all that can be shown
         if not self._releasing:
             self.release()
 
@@ -185,6 +191,7 @@ class Consumer(stock.Consumer):
         Raises celery.exceptions.WorkerShutdown or WorkerTerminate: the messages are then the next worker's.
         """
         state.maybe_shutdown()
+        liveness.process.applying()
         channel = self.task_consumer.channel
         with suppress(*self.connection_errors):  # then they expire, and come again
             if isinstance(channel, Channel):
@@ -200,6 +207,21 @@ class Consumer(stock.Consumer):
         channel = self.task_consumer.channel
         if isinstance(channel, Channel) and channel.held_for(tag) >= SIGN:
             self.keep_alive()
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Wait for the broker, as Celery does it, and show that it is this that is waited for."""
+        ensure = conn.ensure_connection
+
+        def patiently(errback: Any, max_retries: int | None, *, callback: Callable[[], None]) -> Any:
+            def every_second() -> None:
+                liveness.process.waiting()
+                callback()
+
+            return ensure(errback, max_retries, callback=every_second)
+
+        conn.ensure_connection = patiently
+        with metrics.waiting("broker"):
+            return super().ensure_connected(conn)
 
     # --- what Celery would log and drop
 

@@ -14,6 +14,7 @@ from pydantic_core import to_json
 from tasks.messages import Message
 from tasks.results import is_failure
 
+ADDRESS: Final = "enrollment_metrics"  # field of a heartbeat: host and port where the worker serves its metrics
 SERIALIZER: Final = "enrollment-events"  # plain JSON, made three times as fast
 BUFFERED: Final = 3_000  # events in one PUBLISH at most; a batch of 1,000 messages makes as many
 _ARGUMENTS: Final = 100  # characters shown of them

@@ -10,6 +10,7 @@ import structlog
 from redis import Redis, RedisError
 
 from enrollment.errors import DeadLetterCode
+from worker import liveness, metrics
 from worker.lists import lists_of
 from worker.transport import kombu_redis
 from worker.transport.claims import Claim, Claims, Source
@@ -194,8 +195,10 @@ class Channel(kombu_redis.Channel):
             max_bytes=self.claim_bytes,
             max_message=self.message_bytes,
         )
+        liveness.process.taking()
         if claims:
             self._turn += 1
+            metrics.redelivered(claim.fresh for claim in claims)
         self.claims.begin(claims)
         self.qos.claims.update((claim.tag, claim) for claim in claims)
         for claim in claims:

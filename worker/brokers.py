@@ -1,0 +1,125 @@
+"""How much waits in the queues, and for how long: looked at, and nothing moved."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from time import monotonic, time
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from kombu import Connection
+from pydantic_core import from_json
+from redis import Redis
+
+from enrollment.errors import DeadLetterCode
+from enrollment.names import BULK_QUEUE, QUEUE
+from worker.metrics import sent_at
+from worker.transport.kombu_redis import PRIORITY_STEPS
+
+QUEUES: Final = (QUEUE, BULK_QUEUE)
+DEAD_LETTER_CODES: Final = tuple(str(code) for code in DeadLetterCode)
+PATIENCE: Final = 3.0  # seconds for Redis to answer
+_UNACKED: Final = "unacked"
+_SEPARATOR: Final = "\x06\x16"  # kombu's, between the name of a queue and a priority
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """Messages that wait in one queue; `oldest`: seconds, None where it cannot be known."""
+
+    messages: int
+    oldest: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Depths:
+    """What the broker holds. `unacknowledged` is None where the broker does not tell; `oldest_claim`: seconds."""
+
+    queues: Mapping[str, QueueState]
+    unacknowledged: int | None = None
+    oldest_claim: float = 0.0
+
+
+class Broker(Protocol):
+    """A broker that can be asked."""
+
+    def depths(self) -> Depths:
+        """Return what it holds. Raises what its client raises."""
+
+
+def watch(url: str) -> Broker:
+    """Return a watcher for a broker; nothing is connected yet."""
+    return RedisBroker(client_of(url)) if urlsplit(url).scheme.startswith("redis") else AmqpBroker(url)
+
+
+def client_of(url: str) -> "Redis":
+    """Return a client for measuring: bytes come as they are, for anyone may have put anything into a queue."""
+    return Redis.from_url(url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE, health_check_interval=15)
+
+
+class RedisBroker:
+    """Redis: the lists of a queue, and the claims of the transport."""
+
+    def __init__(self, client: "Redis") -> None:
+        self._client = client
+        self._first_seen: dict[str, tuple[bytes, float]] = {}  # list: digest of its oldest message, since when
+
+    def depths(self) -> Depths:
+        """Return what Redis holds, in one round trip."""
+        lists = {name: [f"{name}{_SEPARATOR}{it}" if it else name for it in _steps()] for name in QUEUES}
+        pipe: Any = self._client.pipeline(transaction=False)
+        for keys in lists.values():
+            for key in keys:
+                pipe.llen(key).lindex(key, -1)
+        pipe.hlen(_UNACKED).zrangebyscore("unacked_index", "(0", "+inf", start=0, num=1, withscores=True).time()
+        *found, unacked, claims, (seconds, micros) = pipe.execute()
+        answers = iter(found)
+        queues = {
+            name: self._queue([(key, next(answers), next(answers)) for key in keys]) for name, keys in lists.items()
+        }
+        now = seconds + micros / 1_000_000  # the server's clock, as in the claims
+        return Depths(queues, unacked, max(0.0, now - claims[0][1]) if claims else 0.0)
+
+    def _queue(self, lists: list[tuple[str, int, bytes | None]]) -> QueueState:
+        ages = [self._age(key, oldest) for key, _, oldest in lists]
+        return QueueState(sum(length for _, length, _ in lists), max(ages))
+
+    def _age(self, key: str, oldest: bytes | None) -> float:
+        """Return the age of a message: what its id says, or since when it is known to be the oldest of its list."""
+        if oldest is None:
+            self._first_seen.pop(key, None)
+            return 0.0
+        digest = blake2b(oldest, digest_size=16).digest()
+        seen, since = self._first_seen.get(key, (b"", 0.0))
+        if seen != digest:
+            since = monotonic()
+            self._first_seen[key] = (digest, since)
+        sent = _sent_at(oldest)
+        return max(0.0, monotonic() - since, 0.0 if sent is None else time() - sent)
+
+
+class AmqpBroker:
+    """RabbitMQ: the number of messages that are ready. It has metrics of its own for the rest."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def depths(self) -> Depths:
+        """Return how many messages wait."""
+        with Connection(self._url, connect_timeout=PATIENCE) as connection:
+            channel: Any = connection.channel()
+            counts = {name: channel.queue_declare(name, passive=True).message_count for name in QUEUES}
+        return Depths({name: QueueState(count, None) for name, count in counts.items()})
+
+
+def _steps() -> list[int]:
+    return sorted({0, *PRIORITY_STEPS})
+
+
+def _sent_at(raw: bytes) -> float | None:
+    """Return when a message was sent, where its id says so."""
+    try:
+        return sent_at(UUID(from_json(raw)["headers"]["id"]))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # anything can be in a queue
+        return None

@@ -1,0 +1,149 @@
+"""What is measured once for the whole system, asked of the servers when Prometheus scrapes. docs/metrics.md has it all.
+
+A server that is away is `enrollment_up{server} 0`, and its numbers are left out; the others are served.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+from typing import Any, Final, TypeVar
+
+import structlog
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from sqlalchemy import Engine
+
+from models.db_errors import describe
+from models.engine import make_engine
+from models.statistics import Statistics, statistics
+from worker import brokers, streams
+from worker.brokers import Depths
+from worker.heartbeats import Heartbeats
+from worker.settings import Settings
+from worker.streams import StreamState
+
+# Of each statement: a scrape is given ten seconds by Prometheus, and nobody may wait behind a scrape.
+_OPTIONS: Final = {"statement_timeout": "4s", "lock_timeout": "1s", "default_transaction_read_only": "on"}
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+
+class System(Collector):
+    """The collector. Several scrapes at the same time are fine."""
+
+    def __init__(self, settings: Settings) -> None:
+        url = settings.require_database_url()
+        self._engine: Engine = make_engine(url, application_name="enrollment exporter", options=_OPTIONS)
+        self._broker = brokers.watch(settings.require_broker_url())
+        self._stream = streams.watch(settings.require_events_url(), settings.events_stream)
+        self._longest = settings.events_maxlen
+        self.heartbeats = Heartbeats(settings.require_broker_url())
+
+    def collect(self) -> Iterator[Metric]:
+        """Ask all servers at once, and yield what they say."""
+        with ThreadPoolExecutor(3, "scrape") as pool:
+            asked = {
+                "database": pool.submit(_timed, "database", self._database, database),
+                "broker": pool.submit(_timed, "broker", self._broker.depths, broker),
+                "stream": pool.submit(_timed, "stream", self._stream.state, lambda it: stream(it, self._longest)),
+            }
+            answers = {server: future.result() for server, future in asked.items()}
+        up = _gauge("enrollment_up", "1 where the server answered this scrape.", "server")
+        took = _gauge("enrollment_exporter_scrape_seconds", "Seconds that the server took to answer.", "server")
+        for server, (found, seconds) in answers.items():
+            up.add_metric([server], found is not None)
+            took.add_metric([server], seconds)
+            yield from found or ()
+        yield from (up, took)
+        if answers["broker"][0] is not None:
+            alive = self.heartbeats.alive()
+            yield _plain("enrollment_workers", "Worker processes whose heartbeat came in the last seconds.", len(alive))
+
+    def close(self) -> None:
+        """Hang up."""
+        self._engine.dispose()
+
+    def _database(self) -> Statistics:
+        with self._engine.connect() as connection:
+            return statistics(connection)
+
+
+def registry_of(system: System) -> CollectorRegistry:
+    """Return a registry of this collector alone."""
+    registry = CollectorRegistry()
+    registry.register(system)
+    return registry
+
+
+def database(found: Statistics) -> Iterator[Metric]:
+    """Yield what the database says."""
+    yield _plain("enrollment_outbox_batches", "Batches whose events are not published yet.", found.outbox_batches)
+    yield _plain("enrollment_outbox_oldest_seconds", "Age of the oldest of them: the relay's lag.", found.outbox_age)
+    letters = _gauge("enrollment_dead_letters_open", "Dead letters that nobody has decided about.", "code")
+    for code in sorted({*brokers.DEAD_LETTER_CODES, *found.open_dead_letters}):
+        letters.add_metric([code], found.open_dead_letters.get(code, 0))
+    yield letters
+    size = _gauge("enrollment_table_bytes", "Bytes on disk, indexes included.", "table")
+    rows = _gauge("enrollment_table_rows", "Rows, as the last VACUUM or ANALYZE estimated them.", "table")
+    for name, table in found.tables.items():
+        size.add_metric([name], table.size)
+        rows.add_metric([name], table.rows)
+    yield from (size, rows)
+    yield _plain("enrollment_database_lock_waits", "Connections that wait for a lock.", found.lock_waits)
+    about = "Seconds that the longest of them has waited."
+    yield _plain("enrollment_database_lock_wait_seconds", about, found.longest_lock_wait)
+
+
+def broker(found: Depths) -> Iterator[Metric]:
+    """Yield what the broker says."""
+    waiting = _gauge("enrollment_queue_messages", "Messages that wait, of all priorities.", "queue")
+    oldest = _gauge("enrollment_queue_oldest_seconds", "Age of the message that has waited longest.", "queue")
+    for name, queue in found.queues.items():
+        waiting.add_metric([name], queue.messages)
+        if queue.oldest is not None:
+            oldest.add_metric([name], queue.oldest)
+    yield from (waiting, oldest)
+    if found.unacknowledged is not None:
+        about = "Messages that a worker has claimed and not acknowledged."
+        yield _plain("enrollment_unacknowledged_messages", about, found.unacknowledged)
+        about = "Seconds since the oldest claim was made or renewed."
+        yield _plain("enrollment_unacknowledged_oldest_seconds", about, found.oldest_claim)
+
+
+def stream(found: StreamState, longest: int) -> Iterator[Metric]:
+    """Yield what the event stream says; it is trimmed to about `longest` entries."""
+    yield _plain("enrollment_stream_entries", "Entries on the event stream.", found.entries)
+    yield _plain("enrollment_stream_max_entries", "Entries to which it is trimmed.", longest)
+    lag = _gauge("enrollment_stream_group_lag_entries", "Entries that the group has not read.", "group")
+    pending = _gauge("enrollment_stream_group_pending_entries", "Entries read and not acknowledged.", "group")
+    missed = _gauge("enrollment_stream_group_missed", "1 where entries were trimmed that it had not read.", "group")
+    for group in found.groups:
+        if group.lag is not None:
+            lag.add_metric([group.name], group.lag)
+        pending.add_metric([group.name], group.pending)
+        if group.missed is not None:
+            missed.add_metric([group.name], group.missed)
+    yield from (lag, pending, missed)
+
+
+def _timed(
+    server: str, ask: Callable[[], T], show: Callable[[T], Iterator[Metric]]
+) -> tuple[list[Metric] | None, float]:
+    begin = monotonic()
+    try:
+        found: list[Metric] | None = list(show(ask()))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other servers have something to say
+        log.warning("server_not_measured", server=server, error=describe(error))
+        found = None
+    return found, monotonic() - begin
+
+
+def _plain(name: str, about: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, about, value=value)
+
+
+def _gauge(name: str, about: str, label: str) -> Any:
+    return GaugeMetricFamily(name, about, labels=[label])

@@ -1,0 +1,66 @@
+"""Which workers are alive, and where they serve their metrics: from the heartbeats that Celery sends anyway."""
+
+import re
+from collections.abc import Mapping
+from threading import Thread
+from time import monotonic, sleep
+from typing import Any, Final
+
+import structlog
+from celery import Celery
+
+from worker.consume.monitoring import ADDRESS
+
+ALIVE: Final = 10.0  # seconds since the last heartbeat; there is one every two, also while a batch waits
+_SILENCE: Final = 10.0  # seconds without a heartbeat after which the connection is made anew: it may be dead
+_PAUSE: Final = 1.0  # seconds until the broker is tried again
+# A heartbeat can be sent by whoever may publish to the broker. No path, no credentials, nothing but a host and a port.
+_HOST_AND_PORT: Final = re.compile(r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]{2,45}\]):[0-9]{1,5}")
+_MOST: Final = 1_000  # workers that are remembered
+
+log = structlog.get_logger(__name__)
+
+
+class Heartbeats:
+    """Listens in a thread of its own, for as long as the process lives."""
+
+    def __init__(self, broker_url: str) -> None:
+        self._app = Celery("exporter", broker=broker_url, set_as_current=False)
+        self._app.conf.update(broker_transport_options={"socket_timeout": 5, "socket_connect_timeout": 5})
+        self._seen: dict[str, tuple[float, str | None]] = {}
+
+    def start(self) -> None:
+        """Begin to listen."""
+        Thread(target=self._listen, name="heartbeats", daemon=True).start()
+
+    def alive(self) -> Mapping[str, str | None]:
+        """Return the workers that gave a sign in the last seconds, each with the address of its metrics, if any."""
+        since = monotonic() - ALIVE
+        return {node: address for node, (at, address) in list(self._seen.items()) if at >= since}
+
+    def heard(self, event: Mapping[str, Any]) -> None:
+        """Take a heartbeat."""
+        node, address = event.get("hostname"), event.get(ADDRESS)
+        if not isinstance(node, str) or (len(self._seen) >= _MOST and node not in self._seen):
+            return
+        sound = isinstance(address, str) and _HOST_AND_PORT.fullmatch(address) is not None
+        self._seen[node] = (monotonic(), address if sound else None)
+        for old in [it for it, (at, _) in self._seen.items() if at < monotonic() - 60 * ALIVE]:
+            del self._seen[old]
+
+    def gone(self, event: Mapping[str, Any]) -> None:
+        """Take the last word of a worker that ends in order."""
+        self._seen.pop(str(event.get("hostname")), None)
+
+    def _listen(self) -> None:
+        handlers = {"worker-heartbeat": self.heard, "worker-online": self.heard, "worker-offline": self.gone}
+        while True:
+            try:
+                with self._app.connection_for_read() as connection:
+                    receiver = self._app.events.Receiver(connection, handlers=handlers, routing_key="worker.#")
+                    receiver.capture(timeout=_SILENCE)  # asks all workers for a heartbeat when it begins
+            except TimeoutError:
+                continue
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the thread
+                log.info("heartbeats_interrupted", error=str(error).partition("\n")[0])
+            sleep(_PAUSE)

@@ -1,0 +1,63 @@
+"""What is counted and logged of a transaction right after its commit, and how its stages are timed."""
+
+import logging
+from time import monotonic
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import Connection, Engine, event
+
+from enrollment.fold import Record
+from enrollment.parsing import Unidentified
+from tasks.batch import EventRelay
+from tasks.messages import Unit
+from tasks.transaction import Committed, Result
+from worker import metrics
+
+log = structlog.get_logger(__name__)
+_stdlib: Final = logging.getLogger(__name__)
+
+
+class Observed:
+    """Stands before the relay, which hears of each commit first. One transaction of the engine at a time."""
+
+    def __init__(self, engine: Engine, relay: EventRelay) -> None:
+        self._relay = relay
+        self._claimed = self._begun = self._committing = monotonic()
+        event.listen(engine, "begin", self._begins)
+        event.listen(engine, "commit", self._commits)
+
+    def begins(self) -> None:
+        """Note that a batch begins."""
+        self._claimed = monotonic()
+
+    def publish(self, batch: Committed) -> None:
+        """Measure the transaction that was committed just now, and publish its events."""
+        metrics.staged("transaction", self._committing - self._begun)
+        metrics.staged("commit", monotonic() - self._committing)
+        metrics.committed(batch, claimed=monotonic() - self._claimed)
+        if _stdlib.isEnabledFor(logging.DEBUG):  # structlog would build each line before the level is looked at
+            for unit, result in batch.decided:
+                log.debug("command_processed", batch_id=str(batch.batch_id), **_shown(unit, result))
+        self._relay.publish(batch)
+
+    def mark_backlog(self) -> None:
+        """Pass on that the outbox may hold something."""
+        self._relay.mark_backlog()
+
+    def _begins(self, _: Connection) -> None:
+        self._begun = monotonic()
+
+    def _commits(self, _: Connection) -> None:
+        self._committing = monotonic()
+
+
+def _shown(unit: Unit, result: Result) -> dict[str, Any]:
+    request = unit.request
+    if isinstance(request, Unidentified):
+        return {"outcome": "dead_letter", "code": request.code}
+    said = {"command_id": str(request.command_id), "command": request.command, "source": request.source}
+    if isinstance(result, Record):
+        codes = [error.code for error in result.errors]
+        return {**said, "student_id": result.student_id, "outcome": result.outcome, "codes": codes}
+    return {**said, "outcome": type(result).__name__.lower()}
