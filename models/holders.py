@@ -65,7 +65,7 @@ class Session:
 def holders_of(engine: Engine, waits: Iterable[Wait]) -> list[Session]:
     """Return who holds what some of these wait for.
 
-    What can only be met by writing (`other`: a row that is inserted and not committed) cannot be asked about. Then it is
+    What can only be met by writing (`other`: a row that is inserted, not committed) cannot be asked about. Then it is
     who has written to the same tables, some time ago, in a transaction that goes on.
     """
     distinct = list(dict.fromkeys(waits))

@@ -43,7 +43,7 @@ def _deadly(step: Callable[..., Any], word: bytes) -> Callable[..., Any]:
 
 
 channel.parse = _deadly(channel.parse, b"die-in-parsing")  # type: ignore[attr-defined]  # imported there
-batching.read = _deadly(batching.read, b"die-in-reading")  # type: ignore[attr-defined]
+batching.decode_message = _deadly(batching.decode_message, b"die-in-reading")  # type: ignore[attr-defined]
 
 
 class FakeService:

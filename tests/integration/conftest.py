@@ -82,6 +82,7 @@ def rows(engine: Engine) -> Callable[..., list[tuple[Any, ...]]]:
 
     def read(columns: str, table: str) -> list[tuple[Any, ...]]:
         connection: Connection
+        engine.dispose()  # the test may have stopped the server
         with engine.connect() as connection:
             found = connection.execute(text(f"SELECT {columns} FROM {table}"))
             return sorted((tuple(row) for row in found), key=repr)

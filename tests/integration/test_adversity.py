@@ -228,7 +228,7 @@ def test_a_database_of_another_isolation_level_ends_in_the_same_rows(
 def test_the_largest_messages_are_applied_in_transactions_of_a_bounded_size(
     service: Service, engine: Engine, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.batch.PULSE", 0)
+    monkeypatch.setattr("tasks.outages.PULSE", 0)
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO courses (id) SELECT generate_series(1000, 1999)"))
     items = [

@@ -7,7 +7,7 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, make_url
+from sqlalchemy import make_url
 
 from enrollment.names import ENROLL, REPLACE, UNENROLL
 from models.engine import make_engine
@@ -25,12 +25,12 @@ def colleague(database_url: str, catalog: None) -> Iterator[psycopg.Connection]:
 
 
 @pytest.fixture
-def service_without_power(colleague: psycopg.Connection, engine: Engine, publisher: Publisher) -> Iterator[Service]:
+def service_without_power(colleague: psycopg.Connection, database_url: str, publisher: Publisher) -> Iterator[Service]:
     """Give a service whose role has the rights that it was granted, and no others."""
     colleague.execute("DROP ROLE IF EXISTS clerk")
     colleague.execute("CREATE ROLE clerk LOGIN PASSWORD 'clerk'")
     colleague.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO clerk")
-    url = make_url(engine.url).set(username="clerk", password="clerk").render_as_string(hide_password=False)
+    url = make_url(database_url).set(username="clerk", password="clerk").render_as_string(hide_password=False)
     own = make_engine(url, application_name="tests")
     yield Service(own, publisher)
     own.dispose()

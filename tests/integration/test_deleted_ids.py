@@ -240,11 +240,11 @@ def test_a_row_that_is_deleted_while_a_command_on_it_is_decided(
 
 
 def test_workers_and_sessions_that_delete_at_once_leave_table_and_copy_equal(
-    owner: psycopg.Connection, engine: Engine, publisher: Publisher, agree: Callable[[], Rows]
+    owner: psycopg.Connection, database_url: str, publisher: Publisher, agree: Callable[[], Rows]
 ) -> None:
     def work(seed: int) -> None:
         random = Random(seed)  # noqa: S311 - any order will do
-        own = make_engine(engine.url.render_as_string(hide_password=False), application_name="tests")
+        own = make_engine(database_url, application_name="tests")
         mine = Service(own, publisher)
         for _ in range(40):
             tasks = random.choices((ENROLL, ENROLL, UNENROLL, REPLACE), k=5)

@@ -214,7 +214,7 @@ def test_a_missing_wheel_is_said_in_one_sentence(folder: Path, monkeypatch: pyte
     monkeypatch.setattr(postgres_module, "WHEEL", "no_such_wheel")
     monkeypatch.setattr(redis_module, "WHEEL", "no_such_wheel")
     monkeypatch.setattr(redis_module, "ON_PATH", ())
-    with pytest.raises(MissingServer, match=r"PostgreSQL is not installed here: run `make`, or `pip install"):
+    with pytest.raises(MissingServer, match=r"PostgreSQL is not installed here: it comes with pip install"):
         Postgres(folder / "postgres").start()
     with pytest.raises(MissingServer, match=r"Redis is not installed here"):
         Redis(folder / "redis").start()

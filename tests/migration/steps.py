@@ -33,11 +33,17 @@ FILL: dict[str, LiteralString] = {  # what each revision brings, and a row or tw
     "0005": "UPDATE dead_letters SET replayed_at = now(), replayed_as = ARRAY[gen_random_uuid()]",
     "0006": "INSERT INTO students (id, name) VALUES (11, 'Zoë O''Brien-Li')",
     "0007": "UPDATE dead_letters SET command_id = gen_random_uuid()",
+    "0008": """
+        INSERT INTO deferred_commands
+            (reason, waits_for, first_seen, request, task, task_id, message_key, position, headers)
+        VALUES ('student', 1, now(), '{}', 'enrollment.enroll.v1', 'id', 'key', 0, '{}')
+    """,
     "0009": """
         DELETE FROM student_courses WHERE student_id = 9;
         DELETE FROM students WHERE id = 9;
         INSERT INTO replace_marks VALUES (9, now(), gen_random_uuid());
     """,
+    "0010": "SELECT",
 }
 
 
