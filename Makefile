@@ -15,7 +15,7 @@ CACHES := .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo up test chaos bench bench-short lint format asyncapi dist lock clean
+.PHONY: help install demo up test chaos bench bench-short lint format asyncapi dist try-dist lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -65,6 +65,10 @@ lock: ## Write constraints.txt anew: the newest versions pyproject.toml allows (
 dist: $(INSTALLED) ## Build both distributions, wheel and sdist, into dist/
 	@rm -rf dist build enrollment/build
 	@for project in enrollment .; do $(BIN)/python -m build --no-isolation --outdir dist $$project > /dev/null; done
+
+try-dist: dist ## As a stranger: install both into fresh environments, and run the main job there (needs uv)
+	@command -v uv > /dev/null || { echo "make try-dist needs uv: pip install uv"; exit 1; }
+	@$(BIN)/pytest --quiet -o pythonpath=.ci/wheels -o timeout=600 .ci/wheels
 
 clean: ## Remove the environment, the local servers with their data, and all caches
 	@for link in .local/postgres/elsewhere .local/bench/servers/postgres/elsewhere; do \
