@@ -21,7 +21,7 @@ STAGES: Final[dict[str, tuple[str, ...]]] = {
     "decode": ("worker.consume.batching:decode_message",),
     "validate": ("tasks.batch:units_of",),
     "lock and read": ("models.ledger:lock_students", "models.ledger:read_state"),
-    "fold": ("tasks.apply:fold",),
+    "fold": ("tasks.transaction:fold",),
     "write rows": ("models.ledger:write_changes",),
     "write commands, outbox": ("models.ledger:write_commands",),
     "commit": ("sqlalchemy.engine.default:DefaultDialect.do_commit",),

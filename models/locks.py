@@ -44,15 +44,16 @@ _BUSY_STUDENTS: Final = _busy(  # by their enrollments
 )
 # As the foreign keys lock them.
 _BUSY_COURSES: Final = _busy("SELECT id FROM courses AS at WHERE id = ANY(CAST(:courses AS bigint[]))", "FOR KEY SHARE")
-# A worker's transaction that has just begun lets go in a moment. One that is older may be frozen. (Where several
-# sessions share a lock, xmax is no transaction: nobody is found, and the lock is waited for once.)
+# A worker's transaction that has just begun lets go in a moment; its beginning may not be visible yet. One that is
+# older may be frozen. (Where several sessions share a lock, xmax is no transaction: nobody is found, and the lock is
+# waited for once.)
 _HELD_BY_OTHERS: Final = text("""
     SELECT students.id FROM students
       JOIN pg_locks AS held ON held.locktype = 'transactionid' AND held.granted AND held.transactionid = students.xmax
       LEFT JOIN pg_stat_activity AS holder ON holder.pid = held.pid
      WHERE students.id = ANY(CAST(:students AS bigint[]))
        AND (holder.application_name = current_setting('application_name')
-            AND holder.xact_start > clock_timestamp() - interval '2 seconds') IS NOT TRUE
+            AND coalesce(holder.xact_start > clock_timestamp() - interval '2 seconds', true)) IS NOT TRUE
 """)
 
 

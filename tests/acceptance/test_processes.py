@@ -54,8 +54,10 @@ def start(stack: Stack, tmp_path: Path) -> Iterator[Start]:
         return child
 
     yield start
+    workers = [pid for child in started for pid in children(child.pid)]
     for child in started:
         child.kill()
+    eventually(lambda: all(map(gone, workers)), PATIENCE)  # the next test's have the same names
 
 
 def nodes(stack: Stack) -> dict[str, int]:
@@ -68,6 +70,10 @@ def nodes(stack: Stack) -> dict[str, int]:
 
 def until_nodes(stack: Stack, *names: str) -> dict[str, int]:
     return eventually(lambda: found if set(found := nodes(stack)) == set(names) else {}, PATIENCE)
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in run(["ps", "-o", "pid=", "--ppid", str(pid)]).stdout.split()]
 
 
 def gone(pid: int) -> bool:
@@ -161,7 +167,7 @@ def test_a_shutdown_by_remote_control_ends_all(stack: Stack, start: Start) -> No
     app = Celery("asks", broker=stack.broker_url, set_as_current=False)
     with app.connection_for_write() as connection:
         app.control.shutdown(connection=connection)
-    assert worker.wait(PATIENCE)
+    assert worker.wait(PATIENCE), worker.log.read_text()
     assert worker.returncode == 0
 
 

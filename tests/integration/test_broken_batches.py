@@ -14,10 +14,10 @@ Rows = Callable[..., list[tuple[Any, ...]]]
 
 
 @pytest.fixture
-def errors(engine: Engine) -> list[object]:
+def errors(worker_engine: Engine) -> list[object]:
     """Give what the database refused, in order."""
     found: list[object] = []
-    event.listen(engine, "handle_error", lambda context: found.append(context.original_exception))
+    event.listen(worker_engine, "handle_error", lambda context: found.append(context.original_exception))
     return found
 
 
@@ -26,7 +26,7 @@ def test_each_attempt_that_fails_is_followed_by_a_sign_of_life_and_made_once(
 ) -> None:
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE student_courses ADD CONSTRAINT odd CHECK (course_id <> 13)"))
-    monkeypatch.setattr("tasks.batch.PULSE", 0)
+    monkeypatch.setattr("tasks.outages.PULSE", 0)
     signs: list[int] = []
     service.handle([message(ENROLL, 1, [13]) for _ in range(8)], lambda: signs.append(len(errors)))
     assert len(errors) == 15, "eight, and all that they were halves of"
@@ -46,7 +46,7 @@ def test_a_worker_that_is_told_to_stop_while_it_splits_stops(
 
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE student_courses ADD CONSTRAINT odd CHECK (course_id <> 13)"))
-    monkeypatch.setattr("tasks.batch.PULSE", 0)
+    monkeypatch.setattr("tasks.outages.PULSE", 0)
     sent = [message(ENROLL, 1, [13]) for _ in range(8)]
     with pytest.raises(Stop):
         service.handle(sent, stop)

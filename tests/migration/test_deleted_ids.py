@@ -24,6 +24,7 @@ def test_marks_stay_when_the_ids_they_name_are_deleted(database: Database) -> No
 
 def test_after_a_downgrade_the_marks_of_ids_that_are_there_remain_and_nothing_is_told(database: Database) -> None:
     database.fill("0009")
+    database.run("DELETE FROM deferred_commands")
     database.downgrade("0007")
     assert database.connection.execute("SELECT student_id, course_id FROM tombstones").fetchall() == [(2, 102)]
     assert database.connection.execute("SELECT student_id FROM replace_marks").fetchall() == [(1,)]
