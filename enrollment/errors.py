@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -70,6 +70,11 @@ class DeadLetterCode(StrEnum):
     EXPIRED = "expired"
 
 
+# How the message of every rejection ends; over HTTP something else is to be sent.
+SEND_AGAIN: Final = "send the command again with a new id"
+SEND_IT_AGAIN: Final = "send it again with a new id"
+
+
 class Rejection(BaseModel):
     """One reason why a command was rejected, as it stands in `data.errors` of the event."""
 
@@ -86,21 +91,22 @@ def unknown_student(student_id: int) -> Rejection:
     """The command names a student that does not exist."""
     return Rejection(
         code=ErrorCode.UNKNOWN_STUDENT,
-        message=f"There is no student {student_id}. Create the student, then send the command again with a new id.",
+        message=f"There is no student {student_id}. Create the student, then {SEND_AGAIN}.",
         ids=(student_id,),
         fields=("student_id",),
     )
 
 
-def unknown_courses(course_ids: Iterable[int]) -> Rejection:
-    """The command names courses that do not exist: all of them are listed, in ascending order."""
+def unknown_courses(course_ids: Iterable[int], *, most: int | None = None) -> Rejection:
+    """The command names courses that do not exist: all in ascending order, `most` of them in the message."""
     ids = tuple(sorted(course_ids))
+    more = f" and {len(ids) - most:,} more" if most is not None and len(ids) > most else ""
     noun, them = ("course", "it") if len(ids) == 1 else ("courses", "them")
     return Rejection(
         code=ErrorCode.UNKNOWN_COURSES,
         message=(
-            f"There {'is' if len(ids) == 1 else 'are'} no {noun} {', '.join(map(str, ids))}. "
-            f"Nothing was changed. Create {them} or leave {them} out, then send the command again with a new id."
+            f"There {'is' if len(ids) == 1 else 'are'} no {noun} {', '.join(map(str, ids[:most]))}{more}. "
+            f"Nothing was changed. Create {them} or leave {them} out, then {SEND_AGAIN}."
         ),
         ids=ids,
         fields=("course_ids",),
@@ -113,7 +119,7 @@ def issued_in_future(issued_at: str, minutes: int) -> Rejection:
         code=ErrorCode.ISSUED_IN_FUTURE,
         message=(
             f"issued_at is {issued_at}, more than {minutes} minutes ahead of the worker's clock. "
-            "Set the sender's clock right, then send the command again with a new id."
+            f"Set the sender's clock right, then {SEND_AGAIN}."
         ),
         fields=("issued_at",),
     )

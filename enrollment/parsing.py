@@ -25,7 +25,7 @@ from enrollment.commands import (
     format_time,
     parse_uuid,
 )
-from enrollment.errors import DeadLetterCode, ErrorCode, Rejection
+from enrollment.errors import SEND_IT_AGAIN, DeadLetterCode, ErrorCode, Rejection
 
 _MAX_NAMED: Final = 10  # fields named in one message; the rest is counted
 _MAX_FIELDS: Final = 32  # foreign ones of a command that are looked at: each fault takes a kilobyte
@@ -176,7 +176,7 @@ def _invalid(
     named = list(faults.values())[:_MAX_NAMED]
     if len(faults) > _MAX_NAMED:
         named.append(f"and {len(faults) - _MAX_NAMED} more fields are wrong")
-    message = "This is not a valid command: " + "; ".join(named) + ". Correct it and send it again with a new id."
+    message = "This is not a valid command: " + "; ".join(named) + f". Correct it and {SEND_IT_AGAIN}."
     return Invalid(
         command_id=command_id,
         command=kind,

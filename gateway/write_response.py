@@ -1,6 +1,5 @@
 """From what came of a write to its answer: the student's courses, the rejection, or where to ask later."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +9,7 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, Request, Response
 
 from enrollment.commands import Kind
-from enrollment.errors import ErrorCode, Rejection, unknown_courses, unknown_student
+from enrollment.errors import SEND_AGAIN, SEND_IT_AGAIN, ErrorCode, Rejection, unknown_courses, unknown_student
 from enrollment.events import Event
 from gateway.authentication import Caller
 from gateway.dependencies import Gateway, Held, Who
@@ -30,7 +29,7 @@ _STATUS: Final[Mapping[ErrorCode, int]] = {
     ErrorCode.ISSUED_IN_FUTURE: 409,
 }
 
-_AGAIN: Final = re.compile(r"send (the command|it) again with a new id")
+_AGAIN: Final = "send the request again with a new Idempotency-Key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +140,7 @@ def rejected(
 
 def _over_http(error: Rejection) -> str:
     """Return what to do in the words of HTTP; an event speaks of commands and their ids."""
-    return _AGAIN.sub("send the request again with a new Idempotency-Key", error.message)
+    return error.message.replace(SEND_AGAIN, _AGAIN).replace(SEND_IT_AGAIN, _AGAIN)
 
 
 def _together(events: Sequence[Event]) -> Effects:

@@ -22,6 +22,12 @@ _DEFERRED = {
 }
 
 
+class Failure(str):
+    """The line of a message that became a dead letter without an outcome, or all of it that could be read."""
+
+    __slots__ = ()
+
+
 def summaries(messages: Sequence[Message], decided: Iterable[tuple[Unit, Result]]) -> list[str]:
     """Return a line per message: `applied`, `rejected unknown_courses [999]`, or counts for an `apply` message."""
     of_message: list[list[Result]] = [[] for _ in messages]
@@ -33,11 +39,6 @@ def summaries(messages: Sequence[Message], decided: Iterable[tuple[Unit, Result]
     ]
 
 
-def is_failure(summary: str) -> bool:
-    """Tell whether the message, or all of it that could be read, became a dead letter without an outcome."""
-    return summary.startswith("dead letter")
-
-
 def _summary(result: Result) -> str:
     match result:
         case Record():
@@ -45,11 +46,11 @@ def _summary(result: Result) -> str:
         case Repeat():
             return "repeat"
         case Reused():
-            return "dead letter command_id_reused"
+            return Failure("dead letter command_id_reused")
         case Unidentified():
-            return f"dead letter {result.code}"
+            return Failure(f"dead letter {result.code}")
         case Failed():
-            return f"dead letter processing_failed: {result.reason}"
+            return Failure(f"dead letter processing_failed: {result.reason}")
         case PutOff():
             return f"deferred: {_DEFERRED[result.wait.reason]}"
         case _:

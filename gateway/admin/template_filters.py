@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from enrollment.errors import DeadLetterCode, Rejection
+from enrollment.errors import DeadLetterCode, ErrorCode, Rejection, unknown_courses
 from enrollment.taken import taken_because
 
 _SIGNS: Final[Mapping[str, str]] = {
@@ -69,15 +69,12 @@ def pretty(payload: str) -> str:
 
 def brief(error: Rejection) -> str:
     """Return what a rejection says, with a long list of ids cut."""
-    if not is_cut(error):
-        return error.message
-    all_ids, shown = (", ".join(map(str, ids)) for ids in (error.ids, error.ids[:_NAMED]))
-    return error.message.replace(all_ids, f"{shown} and {len(error.ids) - _NAMED:,} more")
+    return unknown_courses(error.ids, most=_NAMED).message if is_cut(error) else error.message
 
 
 def is_cut(error: Rejection) -> bool:
     """Tell whether a rejection names more ids than are shown beside other things."""
-    return len(error.ids) > _NAMED
+    return error.code == ErrorCode.UNKNOWN_COURSES and len(error.ids) > _NAMED
 
 
 def is_long(payload: str) -> bool:

@@ -133,7 +133,7 @@ def _backlog(connection: "Connection") -> Finding:
     batches, age = outbox.backlog(connection)
     if not batches:
         return Finding("ok", "outbox", "every event was published")
-    message = f"{number(batches, 'batch').replace('batchs', 'batches')} not published, the oldest for {age:.0f} s"
+    message = f"{number(batches, 'batch', 'batches')} not published, the oldest for {age:.0f} s"
     if age < LATE:
         return Finding("ok", "outbox", message)
     return Finding("warn", "outbox", message, "See that a worker and `celery -A worker beat` run and reach the stream")
@@ -221,7 +221,7 @@ def _stream(client: "Redis", key: str) -> str:
     if not newest:
         return f"{key} has no entries"
     age = max(0.0, time() - int(newest[0][0].partition("-")[0]) / 1000)
-    return f"{key} has {length:,} {'entry' if length == 1 else 'entries'}, the newest {_ago(age)} old"
+    return f"{key} has {number(length, 'entry', 'entries')}, the newest {_ago(age)} old"
 
 
 def _workers(settings: Settings) -> Iterator[Finding]:

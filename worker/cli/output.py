@@ -115,9 +115,9 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def number(count: int, noun: str) -> str:
-    """Return `1 command`, `2,000 commands`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def number(count: int, noun: str, nouns: str | None = None) -> str:
+    """Return `1 command`, `2,000 commands`; `nouns` is a plural that does not end in a mere s."""
+    return f"{count:,} {noun if count == 1 else nouns or f'{noun}s'}"
 
 
 def as_json(value: Any) -> Any:

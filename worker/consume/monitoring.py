@@ -12,7 +12,7 @@ from kombu.utils.json import dumps
 from pydantic_core import to_json
 
 from tasks.messages import Message
-from tasks.results import is_failure
+from tasks.results import Failure
 
 ADDRESS: Final = "enrollment_metrics"  # field of a heartbeat: host and port where the worker serves its metrics
 SERIALIZER: Final = "enrollment-events"  # plain JSON, made three times as fast
@@ -53,7 +53,7 @@ class Monitor:
         done: list[Mapping[str, Any]] = []
         failed: list[Mapping[str, Any]] = []
         for message, outcome in zip(messages, outcomes, strict=True):
-            if is_failure(outcome):
+            if isinstance(outcome, Failure):
                 failed.append(_failure(message.task_id, outcome))
             else:
                 done.append({"uuid": message.task_id, "result": outcome, "runtime": seconds})
