@@ -1,6 +1,5 @@
 """What one batch reads and writes, set-based: a constant number of statements, whatever the number of commands."""
 
-import json
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -11,8 +10,9 @@ from sqlalchemy import Connection, text
 from enrollment.commands import format_time
 from enrollment.fold import BEFORE_ALL, Changes, Pair, Record, Stamp, State, StudentState, needed
 from enrollment.parsing import Invalid, Request
-from models.arrays import nested, nullable, plain, quoted
+from models.arrays import plain
 from models.db_errors import Overtaken
+from models.records import PUT_RECORDS, parameters_of
 
 # In id order, so that two batches with students in common wait for each other instead of deadlocking. NO KEY: rows that
 # refer to a student (foreign keys) are not blocked.
@@ -107,22 +107,9 @@ _PUT_REPLACED: Final = text("""
     SELECT * FROM unnest(CAST(:students AS bigint[]), CAST(:times AS timestamptz[]), CAST(:commands AS uuid[]))
     ON CONFLICT (student_id) DO UPDATE SET issued_at = EXCLUDED.issued_at, command_id = EXCLUDED.command_id
 """)
-# In id order, for the same reason as the lock: another batch may hold the same command id under another student.
-_PUT_COMMANDS: Final = text("""
-      WITH owed AS (INSERT INTO outbox (batch_id, command_ids) VALUES (:batch_id, CAST(:command_ids AS uuid[])))
-    INSERT INTO commands (command_id, command, student_id, course_ids, issued_at, source, outcome,
-                          enrolled, unenrolled, unchanged, superseded, errors, processed_at, content_hash)
-    SELECT command_id, command, student_id, course_ids::bigint[], issued_at, source, outcome, enrolled::bigint[],
-           unenrolled::bigint[], unchanged::bigint[], superseded::bigint[], errors::jsonb, :processed_at,
-           decode(content_hash, 'hex')
-      FROM unnest(CAST(:command_ids AS uuid[]), CAST(:commands AS text[]), CAST(:students AS bigint[]),
-                  CAST(:course_ids AS text[]), CAST(:times AS timestamptz[]), CAST(:sources AS text[]),
-                  CAST(:outcomes AS text[]), CAST(:enrolled AS text[]), CAST(:unenrolled AS text[]),
-                  CAST(:unchanged AS text[]), CAST(:superseded AS text[]), CAST(:errors AS text[]),
-                  CAST(:hashes AS text[]))
-        AS t(command_id, command, student_id, course_ids, issued_at, source, outcome,
-             enrolled, unenrolled, unchanged, superseded, errors, content_hash)
-     ORDER BY command_id
+_PUT_COMMANDS: Final = text(f"""
+      WITH owed AS (INSERT INTO outbox (batch_id, command_ids) VALUES (:batch_id, CAST(:command_id AS uuid[])))
+    {PUT_RECORDS}
 """)
 
 
@@ -227,30 +214,7 @@ def write_commands(connection: Connection, records: Sequence[Record], batch_id: 
 
     Raises IntegrityError when one of the ids was taken in the meantime.
     """
-    connection.execute(
-        _PUT_COMMANDS,
-        {
-            "batch_id": batch_id,
-            "command_ids": plain([r.command_id.hex for r in records]),
-            "commands": nullable([r.command for r in records]),
-            "students": nullable([r.student_id for r in records]),
-            "course_ids": nested([r.course_ids for r in records]),
-            "times": nullable([None if r.issued_at is None else format_time(r.issued_at) for r in records]),
-            "sources": quoted([r.source for r in records]),
-            "outcomes": plain([r.outcome for r in records]),
-            "enrolled": nested([r.effects.enrolled for r in records]),
-            "unenrolled": nested([r.effects.unenrolled for r in records]),
-            "unchanged": nested([r.effects.unchanged for r in records]),
-            "superseded": nested([r.effects.superseded for r in records]),
-            "errors": quoted([_errors(r) for r in records]),
-            "processed_at": records[0].processed_at,
-            "hashes": plain([r.content_hash.hex() for r in records]),
-        },
-    )
-
-
-def _errors(record: Record) -> str:
-    return json.dumps([e.model_dump(mode="json") for e in record.errors]) if record.errors else "[]"
+    connection.execute(_PUT_COMMANDS, {"batch_id": batch_id, **parameters_of(records)})
 
 
 def _pairs(pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:

@@ -1,15 +1,55 @@
 """Rows of `commands` as the records that the rest of the project knows."""
 
-from typing import Any, Final
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row
 
-from enrollment.commands import Kind
+from enrollment.commands import Kind, format_time
 from enrollment.errors import Rejection
 from enrollment.fold import Effects, Record
+from models.arrays import nested, nullable, plain, quoted
 
-RECORD_COLUMNS: Final = """command_id, command, student_id, course_ids, issued_at, source, outcome,
-    enrolled, unenrolled, unchanged, superseded, errors, processed_at, content_hash"""
+
+class _Column(NamedTuple):
+    """How a column of `commands` is written: as one array of texts or numbers, whatever the number of records."""
+
+    type: str  # of the array's items
+    array: Callable[[Sequence[Record]], str]
+    stored: str = "{}"  # the column's value, of an item
+
+
+_COLUMNS: Final[Mapping[str, _Column]] = {
+    "command_id": _Column("uuid", lambda rs: plain([r.command_id.hex for r in rs])),
+    "command": _Column("text", lambda rs: nullable([r.command for r in rs])),
+    "student_id": _Column("bigint", lambda rs: nullable([r.student_id for r in rs])),
+    "course_ids": _Column("text", lambda rs: nested([r.course_ids for r in rs]), "{}::bigint[]"),
+    "issued_at": _Column("timestamptz", lambda rs: nullable([r.issued_at and format_time(r.issued_at) for r in rs])),
+    "source": _Column("text", lambda rs: quoted([r.source for r in rs])),
+    "outcome": _Column("text", lambda rs: plain([r.outcome for r in rs])),
+    "enrolled": _Column("text", lambda rs: nested([r.effects.enrolled for r in rs]), "{}::bigint[]"),
+    "unenrolled": _Column("text", lambda rs: nested([r.effects.unenrolled for r in rs]), "{}::bigint[]"),
+    "unchanged": _Column("text", lambda rs: nested([r.effects.unchanged for r in rs]), "{}::bigint[]"),
+    "superseded": _Column("text", lambda rs: nested([r.effects.superseded for r in rs]), "{}::bigint[]"),
+    "errors": _Column("text", lambda rs: quoted([_errors(r) for r in rs]), "{}::jsonb"),
+    "content_hash": _Column("text", lambda rs: plain([r.content_hash.hex() for r in rs]), "decode({}, 'hex')"),
+}
+RECORD_COLUMNS: Final = f"{', '.join(_COLUMNS)}, processed_at"
+# In id order, for the same reason as the lock: another batch may hold the same command id under another student.
+PUT_RECORDS: Final = f"""
+    INSERT INTO commands ({RECORD_COLUMNS})
+    SELECT {", ".join(column.stored.format(name) for name, column in _COLUMNS.items())}, :processed_at
+      FROM unnest({", ".join(f"CAST(:{name} AS {column.type}[])" for name, column in _COLUMNS.items())})
+        AS t({", ".join(_COLUMNS)})
+     ORDER BY command_id
+"""
+
+
+def parameters_of(records: Sequence[Record]) -> dict[str, Any]:
+    """Return the parameters of `PUT_RECORDS`; the records are those of one batch."""
+    arrays = {name: column.array(records) for name, column in _COLUMNS.items()}
+    return {**arrays, "processed_at": records[0].processed_at}
 
 
 def record_of(row: Row[Any]) -> Record:
@@ -27,3 +67,7 @@ def record_of(row: Row[Any]) -> Record:
         processed_at=row.processed_at,
         content_hash=row.content_hash,
     )
+
+
+def _errors(record: Record) -> str:
+    return json.dumps([e.model_dump(mode="json") for e in record.errors]) if record.errors else "[]"
