@@ -26,8 +26,8 @@ _ARGUMENTS: Final[Mapping[str, type[BaseModel]]] = {
     names.APPLY: ApplyArguments,
 }
 _QUEUES: Final[Mapping[str, tuple[str, ...]]] = {
-    names.QUEUE: (names.ENROLL, names.UNENROLL, names.REPLACE),
-    names.BULK_QUEUE: (names.APPLY,),
+    names.QUEUE: tuple(names.TASKS.values()),
+    names.BULK_QUEUE: tuple(task for task, kind in names.KINDS.items() if kind is None),
 }
 _EVENTS: Final[Mapping[str, tuple[tuple[str, Request], ...]]] = {
     "enrollment.applied.v1": (
@@ -166,7 +166,7 @@ def _command(task: str) -> JsonObject:
 
 
 def _command_example(task: str) -> JsonObject:
-    if task == names.APPLY:
+    if names.KINDS[task] is None:
         said: JsonObject = {"commands": [as_fields(command) for command in examples.COMMANDS.values()]}
         id_ = examples.APPLY_ID
     else:

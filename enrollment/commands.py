@@ -51,6 +51,14 @@ def parse_uuid(value: object) -> UUID:
     raise ValueError("not a UUID")
 
 
+def uuid_or_none(value: object) -> UUID | None:
+    """Read a UUID where there may be none."""
+    try:
+        return parse_uuid(value)
+    except ValueError:
+        return None
+
+
 @lru_cache(maxsize=4096)  # the stamp of one command is written several times over
 def format_time(value: datetime) -> str:
     """Write a time as it stands in events and messages: RFC 3339, UTC."""

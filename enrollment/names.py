@@ -10,7 +10,14 @@ UNENROLL: Final = "enrollment.unenroll.v1"
 REPLACE: Final = "enrollment.replace.v1"
 APPLY: Final = "enrollment.apply.v1"
 
-TASKS: Final[Mapping[Kind, str]] = {Kind.ENROLL: ENROLL, Kind.UNENROLL: UNENROLL, Kind.REPLACE: REPLACE}
+# What kind of command a message of a task is; None: it brings many, each of which says its own.
+KINDS: Final[Mapping[str, Kind | None]] = {
+    ENROLL: Kind.ENROLL,
+    UNENROLL: Kind.UNENROLL,
+    REPLACE: Kind.REPLACE,
+    APPLY: None,
+}
+TASKS: Final[Mapping[Kind, str]] = {kind: task for task, kind in KINDS.items() if kind}
 
 QUEUE: Final = "enrollment"  # the three single commands
 BULK_QUEUE: Final = "enrollment.bulk"  # `apply` messages

@@ -2,17 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
-from uuid import UUID
+from typing import Any
 
-from enrollment.commands import Kind, as_fields, parse_uuid
+from enrollment.commands import as_fields, uuid_or_none
 from enrollment.errors import DeadLetterCode
-from enrollment.names import APPLY, TASKS
+from enrollment.names import KINDS
 from enrollment.parsing import Invalid, Request, Unidentified, canonical, content_hash, parse_many, parse_single
 from models.dead_letters import NewDeadLetter
 from models.deferred import Deferred
-
-KINDS: Final[Mapping[str, Kind]] = {task: kind for kind, task in TASKS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +68,15 @@ def units_of(messages: Sequence[Message]) -> list[Unit]:
 
 
 def _units(index: int, message: Message) -> Iterator[Unit]:
-    if message.task == APPLY:
+    kind = KINDS[message.task]
+    if kind is None:
         for position, request in enumerate(parse_many(message.args, message.kwargs)):
             yield Unit(message, index, position, request)
         return
-    command_id = _command_id(message.task_id)
+    command_id = uuid_or_none(message.task_id)
     if command_id is None:
         payload = canonical([list(message.args), dict(message.kwargs)])
         fault = "The task id, which is the command id, is not a UUID."
         yield Unit(message, index, 0, Unidentified(DeadLetterCode.COMMAND_ID_MISSING, fault, payload))
     else:
-        yield Unit(message, index, 0, parse_single(KINDS[message.task], command_id, message.args, message.kwargs))
-
-
-def _command_id(task_id: str) -> UUID | None:
-    try:
-        return parse_uuid(task_id)
-    except ValueError:
-        return None
+        yield Unit(message, index, 0, parse_single(kind, command_id, message.args, message.kwargs))

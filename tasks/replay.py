@@ -11,11 +11,10 @@ from sqlalchemy import Engine
 
 from enrollment.commands import Command, Kind, parse_time
 from enrollment.errors import DeadLetterCode, EnrollmentError
-from enrollment.names import APPLY
+from enrollment.names import KINDS
 from enrollment.parsing import Invalid, Request, Unidentified, content_hash, parse_many, parse_single
 from models import dead_letters
 from models.dead_letters import DeadLetter
-from tasks.messages import KINDS
 
 _NAMESPACE: Final = UUID("5f0c7c52-6f0e-4c27-9c43-2b8a4f0d8a11")  # of ids made for replays; never to change
 _ID_TAKEN: Final = (DeadLetterCode.INVALID_COMMAND, DeadLetterCode.COMMAND_ID_REUSED)
@@ -86,7 +85,7 @@ def _requests(letter: DeadLetter, payload: str | None) -> tuple[Sequence[Request
             return parse_many([], decoded), True
         case {"command": _}:
             return parse_many([], {"commands": [{**decoded, "command_id": str(placeholder)}]}), False
-        case [list() as args, dict() as kwargs, *_] if letter.task == APPLY:
+        case [list() as args, dict() as kwargs, *_] if KINDS.get(letter.task or "", Kind.ENROLL) is None:
             return parse_many(args, kwargs), True
         case [list() as args, dict() as kwargs, *_]:
             return [parse_single(_kind(letter), placeholder, args, kwargs)], False

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from enrollment.fold import Record, Repeat, Reused
-from enrollment.names import APPLY
+from enrollment.names import KINDS
 from enrollment.parsing import Unidentified
 from models.deferred import Reason
 from tasks.deferring import PutOff
@@ -34,7 +34,7 @@ def summaries(messages: Sequence[Message], decided: Iterable[tuple[Unit, Result]
     for unit, result in decided:
         of_message[unit.index].append(result)
     return [
-        _counts(results) if message.task == APPLY else _summary(results[0])
+        _counts(results) if KINDS[message.task] is None else _summary(results[0])
         for message, results in zip(messages, of_message, strict=True)
     ]
 

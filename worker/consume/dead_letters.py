@@ -6,12 +6,12 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
-from enrollment.commands import parse_uuid
+from enrollment.commands import uuid_or_none
 from enrollment.errors import DeadLetterCode
-from enrollment.names import APPLY
+from enrollment.names import KINDS
 from enrollment.parsing import Unidentified, content_hash
 from models.dead_letters import NewDeadLetter
-from tasks.messages import KINDS, Message, units_of
+from tasks.messages import Message, units_of
 from worker.consume.inflating import inflate
 from worker.transport.envelope import Garbage, parse
 
@@ -30,7 +30,7 @@ def dead_letter_of_message(
         code=code,
         message=reason,
         payload=_text(body),
-        command_id=_command_id(named.get("id")),
+        command_id=uuid_or_none(named.get("id")),
         task=task if isinstance(task, str) else None,
         headers=named,
         contents=_contents(task, named.get("id"), body),
@@ -52,7 +52,7 @@ def dead_letter_of_entry(
 
 def _contents(task: object, task_id: object, body: object) -> list[tuple[UUID, bytes]]:
     """Return id and hash of each command in a message of nothing else: it may have been processed before."""
-    if not isinstance(task, str) or task not in (APPLY, *KINDS) or not isinstance(body, str | bytes):
+    if not isinstance(task, str) or task not in KINDS or not isinstance(body, str | bytes):
         return []
     try:
         decoded = json.loads(body)
@@ -69,10 +69,3 @@ def _contents(task: object, task_id: object, body: object) -> list[tuple[UUID, b
 
 def _text(body: object) -> str:
     return body.decode(errors="backslashreplace") if isinstance(body, bytes) else str(body)
-
-
-def _command_id(task_id: object) -> UUID | None:
-    try:
-        return parse_uuid(task_id)
-    except ValueError:
-        return None
