@@ -24,7 +24,7 @@ from worker.consume.inflating import inflate
 from worker.consume.monitoring import Monitor
 from worker.lookout import Lookout, Search
 from worker.transport import Channel
-from worker.transport.envelope import fault_in_headers
+from worker.transport.envelope import fault_in_headers, short
 from worker.transport.limits import MOST_ID
 
 RELAY_EVERY: Final = 2.0  # seconds
@@ -91,7 +91,7 @@ class Consumer(stock.Consumer):
                 raise
             except Exception as error:
                 log.exception("message_failed", task_id=str(delivery.headers.get("id"))[:MOST_ID])
-                reason = f"It could not be processed: {type(error).__name__}: {str(error)[:200]}"
+                reason = f"It could not be processed: {short(error)}"
                 self.dead_letter(delivery, DeadLetterCode.PROCESSING_FAILED, reason)
 
         return on_message
@@ -226,7 +226,7 @@ class Consumer(stock.Consumer):
     # --- what Celery would log and drop
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        reason = _shown(exc)
+        reason = short(exc)
         if isinstance(message.channel, Channel) and not message.channel.holds(message.delivery_tag):
             log.warning("broadcast_dropped", error=reason)  # remote control, which is no message of a queue
             return
@@ -235,7 +235,3 @@ class Consumer(stock.Consumer):
         except ValueError as error:  # kombu only says that it does not know the method
             reason = str(error)
         self.dead_letter(message, DeadLetterCode.UNDECODABLE_BODY, f"The body cannot be decoded: {reason}.")
-
-
-def _shown(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error)[:200]}"

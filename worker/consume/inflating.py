@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
+from worker.transport.envelope import short
 from worker.transport.limits import MOST_INFLATED
 
 _DICTIONARY: Final = 32 * 1024 * 1024  # bytes that LZMA may ask for; Python's own default takes 9 MB
@@ -49,7 +50,7 @@ def inflate(body: object, headers: Mapping[str, Any]) -> object:
     try:
         inflated = decompressor.decompress(body, MOST_INFLATED + 1)
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise ValueError(f"{type(error).__name__}: {str(error)[:200]}") from error
+        raise ValueError(short(error)) from error
     if len(inflated) > MOST_INFLATED:
         raise ValueError(f"it inflates to more than {MOST_INFLATED:,} bytes")
     if not decompressor.eof:

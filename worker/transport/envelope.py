@@ -32,7 +32,7 @@ def parse(raw: bytes, *, queue: str, tag: str) -> dict[str, Any]:
     try:
         payload = _json(raw)
     except (ValueError, RecursionError) as error:
-        raise _not_a_message(f"it is not JSON ({_short(error)})") from error
+        raise _not_a_message(f"it is not JSON ({short(error)})") from error
     if not isinstance(payload, dict):
         raise _not_a_message(f"it is a JSON {type(payload).__name__}, not an object")
     fault = fault_in_headers(payload.get("headers"))
@@ -85,7 +85,7 @@ def _body(body: object, encoding: object) -> bytes:
         if encoding in _PLAIN:
             return body.encode()
     except ValueError as error:
-        raise _undecodable(_short(error)) from error
+        raise _undecodable(short(error)) from error
     raise _undecodable("its body_encoding is neither base64 nor utf-8")
 
 
@@ -97,5 +97,6 @@ def _undecodable(reason: str) -> Garbage:
     return Garbage(DeadLetterCode.UNDECODABLE_BODY, f"The body cannot be decoded: {reason}.")
 
 
-def _short(error: Exception) -> str:
+def short(error: Exception) -> str:
+    """Return what an error says, as a dead letter tells it."""
     return f"{type(error).__name__}: {str(error)[:200]}"
