@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from enrollment.events import Event
+from enrollment.pauses import pauses
 from gateway.event_stream import Stream, StreamEntry
 
 _PAUSES: Final = (0.1, 5.0)  # seconds between attempts while Redis is away: the first, and the longest
@@ -152,21 +153,20 @@ class EventListener:
             self._watchers.discard(watcher)
 
     async def _listen(self) -> None:
-        pause, longest = _PAUSES
+        waits = pauses(*_PAUSES)
         while True:
             try:
                 await self._read()
-                pause = _PAUSES[0]
+                waits = pauses(*_PAUSES)
             except (RedisError, OSError) as error:
                 if self.live:
                     log.warning("event_stream_away", error=str(error).partition("\n")[0])
                 self._live.clear()
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, longest)
+                await asyncio.sleep(next(waits))
             except Exception:  # nobody foresaw it; those who wait must not wait for ever
                 log.exception("event_listener_failed", position=self._position)
                 self._live.clear()
-                await asyncio.sleep(pause)
+                await asyncio.sleep(next(waits))
 
     async def _read(self) -> None:
         if not self.live:

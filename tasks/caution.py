@@ -9,6 +9,7 @@ from typing import Final
 from models.deferred import Reason, Wait
 
 CAREFUL: Final = 5.0  # seconds in which batches look before they write, after one has run into a lock
+RETRY: Final = 1.0  # seconds between attempts while a table is locked
 STUCK: Final = 3.0  # seconds in which a student that was locked is taken to be so for long
 AVOIDED: Final = 10.0  # seconds in which a student is not tried whose rows nobody can ask about; a release still does
 

@@ -4,18 +4,16 @@ The worker gathers their messages into batches and does not come by here; the bo
 other way to run a task, one message at a time.
 """
 
-from time import sleep
-from typing import Any, Final
+from typing import Any
 
 from celery import Task, shared_task
+from tenacity import Retrying, retry_if_exception_type, wait_fixed
 
 from enrollment.names import APPLY, ENROLL, REPLACE, UNENROLL
-from tasks.caution import Blocked
+from tasks.caution import RETRY, Blocked
 from tasks.messages import Message
 from tasks.ports import service_of
 from tasks.transaction import Arrival
-
-PAUSE: Final = 1.0  # seconds between attempts while a table is locked
 
 
 class CommandTask(Task):  # type: ignore[type-arg]  # generic in the stubs only
@@ -30,11 +28,8 @@ class CommandTask(Task):  # type: ignore[type-arg]  # generic in the stubs only
         """Apply this one message; return what came of it."""
         task_id, arrival = str(self.request.id), Arrival()
         message = Message(self.name, task_id, task_id, args, kwargs)
-        while True:
-            try:
-                return service_of(self.app).handle([message], arrival=arrival)[0]
-            except Blocked:
-                sleep(PAUSE)
+        patient = Retrying(retry=retry_if_exception_type(Blocked), wait=wait_fixed(RETRY))
+        return patient(service_of(self.app).handle, [message], arrival=arrival)[0]
 
 
 @shared_task(name=ENROLL, base=CommandTask, bind=True)

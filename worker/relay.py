@@ -11,6 +11,7 @@ import structlog
 from sqlalchemy import Engine
 
 from enrollment.fold import Record
+from enrollment.pauses import pauses
 from models import outbox
 from models.db_errors import describe, is_outage
 from tasks.transaction import Committed
@@ -22,8 +23,7 @@ BATCHES: Final = 20  # outbox rows per transaction of the relay
 BUDGET: Final = 1.0  # seconds after which a relay lets its worker get back to commands; the next one goes on
 # Seconds between attempts while the stream is away, doubled up to the longest. Workers look every 2 s, so events go on
 # within 5 s of its return, or 10 s where it did not even refuse.
-_FIRST_PAUSE: Final = 0.5
-_LONGEST_PAUSE: Final = 3.0
+_PAUSES: Final = (0.5, 3.0)
 _REST: Final = 4  # a pause is at least so many times what the attempt took: commands wait while Redis does not answer
 
 log = structlog.get_logger(__name__)
@@ -36,7 +36,7 @@ class Relay:
         self._engine = engine
         self._publisher = publisher
         self._backlog = False  # something of ours may be in the outbox: it goes before what comes next
-        self._pause = _FIRST_PAUSE
+        self._waits = pauses(*_PAUSES)
         self._not_before = 0.0
 
     def mark_backlog(self) -> None:
@@ -96,15 +96,14 @@ class Relay:
                 added = self._publisher.publish(batch_id, records)
         except RedisError as error:
             now = monotonic()
-            pause = self._pause * random.uniform(0.75, 1)  # noqa: S311 - workers take turns
+            pause = next(self._waits) * random.uniform(0.75, 1)  # noqa: S311 - workers take turns
             pause = max(pause, _REST * (now - begin))
             metrics.waited("stream", now - begin)
             self._not_before = now + pause
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             waiting = "events are kept in the outbox"
             log.warning("event_stream_away", error=describe(error), seconds=round(pause, 1), waiting=waiting)
             raise
-        self._pause = _FIRST_PAUSE
+        self._waits = pauses(*_PAUSES)
         metrics.published(records)
         return added
 

@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 from enrollment.addresses import is_redis, redis_url
 from enrollment.client.errors import BrokerAway
 from enrollment.names import BULK_QUEUE, QUEUE
+from enrollment.pauses import pauses
 
 if TYPE_CHECKING:
     from kombu import Connection, Producer
@@ -67,7 +68,7 @@ class BrokerConnection:
     def publish(self, message: OutgoingMessage, command_ids: tuple[UUID, ...]) -> None:
         """Put one message on its queue. Raises BrokerAway."""
         deadline = monotonic() + self._patience
-        pause, longest = _PAUSES
+        waits = pauses(*_PAUSES)
         while True:
             connection = self._connect()
             try:
@@ -76,13 +77,13 @@ class BrokerConnection:
                 return self._send(message)
             except self._errors as error:
                 self.close()
+                pause = next(waits)
                 if monotonic() + pause > deadline:
                     raise BrokerAway(_without_password(self._url), self._patience, _line(error), command_ids) from error
             except BaseException:  # interrupted: what this connection answers next may be meant for this message
                 self.close()
                 raise
             sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - producers that lost one broker shall not return as one
-            pause = min(2 * pause, longest)
 
     def close(self) -> None:
         """Hang up, whatever state the connection is in."""

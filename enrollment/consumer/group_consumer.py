@@ -23,6 +23,7 @@ from redis.exceptions import TimeoutError as TooLate
 from enrollment.consumer.reader import BEGINNING, PAGE, WAIT, Entry, EventsMissed, connect, entries_of, entry_of, lost
 from enrollment.events import Event
 from enrollment.names import STREAM
+from enrollment.pauses import pauses
 
 IDLE: Final = 60.0  # seconds of silence after which a consumer's events are another's; longer than any batch takes
 _PAUSES: Final = (0.1, 5.0)  # seconds between attempts while Redis is away: the first, and the longest
@@ -98,18 +99,18 @@ class GroupConsumer:
 
     def __iter__(self) -> Iterator[EntryBatch]:
         """Yield batches that are not empty, for ever; wait while Redis is away. Raises EventsMissed."""
-        pause, longest = _PAUSES
+        waits = pauses(*_PAUSES)
         while True:
             try:
                 batch = self.read()
             except AuthenticationError:  # redis-py calls it a lost connection; waiting does not help
                 raise
             except (Disconnected, TooLate) as error:
+                pause = next(waits)
                 log.warning("event_stream_away: %s; the next attempt is in %s s", error, pause)
                 sleep(pause)
-                pause = min(2 * pause, longest)
                 continue
-            pause = _PAUSES[0]
+            waits = pauses(*_PAUSES)
             if batch.entries:
                 yield batch
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from enrollment.names import ENROLL
 from tests.integration.conftest import message
 from worker.publishing import Publisher
-from worker.relay import _FIRST_PAUSE, _LONGEST_PAUSE, _REST
+from worker.relay import _PAUSES, _REST
 from worker.service import Service
 
 Pauses = Callable[[Iterator[bool]], list[float]]
@@ -46,16 +46,16 @@ def pauses(service: Service, publisher: Publisher, monkeypatch: pytest.MonkeyPat
 
 def test_the_pauses_grow_and_stay_below_what_is_promised(pauses: Pauses) -> None:
     found = pauses(repeat(object=False))
-    assert _FIRST_PAUSE / 2 < found[0] <= _FIRST_PAUSE
-    assert found[0] < found[1] < found[2] <= _LONGEST_PAUSE
-    assert max(found) <= _LONGEST_PAUSE
+    assert _PAUSES[0] / 2 < found[0] <= _PAUSES[0]
+    assert found[0] < found[1] < found[2] <= _PAUSES[1]
+    assert max(found) <= _PAUSES[1]
 
 
 def test_whatever_the_stream_takes_in_between_makes_the_next_pause_short(pauses: Pauses) -> None:
     away, there = [False], [True]
     found = pauses(iter([*away * 3, *there * 2, *away, *there, *away, *there * 10]))
     assert len(found) == 5
-    assert max(found[3:]) <= _FIRST_PAUSE < found[2]
+    assert max(found[3:]) <= _PAUSES[0] < found[2]
 
 
 def test_a_stream_that_does_not_answer_is_left_alone_for_longer_than_it_was_waited_for(pauses: Pauses) -> None:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic, sleep
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import structlog
 from celery.worker import state
 
 from enrollment.errors import DeadLetterCode
-from tasks.caution import Blocked
+from tasks.caution import RETRY, Blocked
 from tasks.messages import Message
 from tasks.ports import ServicePort
 from tasks.transaction import Arrival
@@ -19,8 +19,6 @@ from worker.consume.decoding import Refused, decode_message, expired
 from worker.consume.monitoring import Monitor
 from worker.transport import Channel
 from worker.transport.limits import MOST_INFLATED
-
-RETRY: Final = 1.0  # seconds between attempts at a batch while a table is locked
 
 log = structlog.get_logger(__name__)
 

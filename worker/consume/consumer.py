@@ -12,12 +12,12 @@ from redis import Redis, RedisError
 from vine import promise
 
 from enrollment.errors import DeadLetterCode
-from tasks.caution import Blocked
+from tasks.caution import RETRY, Blocked
 from tasks.commands import CommandTask
 from tasks.periodic import RelayTask
 from tasks.ports import ServicePort, service_of
 from worker import liveness, metrics
-from worker.consume.batching import RETRY, Batch, RelayStrategy, Strategy
+from worker.consume.batching import Batch, RelayStrategy, Strategy
 from worker.consume.dead_letters import dead_letter_of_entry, dead_letter_of_message
 from worker.consume.decoding import Refused, key_of
 from worker.consume.inflating import inflate
