@@ -60,38 +60,27 @@ Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait for the outcome; 
 Timeout = Annotated[float, typer.Option("--timeout", metavar="S", min=0, help="Seconds that --wait waits.")]
 
 
-@verbs.command()
-def enroll(
-    *,
-    student: Student,
-    course: Courses = None,
-    issued_at: IssuedAt = None,
-    source: Source = None,
-    id_: Id = None,
-    wait: Wait = False,
-    timeout: Timeout = 30,
-    as_json: Json = False,
-) -> None:
-    """Add courses to a student's."""
-    command = _command("enroll", student, course, issued_at=issued_at, source=source, command_id=id_)
-    _send(command, wait, timeout, as_json)
+def _add(kind: str, what: str) -> None:
+    """Add the verb of a kind that takes courses and no option of its own."""
+
+    @verbs.command(kind, help=what)
+    def send(
+        *,
+        student: Student,
+        course: Courses = None,
+        issued_at: IssuedAt = None,
+        source: Source = None,
+        id_: Id = None,
+        wait: Wait = False,
+        timeout: Timeout = 30,
+        as_json: Json = False,
+    ) -> None:
+        command = _command(kind, student, course, issued_at=issued_at, source=source, command_id=id_)
+        _send(command, wait, timeout, as_json)
 
 
-@verbs.command()
-def unenroll(
-    *,
-    student: Student,
-    course: Courses = None,
-    issued_at: IssuedAt = None,
-    source: Source = None,
-    id_: Id = None,
-    wait: Wait = False,
-    timeout: Timeout = 30,
-    as_json: Json = False,
-) -> None:
-    """Take courses from a student's."""
-    command = _command("unenroll", student, course, issued_at=issued_at, source=source, command_id=id_)
-    _send(command, wait, timeout, as_json)
+_add("enroll", "Add courses to a student's.")
+_add("unenroll", "Take courses from a student's.")
 
 
 @verbs.command()
