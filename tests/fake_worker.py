@@ -21,6 +21,7 @@ from redis import Redis
 from models.dead_letters import NewDeadLetter
 from tasks.caution import Blocked
 from tasks.messages import Message
+from tasks.results import Failure
 from tasks.transaction import Arrival
 from worker.consume import batching
 from worker.transport import channel, register
@@ -94,7 +95,7 @@ class FakeService:
 
 
 def _outcome(message: Message) -> str:
-    return "dead letter processing_failed: so told" if message.kwargs.get("source") == "fail" else "applied"
+    return Failure("dead letter processing_failed: so told") if message.kwargs.get("source") == "fail" else "applied"
 
 
 class FakeApp(Celery):
