@@ -1,15 +1,24 @@
 """What is measured of the whole system in the database: cheap whatever the tables hold, and nothing is written."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Connection, text
 
-from models import dead_letters, outbox
+from models import dead_letters, deferred, outbox
 from models.arrays import plain
+from models.deferred import Waiting
 
-TABLES: Final = ("commands", "student_courses", "tombstones", "replace_marks", "outbox", "dead_letters")
+TABLES: Final = (
+    "commands",
+    "student_courses",
+    "tombstones",
+    "replace_marks",
+    "outbox",
+    "dead_letters",
+    "deferred_commands",
+)
 
 # With their partitions, where somebody made some. Rows as the last VACUUM or ANALYZE estimated them: to count 50
 # million takes seconds.
@@ -45,6 +54,7 @@ class Statistics:
     outbox_batches: int
     outbox_age: float
     open_dead_letters: Mapping[str, int]
+    deferred: Sequence[Waiting]
     tables: Mapping[str, Table]
     lock_waits: int
     longest_lock_wait: float
@@ -59,6 +69,7 @@ def statistics(connection: Connection) -> Statistics:
         outbox_batches=batches,
         outbox_age=age,
         open_dead_letters={code: letters for code, letters, _ in dead_letters.counts(connection)},
+        deferred=deferred.waiting(connection),
         tables={name: Table(int(size), int(rows)) for name, size, rows in tables},
         lock_waits=waits,
         longest_lock_wait=longest,

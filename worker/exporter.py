@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 
 from models.db_errors import describe
+from models.deferred import Reason
 from models.engine import make_engine
 from models.statistics import Statistics, statistics
 from worker import brokers, streams
@@ -86,6 +87,13 @@ def database(found: Statistics) -> Iterator[Metric]:
     for code in sorted({*brokers.DEAD_LETTER_CODES, *found.open_dead_letters}):
         letters.add_metric([code], found.open_dead_letters.get(code, 0))
     yield letters
+    commands = _gauge("enrollment_deferred_commands", "Commands that are put off, by what they wait for.", "reason")
+    waited = _gauge("enrollment_deferred_oldest_seconds", "Seconds since the first of them came.", "reason")
+    waiting = {wait.reason: wait for wait in found.deferred}
+    for reason in Reason:
+        commands.add_metric([reason], waiting[reason].commands if reason in waiting else 0)
+        waited.add_metric([reason], waiting[reason].seconds if reason in waiting else 0)
+    yield from (commands, waited)
     size = _gauge("enrollment_table_bytes", "Bytes on disk, indexes included.", "table")
     rows = _gauge("enrollment_table_rows", "Rows, as the last VACUUM or ANALYZE estimated them.", "table")
     for name, table in found.tables.items():

@@ -101,6 +101,22 @@ def test_outbox_and_dead_letters_are_counted(engine: Engine, value: Value) -> No
     assert value("dead_letters_open", code="expired") == 0
 
 
+def test_commands_that_are_put_off_are_counted_with_the_age_of_the_first(engine: Engine, value: Value) -> None:
+    with engine.begin() as connection:
+        for age in (3600, 60):
+            connection.execute(
+                text(
+                    "INSERT INTO deferred_commands"
+                    " (reason, waits_for, first_seen, request, task, task_id, message_key, position, headers) VALUES"
+                    " ('course', 10, now() - make_interval(secs => :age), '{}', 'task', 'id', 'key', 0, '{}')"
+                ),
+                {"age": age},
+            )
+    assert value("deferred_commands", reason="course") == 2
+    assert value("deferred_oldest_seconds", reason="course") == pytest.approx(3600, abs=60)
+    assert value("deferred_commands", reason="student") == value("deferred_oldest_seconds", reason="student") == 0
+
+
 def test_tables_have_a_size_with_and_without_partitions(engine: Engine, value: Value) -> None:
     assert (value("table_bytes", table="commands") or 0) > 0
     with engine.begin() as connection:

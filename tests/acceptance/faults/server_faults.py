@@ -5,14 +5,26 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from typing import LiteralString
 
 import psycopg
+from psycopg import sql
 
+from tests.acceptance.faults.commands import COURSES, STUDENTS
 from tests.acceptance.faults.scenario import Run, Scenario
 from worker.local.server import free_port
 
 AWAY = (1.5, 2.5)  # seconds that a server refuses
 LOCKED = 12.0  # seconds; above the worker's own lock timeout and above the visibility timeout
+ROWS_LOCKED = (1.0, 3.0)  # seconds
+# What a colleague's open transaction may hold, by turns: of any student and course that commands name.
+ROW_LOCKS: Sequence[LiteralString] = (
+    "SELECT FROM students WHERE id = {student} FOR UPDATE",
+    "SELECT FROM courses WHERE id = {course} FOR UPDATE",
+    "SELECT FROM student_courses WHERE student_id = {student} FOR UPDATE",
+    "INSERT INTO student_courses (student_id, course_id) VALUES ({student}, {course}) ON CONFLICT DO NOTHING",
+    "LOCK TABLE dead_letters IN SHARE MODE",
+)
 TERMINATE = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
      WHERE backend_type = 'client backend' AND application_name <> 'oracle'
@@ -108,6 +120,31 @@ def _locked(run: Run) -> None:
         run.until_work_goes_on()
 
 
+def _rows_locked(run: Run) -> None:
+    """Somebody holds one student, course or row: all else goes on meanwhile, and nothing is lost where workers die."""
+    for number in range(run.count):
+        run.harness.revive()
+        run.pause()
+        ids = {"student": run.rng.choice(STUDENTS), "course": run.rng.choice(COURSES)}
+        with run.harness.database() as connection, connection.transaction(force_rollback=True):
+            connection.execute(sql.SQL(ROW_LOCKS[number % len(ROW_LOCKS)]).format(**ids))
+            run.until_work_goes_on("others go on")
+            run.pause(*ROWS_LOCKED)
+            if number % 2:  # often with commands that it has just put off
+                _kill(run, number // 2)
+        run.injected += 1
+        if number % 3:  # just after the lock went: in the middle of a release, at best
+            run.pause(0, 1.2)
+            _kill(run, number // 2)
+        run.until_work_goes_on()
+
+
+def _kill(run: Run, number: int) -> None:
+    index = number % len(run.harness.workers)
+    run.harness.workers[index].kill()
+    run.harness.start_worker(index, wait=False)
+
+
 def _read_only(run: Run) -> None:
     for _ in range(run.count):
         run.pause()
@@ -135,5 +172,6 @@ SCENARIOS: Sequence[Scenario] = [
     Scenario("PostgreSQL: immediate shutdown and restart", 20, 1, _immediate_shutdown, seconds=8),
     Scenario("PostgreSQL: connections exhausted", 5, 1, _connections_exhausted, seconds=6),
     Scenario("PostgreSQL: a held lock for 12 s", 5, 1, _locked, seconds=16),
+    Scenario("PostgreSQL: one row locked, workers killed", 40, 5, _rows_locked, seconds=20),
     Scenario("PostgreSQL: default_transaction_read_only", 5, 1, _read_only, seconds=6),
 ]
