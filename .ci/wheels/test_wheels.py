@@ -29,6 +29,33 @@ print(event.data.command_id)
 """
 
 
+def main_job(worker: Installed, database: dict[str, str], tmp_path: Path) -> None:
+    (worker.folder / "students.csv").write_text("id,name\n42,Ana\n")
+    (worker.folder / "courses.csv").write_text("id,title\n101,Algebra\n")
+
+    def enrollment(*arguments: str, code: int = 0) -> str:
+        return worker.run("enrollment", *arguments, variables=database, code=code)
+
+    assert "BEGIN;" in enrollment("migrate", "--sql")
+    enrollment("migrate", "status", code=1)
+    enrollment("migrate")
+    enrollment("migrate", "status")
+    enrollment("catalog", "load", "--students", "students.csv", "--courses", "courses.csv")
+    log = tmp_path / "worker.log"
+    process = worker.start(log, "celery", "-A", "worker", "worker", variables=database)
+    beat = worker.start(tmp_path / "beat.log", "celery", "-A", "worker", "beat", "--pidfile=", variables=database)
+    try:
+        until(log, "ready")
+        assert "applied" in enrollment("send", "enroll", "--student", "42", "--course", "101", "--wait")
+        assert "Algebra" in enrollment("courses-of", "42")
+        assert "enrollment.applied.v1" in enrollment("events", "--json")
+        enrollment("doctor")
+        assert beat.poll() is None
+    finally:
+        end(beat)
+        assert end(process) == 0
+
+
 @pytest.fixture
 def database(install: Install, servers: dict[str, str]) -> Iterator[dict[str, str]]:
     """Give the addresses with a database that has no tables yet, and a Redis database without messages."""
@@ -76,31 +103,7 @@ def test_the_client_sends_waits_and_follows_without_celery_and_sqlalchemy(
 def test_the_main_job_runs_with_each_extra(
     install: Install, database: dict[str, str], extra: str, tmp_path: Path
 ) -> None:
-    worker = install(f"enrollment-worker{extra}")
-    (worker.folder / "students.csv").write_text("id,name\n42,Ana\n")
-    (worker.folder / "courses.csv").write_text("id,title\n101,Algebra\n")
-
-    def enrollment(*arguments: str, code: int = 0) -> str:
-        return worker.run("enrollment", *arguments, variables=database, code=code)
-
-    assert "BEGIN;" in enrollment("migrate", "--sql")
-    enrollment("migrate", "status", code=1)
-    enrollment("migrate")
-    enrollment("migrate", "status")
-    enrollment("catalog", "load", "--students", "students.csv", "--courses", "courses.csv")
-    log = tmp_path / "worker.log"
-    process = worker.start(log, "celery", "-A", "worker", "worker", variables=database)
-    beat = worker.start(tmp_path / "beat.log", "celery", "-A", "worker", "beat", "--pidfile=", variables=database)
-    try:
-        until(log, "ready")
-        assert "applied" in enrollment("send", "enroll", "--student", "42", "--course", "101", "--wait")
-        assert "Algebra" in enrollment("courses-of", "42")
-        assert "enrollment.applied.v1" in enrollment("events", "--json")
-        enrollment("doctor")
-        assert beat.poll() is None
-    finally:
-        end(beat)
-        assert end(process) == 0
+    main_job(install(f"enrollment-worker{extra}"), database, tmp_path)
 
 
 def test_flower_shows_its_page(install: Install, database: dict[str, str], tmp_path: Path) -> None:
@@ -141,3 +144,11 @@ def test_the_demo_runs_straight_from_the_wheels(newest: str, tmp_path: Path) -> 
     done = subprocess.run([*call, "enrollment", "demo"], cwd=tmp_path, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"applied", done.stdout)
+
+
+@pytest.mark.parametrize("python", ["newest"], indirect=True)
+def test_the_newest_python_does_all_of_it(
+    install: Install, servers: dict[str, str], database: dict[str, str], tmp_path: Path
+) -> None:
+    install("enrollment-client").run("python", "-c", CLIENT, variables=servers)
+    main_job(install("enrollment-worker[gateway,flower,local]"), database, tmp_path)
