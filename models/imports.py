@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from enrollment.errors import EnrollmentError
 from models.arrays import quoted
-from models.snapshots import derived
+from models.import_snapshots import derived
 
 PAGE: Final = 5000  # rows in one round trip
 SENT: Final = "('enroll', 'unenroll', 'unchanged')"  # what is planned of the rows that are sent

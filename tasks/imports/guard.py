@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from models.snapshots import Drops
+from models.import_snapshots import Drops
 
 WHOLE: Final = 100  # percent
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 
 from enrollment.commands import format_time
 from enrollment.fold import MAX_AHEAD
-from models import catalog, imports, planning, snapshots
+from models import catalog, import_snapshots, imports, planning
 from models.catalog import NewCourse, NewStudent
 from models.imports import ImportRecord
 from tasks.imports.files import Parts
@@ -136,16 +136,16 @@ def _reading(parts: Parts, wish: Change, today: date) -> Reading:
 
 def _add_absent(connection: Connection, record: ImportRecord, namespace: UUID, limits: Limits) -> str | None:
     """Add the absent to the plan of a full snapshot; return why they stay, if they do."""
-    scope = cast(snapshots.Scope | None, record.scope)
+    scope = cast(import_snapshots.Scope | None, record.scope)
     if scope is None:
         return None
-    snapshots.keep_scope(connection, record.id)
-    asking = snapshots.asking(connection, record.id)
-    snapshots.add_absent(connection, record.id, scope, record.issued_at, namespace)
-    drops = snapshots.drops(connection, record.id, scope)
-    reason = objection(limits, asking, snapshots.invalid(connection, record.id, scope), drops)
+    import_snapshots.keep_scope(connection, record.id)
+    asking = import_snapshots.asking(connection, record.id)
+    import_snapshots.add_absent(connection, record.id, scope, record.issued_at, namespace)
+    drops = import_snapshots.drops(connection, record.id, scope)
+    reason = objection(limits, asking, import_snapshots.invalid(connection, record.id, scope), drops)
     if reason is not None:
-        snapshots.withhold(connection, record.id, reason)
+        import_snapshots.withhold(connection, record.id, reason)
     return reason
 
 

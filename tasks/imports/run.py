@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine
 
 from enrollment.commands import Command, Enroll, Unenroll
 from enrollment.errors import EnrollmentError
-from models import imports, planning, snapshots
+from models import import_snapshots, imports, planning
 from models.imports import ImportRecord, Outgoing
 from tasks.imports.plan import Tell, by_role, load_catalog
 
@@ -116,15 +116,15 @@ def _begin(engine: Engine, connection: Connection, record: ImportRecord, *, chec
     planning.be_patient(connection)
     if check:
         planning.resolve(connection, record.id)
-        scope = cast(snapshots.Scope | None, None if record.withheld else record.scope)
-        more = scope is not None and snapshots.more_are_absent(connection, record.id, scope, record.issued_at)
+        scope = cast(import_snapshots.Scope | None, None if record.withheld else record.scope)
+        more = scope is not None and import_snapshots.more_are_absent(connection, record.id, scope, record.issued_at)
         if more or planning.has_moved(connection, record.id):
             raise Moved(record.id)
     load_catalog(engine, connection, record.id, by_role=by_role(record))
     planning.resolve(connection, record.id)
     planning.reject_unresolved(connection, record.id)
     if record.scope is not None:
-        snapshots.keep_scope(connection, record.id)
+        import_snapshots.keep_scope(connection, record.id)
     counts = planning.counts(connection, record.id)
     imports.keep_plan(connection, record.id, counts, record.withheld)
     imports.enter(connection, record.id, "sending")

@@ -17,6 +17,7 @@ from gateway.admin.session import Posted, text_of, uploaded
 from gateway.dependencies import Held
 from models import import_rows, imports
 from models.imports import ImportRecord, UnknownImport
+from tasks.imports.formats import FORMATS
 
 router = page_router()
 
@@ -24,7 +25,7 @@ Uploaded = Annotated[FormData, Depends(uploaded)]
 
 PAGE: Final = 20  # imports
 _COURSES: Final = 10  # of a plan, the most surprising first
-_FORMATS: Final = ("oneroster", "canvas", "plain")
+_FORMATS: Final = [format_.NAME for format_ in FORMATS]
 _NAME: Final = re.compile(r"[A-Za-z0-9._:/-]{1,50}")
 _UNSAFE: Final = re.compile(r"[^\w .()-]")
 
@@ -103,6 +104,7 @@ async def _all(request: Request, gateway: Held, before: int | None, *, wrong: st
         status=422 if wrong else 200,
         imports=shown,
         wrong=wrong,
+        formats=_FORMATS,
         first="/admin/imports" if before is not None else None,
         next=f"/admin/imports?before={shown[-1].id}" if len(found) > PAGE else None,
     )

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tasks.imports.files import Parts, opened
-from tasks.imports.formats import named
+from tasks.imports.formats import FORMATS, named
 from tasks.imports.formats.rows import FileError
+from worker.cli import importing
 
 ENROLLMENTS = "course_id,user_id,role,status\nC,U,student,active\n"
 ONEROSTER = "sourcedId,classSourcedId,userSourcedId,role\ne,c,u,student\n"
@@ -105,3 +106,7 @@ def test_half_a_zip_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="There is no CSV file in"):
         parts(tmp_path)
+
+
+def test_the_command_line_offers_every_format() -> None:
+    assert set(importing._FORMATS) == {format_.NAME for format_ in FORMATS}

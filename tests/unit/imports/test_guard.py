@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from models.snapshots import Drops
+from models.import_snapshots import Drops
 from tasks.imports.guard import Limits, objection
 
 
