@@ -133,9 +133,12 @@ def _rows_locked(run: Run) -> None:
             if number % 2:  # often with commands that it has just put off
                 _kill(run, number // 2)
         run.injected += 1
-        if number % 3:  # just after the lock went: in the middle of a release, at best
-            run.pause(0, 1.2)
+        run.pause(0, 1.2)  # just after the lock went: in the middle of a release, at best
+        if number % 3 == 1:
             _kill(run, number // 2)
+        elif number % 3:
+            with run.harness.database() as connection:
+                connection.execute(TERMINATE)
         run.until_work_goes_on()
 
 
