@@ -14,14 +14,14 @@ from redis import Redis
 
 from enrollment.errors import DeadLetterCode
 from enrollment.names import BULK_QUEUE, QUEUE
+from worker.lists import lists_of
 from worker.metrics import sent_at
-from worker.transport.kombu_redis import PRIORITY_STEPS
+from worker.settings import BrokerOptions
 
 QUEUES: Final = (QUEUE, BULK_QUEUE)
 DEAD_LETTER_CODES: Final = tuple(str(code) for code in DeadLetterCode)
 PATIENCE: Final = 3.0  # seconds for Redis to answer
 _UNACKED: Final = "unacked"
-_SEPARATOR: Final = "\x06\x16"  # kombu's, between the name of a queue and a priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,9 @@ class Broker(Protocol):
         """Return what it holds. Raises what its client raises."""
 
 
-def watch(url: str) -> Broker:
-    """Return a watcher for a broker; nothing is connected yet."""
-    return RedisBroker(client_of(url)) if urlsplit(url).scheme.startswith("redis") else AmqpBroker(url)
+def watch(url: str, options: BrokerOptions) -> Broker:
+    """Return a watcher for a broker; nothing is connected yet. `options` name its keys where it is Redis."""
+    return RedisBroker(client_of(url), options) if urlsplit(url).scheme.startswith("redis") else AmqpBroker(url)
 
 
 def client_of(url: str) -> "Redis":
@@ -61,22 +61,25 @@ def client_of(url: str) -> "Redis":
 class RedisBroker:
     """Redis: the lists of a queue, and the claims of the transport."""
 
-    def __init__(self, client: "Redis") -> None:
+    def __init__(self, client: "Redis", options: BrokerOptions) -> None:
         self._client = client
+        self._prefix = options.global_keyprefix
+        self._lists = {name: [self._prefix + it for it in lists_of(name, options.sep)] for name in QUEUES}
         self._first_seen: dict[str, tuple[bytes, float]] = {}  # list: digest of its oldest message, since when
 
     def depths(self) -> Depths:
         """Return what Redis holds, in one round trip."""
-        lists = {name: [f"{name}{_SEPARATOR}{it}" if it else name for it in _steps()] for name in QUEUES}
         pipe: Any = self._client.pipeline(transaction=False)
-        for keys in lists.values():
+        for keys in self._lists.values():
             for key in keys:
                 pipe.llen(key).lindex(key, -1)
-        pipe.hlen(_UNACKED).zrangebyscore("unacked_index", "(0", "+inf", start=0, num=1, withscores=True).time()
+        unacked_key, index = f"{self._prefix}{_UNACKED}", f"{self._prefix}unacked_index"
+        pipe.hlen(unacked_key).zrangebyscore(index, "(0", "+inf", start=0, num=1, withscores=True).time()
         *found, unacked, claims, (seconds, micros) = pipe.execute()
         answers = iter(found)
         queues = {
-            name: self._queue([(key, next(answers), next(answers)) for key in keys]) for name, keys in lists.items()
+            name: self._queue([(key, next(answers), next(answers)) for key in keys])
+            for name, keys in self._lists.items()
         }
         now = seconds + micros / 1_000_000  # the server's clock, as in the claims
         return Depths(queues, unacked, max(0.0, now - claims[0][1]) if claims else 0.0)
@@ -111,10 +114,6 @@ class AmqpBroker:
             channel: Any = connection.channel()
             counts = {name: channel.queue_declare(name, passive=True).message_count for name in QUEUES}
         return Depths({name: QueueState(count, None) for name, count in counts.items()})
-
-
-def _steps() -> list[int]:
-    return sorted({0, *PRIORITY_STEPS})
 
 
 def _sent_at(raw: bytes) -> float | None:

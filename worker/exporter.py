@@ -38,10 +38,10 @@ class System(Collector):
     def __init__(self, settings: Settings) -> None:
         url = settings.require_database_url()
         self._engine: Engine = make_engine(url, application_name="enrollment exporter", options=_OPTIONS)
-        self._broker = brokers.watch(settings.require_broker_url())
+        self._broker = brokers.watch(settings.require_broker_url(), settings.broker_options)
         self._stream = streams.watch(settings.require_events_url(), settings.events_stream)
         self._longest = settings.events_maxlen
-        self.heartbeats = Heartbeats(settings.require_broker_url())
+        self.heartbeats = Heartbeats(settings.require_broker_url(), settings.transport_options())
 
     def collect(self) -> Iterator[Metric]:
         """Ask all servers at once, and yield what they say."""

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from threading import Thread
 from time import monotonic, sleep
+from types import MappingProxyType
 from typing import Any, Final
 
 import structlog
@@ -24,9 +25,10 @@ log = structlog.get_logger(__name__)
 class Heartbeats:
     """Listens in a thread of its own, for as long as the process lives."""
 
-    def __init__(self, broker_url: str) -> None:
+    def __init__(self, broker_url: str, options: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Listen at the broker; `options` are those that name the keys of its workers."""
         self._app = Celery("exporter", broker=broker_url, set_as_current=False)
-        self._app.conf.update(broker_transport_options={"socket_timeout": 5, "socket_connect_timeout": 5})
+        self._app.conf.broker_transport_options = {"socket_timeout": 5, "socket_connect_timeout": 5, **options}
         self._seen: dict[str, tuple[float, str | None]] = {}
 
     def start(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from celery import Celery
 from prometheus_client import CollectorRegistry, generate_latest
 from redis import Redis
 from sqlalchemy import Engine, text
@@ -79,6 +80,43 @@ def test_claims_that_are_not_acknowledged_are_counted_with_their_age(redis_clien
     redis_client.zadd("unacked_index", {"given back": 0, "a": now - 50, "b": now})
     assert value("unacknowledged_messages") == 2
     assert value("unacknowledged_oldest_seconds") == pytest.approx(50, abs=30)
+
+
+def test_a_broker_whose_keys_have_other_names_is_measured_by_them(
+    database_url: str, redis_url: str, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"sep": ":", "priority_steps": list(range(10)), "global_keyprefix": "school:"}
+    monkeypatch.setenv("ENROLLMENT_DATABASE_URL", database_url)
+    monkeypatch.setenv("ENROLLMENT_BROKER_URL", redis_url)
+    monkeypatch.setenv("ENROLLMENT_BROKER_OPTIONS", json.dumps(options))
+    for key in ("enrollment", "enrollment:4", "enrollment:9", "enrollment\x06\x163"):
+        redis_client.lpush(f"school:{key}", queued(version_7(timedelta(hours=1))))
+    redis_client.hset("school:unacked", "a", "[]")
+    redis_client.zadd("school:unacked_index", {"a": datetime.now(UTC).timestamp() - 50})
+    system = System(Settings.load())
+    try:
+        system.heartbeats.start()
+        sample = registry_of(system).get_sample_value
+        assert sample("enrollment_queue_messages", {"queue": "enrollment"}) == 4
+        assert (sample("enrollment_queue_oldest_seconds", {"queue": "enrollment"}) or 0) >= 3600
+        assert sample("enrollment_unacknowledged_messages") == 1
+        assert sample("enrollment_unacknowledged_oldest_seconds") == pytest.approx(50, abs=30)
+
+        def heard() -> bool:
+            beat(redis_url, options)
+            return system.heartbeats.alive() == {"one@here": None}
+
+        eventually(heard)
+    finally:
+        system.close()
+
+
+def beat(url: str, options: dict[str, Any]) -> None:
+    """Send the heartbeat of a worker with these transport options."""
+    app = Celery("worker", broker=url, set_as_current=False)
+    app.conf.broker_transport_options = options
+    with app.connection_for_write() as connection, app.events.Dispatcher(connection, hostname="one@here") as dispatcher:
+        dispatcher.send("worker-heartbeat")
 
 
 def test_outbox_and_dead_letters_are_counted(engine: Engine, value: Value) -> None:

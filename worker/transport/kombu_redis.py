@@ -55,5 +55,4 @@ else:
     socket_readable = _redis._socket_readable
     cached_transports = _transports._transport_cache
 
-PRIORITY_STEPS: list[int] = _redis.PRIORITY_STEPS
 aliases: dict[str, Any] = _transports.TRANSPORT_ALIASES

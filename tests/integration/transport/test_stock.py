@@ -88,7 +88,7 @@ def test_the_private_parts_of_kombu_are_where_they_were() -> None:
             *("_create_client", "_receive_one", "_size", "_basic_cancel", "_on_connection_disconnect", "active_queues"),
         ),
         kombu_stock.MultiChannelPoller: ("_client_registered", "_register", "on_poll_start", "maybe_restore_messages"),
-        kombu_stock: ("_socket_readable", "PRIORITY_STEPS"),
+        kombu_stock: ("_socket_readable",),
         kombu_transports: ("TRANSPORT_ALIASES", "_transport_cache"),
     }.items():
         for name in names:
