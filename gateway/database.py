@@ -31,7 +31,9 @@ class Database:
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="reader")
 
     @classmethod
-    def connect(cls, url: str, *, connections: int = CONNECTIONS, patience: float = PATIENCE) -> "Database":
+    def connect(
+        cls, url: str | Callable[[], str], *, connections: int = CONNECTIONS, patience: float = PATIENCE
+    ) -> "Database":
         """Return a reader of the database at `url`. Nothing is connected yet."""
         engine = make_engine(url, application_name="enrollment gateway", pool_size=connections)
         engine = engine.execution_options(isolation_level="AUTOCOMMIT")

@@ -41,8 +41,8 @@ class Gateway:
     @classmethod
     def connect(cls, settings: Settings) -> Self:
         """Return a gateway for these settings. Nothing is connected yet. Raises SettingsError."""
-        redis = connect(settings.require_events_url())
-        read, probe = (Database.connect(settings.require_database_url(), connections=n) for n in (CONNECTIONS, 1))
+        redis = connect(settings.require_events_url(), settings.events_credentials())
+        read, probe = (Database.connect(settings.database_address(), connections=n) for n in (CONNECTIONS, 1))
         producer = CommandProducer(settings.require_broker_url(), settings.transport_options())
         listener = EventListener(Stream(redis, settings.events_stream))
         store, metrics = CommandStore(redis, settings.events_stream), Metrics(listener)

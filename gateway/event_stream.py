@@ -2,12 +2,14 @@
 
 from typing import Any, Final, NamedTuple
 
+from redis import CredentialProvider
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError, ResponseError
 
 from enrollment.consumer.reader import is_gap
+from worker.secret_files import renewing
 
 _CONNECTIONS: Final = 16  # one listens; the others answer, and a seventeenth question waits
 _BLOCK: Final = 5000  # milliseconds that Redis holds one question open
@@ -68,10 +70,13 @@ def _entries(found: Any) -> list[StreamEntry]:
     return [StreamEntry(entry_id, fields.get("event", "")) for entry_id, fields in found]
 
 
-def connect(url: str) -> Redis:
-    """Return a client for one process, with connections of which few are shared by many."""
+def connect(url: str, credentials: CredentialProvider | None = None) -> Redis:
+    """Return a client for one process, with connections of which few are shared by many.
+
+    `credentials` tell user and password for each new connection, in place of those in the address.
+    """
     pool = BlockingConnectionPool.from_url(
-        url,
+        **renewing(url, credentials),
         protocol=2,
         decode_responses=True,
         encoding_errors="replace",  # anyone who may write to the stream can put anything there

@@ -25,6 +25,7 @@ class CommandProducer:
         self._limiter = CapacityLimiter(CONNECTIONS)
         self._checks = CapacityLimiter(1)  # of its own: nobody who asks for a sign of life holds up a write
         self._broker_url = broker_url
+        self._known_by: dict[str, Any] = {"credential_provider": (transport_options or {}).get("credential_provider")}
 
     async def send(self, commands: Sequence[Command]) -> None:
         """Send commands: one by itself, more in one `apply` message, so all or none. Raises BrokerAway."""
@@ -53,5 +54,7 @@ class CommandProducer:
 
     def _check(self) -> None:
         options = {"socket_connect_timeout": 1.0, "socket_timeout": 1.0} if self._broker_url.startswith("redis") else {}
-        with Connection(self._broker_url, connect_timeout=1.0, transport_options=options) as connection:
+        with Connection(
+            self._broker_url, connect_timeout=1.0, transport_options=options, **self._known_by
+        ) as connection:
             connection.connect()

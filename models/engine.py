@@ -1,10 +1,10 @@
 """Connections to PostgreSQL: one engine per process, made after the fork."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, event
 
 from models.address import parameters, session_options
 
@@ -33,17 +33,22 @@ WORKER_NAME: Final = "enrollment worker"  # its application_name
 
 
 def make_engine(
-    url: str, *, application_name: str, pool_size: int = 1, options: Mapping[str, str] = MappingProxyType({})
+    url: str | Callable[[], str],
+    *,
+    application_name: str,
+    pool_size: int = 1,
+    options: Mapping[str, str] = MappingProxyType({}),
 ) -> Engine:
     """Return an engine for `url`, with `options` set in each session. Nothing is connected yet.
 
     Timeouts and keepalives are set so that a dead network is noticed in seconds, not hours, on both ends. What the
     address says of the connection is kept; of the session (`options`, its service's, PGOPTIONS) all but what is set
-    here. Raises ValueError for an address that libpq does not read.
+    here. Where `url` is a function, each new connection has the user and the password that it returns then. Raises
+    ValueError for an address that libpq does not read.
     """
-    said = parameters(url)
+    said = parameters(url() if callable(url) else url)
     ours = " ".join(f"-c {name}={value}" for name, value in {**_OPTIONS, **options}.items())
-    return create_engine(
+    engine = create_engine(
         "postgresql+psycopg://",
         isolation_level="READ COMMITTED",  # each statement sees what was committed while the last one waited
         pool_size=pool_size,
@@ -60,3 +65,11 @@ def make_engine(
             "options": f"{session_options(said)} {ours}",  # of two with one name, PostgreSQL takes the second
         },
     )
+    if callable(url):
+        event.listen(engine, "do_connect", lambda *it: _renew(it[-1], url))
+    return engine
+
+
+def _renew(connect_args: dict[str, Any], url: Callable[[], str]) -> None:
+    said = parameters(url())
+    connect_args.update((name, said[name]) for name in ("user", "password") if name in said)

@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from time import monotonic, time
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from kombu import Connection
 from pydantic_core import from_json
-from redis import Redis
+from redis import CredentialProvider, Redis
 
+from enrollment.addresses import is_redis
 from enrollment.errors import DeadLetterCode
 from enrollment.names import BULK_QUEUE, QUEUE
 from worker.lists import lists_of
 from worker.metrics import sent_at
+from worker.secret_files import renewing
 from worker.settings import BrokerOptions
 
 QUEUES: Final = (QUEUE, BULK_QUEUE)
@@ -48,14 +49,15 @@ class Broker(Protocol):
         """Return what it holds. Raises what its client raises."""
 
 
-def watch(url: str, options: BrokerOptions) -> Broker:
+def watch(url: str, options: BrokerOptions, credentials: CredentialProvider | None = None) -> Broker:
     """Return a watcher for a broker; nothing is connected yet. `options` name its keys where it is Redis."""
-    return RedisBroker(client_of(url), options) if urlsplit(url).scheme.startswith("redis") else AmqpBroker(url)
+    return RedisBroker(client_of(url, credentials), options) if is_redis(url) else AmqpBroker(url)
 
 
-def client_of(url: str) -> "Redis":
-    """Return a client for measuring: bytes come as they are, for anyone may have put anything into a queue."""
-    return Redis.from_url(url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE, health_check_interval=15)
+def client_of(url: str, credentials: CredentialProvider | None = None) -> "Redis":
+    """Return a client for measuring. Bytes come as they are: anyone may have put anything into a queue."""
+    waits = {"socket_timeout": PATIENCE, "socket_connect_timeout": PATIENCE, "health_check_interval": 15.0}
+    return Redis.from_url(**renewing(url, credentials) | waits)
 
 
 class RedisBroker:

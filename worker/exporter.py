@@ -36,12 +36,14 @@ class System(Collector):
     """The collector. Several scrapes at the same time are fine."""
 
     def __init__(self, settings: Settings) -> None:
-        url = settings.require_database_url()
-        self._engine: Engine = make_engine(url, application_name="enrollment exporter", options=_OPTIONS)
-        self._broker = brokers.watch(settings.require_broker_url(), settings.broker_options)
-        self._stream = streams.watch(settings.require_events_url(), settings.events_stream)
+        address = settings.database_address()
+        self._engine: Engine = make_engine(address, application_name="enrollment exporter", options=_OPTIONS)
+        options, credentials = settings.transport_options(), settings.events_credentials()
+        keys, known_by = settings.broker_options, options.get("credential_provider")
+        self._broker = brokers.watch(settings.require_broker_url(), keys, known_by)
+        self._stream = streams.watch(settings.require_events_url(), settings.events_stream, credentials)
         self._longest = settings.events_maxlen
-        self.heartbeats = Heartbeats(settings.require_broker_url(), settings.transport_options())
+        self.heartbeats = Heartbeats(settings.require_broker_url(), options)
 
     def collect(self) -> Iterator[Metric]:
         """Ask all servers at once, and yield what they say."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import structlog
 from celery import Celery
+from kombu import Connection
 
 from worker.consume.monitoring import ADDRESS
 
@@ -28,7 +29,10 @@ class Heartbeats:
     def __init__(self, broker_url: str, options: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Listen at the broker; `options` are those that name the keys of its workers."""
         self._app = Celery("exporter", broker=broker_url, set_as_current=False)
-        self._app.conf.broker_transport_options = {"socket_timeout": 5, "socket_connect_timeout": 5, **options}
+        waits = {"socket_timeout": 5, "socket_connect_timeout": 5}
+        known_by = options.get("credential_provider")  # Celery does not hand it on
+        options = {**waits, **options}
+        self._connection = Connection(broker_url, transport_options=options, credential_provider=known_by)
         self._seen: dict[str, tuple[float, str | None]] = {}
 
     def start(self) -> None:
@@ -58,7 +62,7 @@ class Heartbeats:
         handlers = {"worker-heartbeat": self.heard, "worker-online": self.heard, "worker-offline": self.gone}
         while True:
             try:
-                with self._app.connection_for_read() as connection:
+                with self._connection.clone() as connection:
                     receiver = self._app.events.Receiver(connection, handlers=handlers, routing_key="worker.#")
                     receiver.capture(timeout=_SILENCE)  # asks all workers for a heartbeat when it begins
             except TimeoutError:

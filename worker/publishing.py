@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
-from redis import Redis
+from redis import CredentialProvider, Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
@@ -12,6 +12,7 @@ from redis.retry import Retry
 from enrollment.addresses import redis_url
 from enrollment.events import event_json
 from enrollment.fold import Record
+from worker.secret_files import renewing
 
 REMEMBERED: Final = 24 * 60 * 60  # seconds during which publishing a batch again adds nothing
 
@@ -61,10 +62,13 @@ class Publisher:
         return added
 
 
-def connect(url: str, *, patience: float = 5) -> Redis:
-    """Return a client that gives up after `patience` seconds: what cannot be published now is in the outbox."""
+def connect(url: str, *, patience: float = 5, credentials: CredentialProvider | None = None) -> Redis:
+    """Return a client that gives up after `patience` seconds: what cannot be published now is in the outbox.
+
+    `credentials` tell user and password for each new connection, in place of those in the address.
+    """
     return Redis.from_url(
-        redis_url(url),
+        **renewing(redis_url(url), credentials),
         decode_responses=True,
         socket_timeout=patience,
         socket_connect_timeout=min(patience, 2),

@@ -29,8 +29,9 @@ class Service:
     @classmethod
     def connect(cls, settings: Settings) -> Self:
         """Return a service for these settings. Nothing is connected yet. Raises SettingsError."""
-        engine = make_engine(settings.require_database_url(), application_name=WORKER_NAME, options=WORKER)
-        client = connect(settings.require_events_url(), patience=_STREAM_PATIENCE)
+        engine = make_engine(settings.database_address(), application_name=WORKER_NAME, options=WORKER)
+        credentials = settings.events_credentials()
+        client = connect(settings.require_events_url(), patience=_STREAM_PATIENCE, credentials=credentials)
         return cls(engine, Publisher(client, stream=settings.events_stream, maxlen=settings.events_maxlen))
 
     def handle(

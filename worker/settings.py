@@ -2,16 +2,23 @@
 
 import json
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from enrollment.addresses import AddressError, broker_url, is_redis, redis_url
 from enrollment.errors import EnrollmentError
 from enrollment.names import STREAM
 from worker.credentials import Admin, ApiKey, no_repeats, read_admins, read_keys
 from worker.lists import SEPARATOR
+from worker.secret_files import IN_FILES, Newest, NewestCredentials, SecretFileError, SecretFiles
 
 
 class SettingsError(EnrollmentError):
@@ -37,7 +44,7 @@ def _read_json(value: object) -> object:
 
 
 class Settings(BaseSettings):
-    """What an operator can set. Secrets are `SecretStr`: they show as stars in logs and errors."""
+    """What an operator can set, each also as `<variable>_FILE`. `SecretStr` shows as stars in logs and errors."""
 
     model_config = SettingsConfigDict(
         env_prefix="ENROLLMENT_",
@@ -79,6 +86,9 @@ class Settings(BaseSettings):
         str, Field(min_length=1, description="Where workers and the exporter serve metrics: they name sources.")
     ] = "127.0.0.1"
     exporter_port: Annotated[int, Field(ge=0, le=65535, description="Of `enrollment exporter`. 0: a free one.")] = 9464
+    in_files: Annotated[frozenset[str], Field(validation_alias=IN_FILES, description="Fields read from files.")] = (
+        frozenset()
+    )
     notify_socket: Annotated[str | None, Field(validation_alias="NOTIFY_SOCKET", description="Set by systemd.")] = None
 
     gateway_host: Annotated[str, Field(min_length=1, description="Where the gateway listens.")] = "127.0.0.1"
@@ -119,6 +129,21 @@ class Settings(BaseSettings):
         except ValidationError as error:
             faults = [f"{_name(e['loc'])}: {e['msg']}" for e in error.errors()]
             raise SettingsError(f"A setting is wrong ({'; '.join(faults)}); correct the variable.") from None
+        except SecretFileError as error:
+            raise SettingsError(str(error)) from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - there is no such file
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - these have one folder, and no variables
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read what the caller says, then variables, then the files that variables name (pydantic-settings' hook)."""
+        variables = cast(EnvSettingsSource, env_settings).env_vars
+        return init_settings, env_settings, SecretFiles(settings_cls, variables)
 
     def require_database_url(self) -> str:
         """Return the URL in SQLAlchemy's form. Raises SettingsError when it is missing or can never work."""
@@ -132,15 +157,40 @@ class Settings(BaseSettings):
         return _require("ENROLLMENT_BROKER_URL", self.broker_url, broker_url, "redis://host:6379/0")
 
     def transport_options(self) -> dict[str, Any]:
-        """Return kombu's options that name the keys, as far as they were set. Raises SettingsError."""
-        redis = is_redis(self.require_broker_url())
-        return self.broker_options.model_dump(mode="json", exclude_unset=True) if redis else {}
+        """Return kombu's options that name the keys, as far as they were set. Raises SettingsError.
+
+        Where the address is in a file, they have a `credential_provider` (of redis-py) as well.
+        """
+        if not is_redis(self.require_broker_url()):
+            return {}
+        keys = self.broker_options.model_dump(mode="json", exclude_unset=True)
+        credentials = self._credentials("broker_url", Settings.require_broker_url)
+        return keys | ({} if credentials is None else {"credential_provider": credentials})
 
     def require_events_url(self) -> str:
         """Return the URL of the event stream's Redis: the broker's where none is set and the broker is Redis."""
         if self.events_url is None and is_redis(url := self.require_broker_url()):
             return url
         return _require("ENROLLMENT_EVENTS_URL", self.events_url, redis_url, "redis://host:6379/0")
+
+    def database_address(self) -> Callable[[], str]:
+        """Return what tells the database's URL for each new connection. Raises SettingsError, as the URL does."""
+        url = self.require_database_url()
+        newest = self._newest("database_url", Settings.require_database_url)
+        return newest or (lambda: url)
+
+    def events_credentials(self) -> NewestCredentials | None:
+        """Return user and password of the event stream's Redis for each new connection; None: its URL has them."""
+        field = "broker_url" if self.events_url is None else "events_url"
+        return self._credentials(field, Settings.require_events_url)
+
+    def _credentials(self, field: str, read: "Callable[[Settings], str]") -> NewestCredentials | None:
+        newest = self._newest(field, read)
+        return None if newest is None else NewestCredentials(newest)
+
+    def _newest(self, field: str, read: "Callable[[Settings], str]") -> Newest | None:
+        """Return what reads a field's file again; None where it was not in a file."""
+        return Newest(lambda: read(Settings.load()), read(self)) if field in self.in_files else None
 
 
 def _name(location: tuple[int | str, ...]) -> str:

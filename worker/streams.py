@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from redis import Redis
+from redis import CredentialProvider, Redis
 from redis.exceptions import ResponseError
 
 from worker.brokers import client_of
@@ -49,9 +49,9 @@ class StreamWatch:
         return StreamState(info["length"], [_group(group, info) for group in groups[:MOST_GROUPS]])
 
 
-def watch(url: str, key: str) -> StreamWatch:
+def watch(url: str, key: str, credentials: CredentialProvider | None = None) -> StreamWatch:
     """Return a watcher for a stream; nothing is connected yet."""
-    return StreamWatch(client_of(url), key)
+    return StreamWatch(client_of(url, credentials), key)
 
 
 def _group(group: Any, info: Any) -> Group:

@@ -55,6 +55,8 @@ class BrokerConnection:
     def __init__(self, url: str, patience: float, options: Mapping[str, Any] | None = None) -> None:
         """Send to the broker at `url`; `options` are kombu's for its transport. Raises AddressError.
 
+        Its `credential_provider` (redis-py's) is among them: it tells user and password for each new connection.
+
         An address of a broker other than Redis is for kombu to judge.
         """
         self._url = redis_url(url, "The broker's address") if is_redis(url) else url
@@ -100,7 +102,8 @@ class BrokerConnection:
             patience = _AMQP if urlsplit(self._url).scheme.startswith("amqp") else _REDIS
             options = {**patience, **self._options}
             self._pid = os.getpid()
-            self._connection = Connection(self._url, connect_timeout=_ANSWER, transport_options=options)
+            known_by = {"credential_provider": options.pop("credential_provider", None)}
+            self._connection = Connection(self._url, connect_timeout=_ANSWER, transport_options=options, **known_by)
             self._errors = (OSError, *self._connection.connection_errors, *self._connection.channel_errors)
         return self._connection
 

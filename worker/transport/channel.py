@@ -36,8 +36,8 @@ class Channel(kombu_redis.Channel):
     """A channel whose acknowledged queues are claimed from; the others (replies, fanout) stay as they are in kombu.
 
     Meant for the solo pool: the next claim waits until everything of the last one is acknowledged. Transport options
-    besides kombu's: `claim_limits` (queue -> most messages in one claim), `claim_bytes` (of one claim) and
-    `message_bytes` (of a message; a larger one never leaves Redis).
+    besides kombu's: `claim_limits` (queue -> most messages in one claim), `claim_bytes` (of one claim),
+    `message_bytes` (of a message; a larger one never leaves Redis) and `credential_provider` (redis-py's).
     """
 
     QoS = ClaimQoS
@@ -46,10 +46,12 @@ class Channel(kombu_redis.Channel):
         "claim_limits",
         "claim_bytes",
         "message_bytes",
+        "credential_provider",
     )
     claim_limits: Mapping[str, int] = {}
     claim_bytes = 8 * 1024 * 1024
     message_bytes = MOST_BYTES
+    credential_provider: Any = None
     on_garbage: OnGarbage | None = None  # set by whoever consumes (worker/consume/consumer.py)
 
     qos: ClaimQoS
@@ -119,6 +121,12 @@ class Channel(kombu_redis.Channel):
             self._peeks[queue] = peek
             self.peek_handlers[peek.kind] = lambda: self._on_answer(peek)
         return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    def _connparams(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 (kombu's)
+        """Let a provider tell user and password; kombu takes one from its caller alone, and Celery gives none."""
+        parameters = super()._connparams(asynchronous)
+        self._process_credential_provider(self.credential_provider, parameters)
+        return parameters
 
     def _size(self, queue: str) -> int:
         """Count what waits. A key of another type counts for nothing: it keeps no worker from starting."""

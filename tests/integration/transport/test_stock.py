@@ -86,6 +86,7 @@ def test_the_private_parts_of_kombu_are_where_they_were() -> None:
         kombu_stock.QoS: ("append", "ack", "reject", "restore_unacked_once", "restore_visible"),
         kombu_stock.Channel: (
             *("_create_client", "_receive_one", "_size", "_basic_cancel", "_on_connection_disconnect", "active_queues"),
+            *("_connparams", "_process_credential_provider"),
         ),
         kombu_stock.MultiChannelPoller: ("_client_registered", "_register", "on_poll_start", "maybe_restore_messages"),
         kombu_stock: ("_socket_readable",),
