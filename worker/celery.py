@@ -53,11 +53,12 @@ app.user_options["worker"].add(click.Option(["--check"], callback=options.check,
 def check_cluster(**_: Any) -> None:
     """End the worker with one sentence, before it takes a message, where queue or stream lie on nodes of a cluster."""
     settings = Settings.load()
-    addresses: dict[str, tuple[str, ...]] = {settings.require_broker_url(): health.QUEUE_KEYS}
-    addresses.setdefault(settings.require_events_url(), (settings.events_stream,))
+    queues = health.queue_keys(settings.broker_options.global_keyprefix)
+    addresses = {settings.require_broker_url(): queues}
+    addresses.setdefault(settings.require_events_url(), [settings.events_stream])
     for url, keys in filter(lambda it: is_redis(it[0]), addresses.items()):
         with suppress(RedisError), connect(url, patience=1) as client:  # one that is away is waited for, later
-            finding = health.cluster("broker" if keys is health.QUEUE_KEYS else "events", client, *keys)
+            finding = health.cluster("broker" if keys is queues else "events", client, *keys)
             if finding.status == "fail":
                 raise SystemExit(f"{finding.message}. {finding.advice}.")
 

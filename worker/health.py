@@ -9,7 +9,6 @@ from redis.exceptions import ClusterCrossSlotError, MovedError
 from enrollment.names import BULK_QUEUE, QUEUE
 
 REDIS: Final = (6, 2)
-QUEUE_KEYS: Final = (QUEUE, BULK_QUEUE, "unacked")  # a claim is one script over all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +19,11 @@ class Finding:
     name: str
     message: str
     advice: str = ""
+
+
+def queue_keys(prefix: str) -> list[str]:
+    """Return the keys of the queues: a claim is one script over all of them."""
+    return [f"{prefix}{key}" for key in (QUEUE, BULK_QUEUE, "unacked")]
 
 
 def redis_version(name: str, info: dict[str, Any]) -> Finding:

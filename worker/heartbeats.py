@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import structlog
 from celery import Celery
-from kombu import Connection
 
 from worker.consume.monitoring import ADDRESS
+from worker.transport import register
 
 ALIVE: Final = 10.0  # seconds since the last heartbeat; there is one every two, also while a batch waits
 _SILENCE: Final = 10.0  # seconds without a heartbeat after which the connection is made anew: it may be dead
@@ -27,12 +27,10 @@ class Heartbeats:
     """Listens in a thread of its own, for as long as the process lives."""
 
     def __init__(self, broker_url: str, options: Mapping[str, Any] = MappingProxyType({})) -> None:
-        """Listen at the broker; `options` are those that name the keys of its workers."""
+        """Listen at the broker; `options` are those that name the keys of its workers, and its credentials."""
+        register()  # the transport that knows `credential_provider`
         self._app = Celery("exporter", broker=broker_url, set_as_current=False)
-        waits = {"socket_timeout": 5, "socket_connect_timeout": 5}
-        known_by = options.get("credential_provider")  # Celery does not hand it on
-        options = {**waits, **options}
-        self._connection = Connection(broker_url, transport_options=options, credential_provider=known_by)
+        self._app.conf.broker_transport_options = {"socket_timeout": 5, "socket_connect_timeout": 5, **options}
         self._seen: dict[str, tuple[float, str | None]] = {}
 
     def start(self) -> None:
@@ -62,7 +60,7 @@ class Heartbeats:
         handlers = {"worker-heartbeat": self.heard, "worker-online": self.heard, "worker-offline": self.gone}
         while True:
             try:
-                with self._connection.clone() as connection:
+                with self._app.connection_for_read() as connection:
                     receiver = self._app.events.Receiver(connection, handlers=handlers, routing_key="worker.#")
                     receiver.capture(timeout=_SILENCE)  # asks all workers for a heartbeat when it begins
             except TimeoutError:

@@ -50,7 +50,7 @@ def findings(nodes: list[Redis], *keys: str) -> list[str]:
 
 def test_the_stream_can_be_had_on_one_node_of_three_and_the_queue_on_none(cluster: list[Redis]) -> None:
     assert findings(cluster, STREAM) == ["fail", "fail", "ok"]
-    assert findings(cluster, *health.QUEUE_KEYS) == ["fail"] * 3
+    assert findings(cluster, *health.queue_keys("")) == ["fail"] * 3
 
 
 @pytest.mark.parametrize("name", ["BROKER", "EVENTS"])

@@ -17,6 +17,7 @@ from worker.cli import (
     local,
     lookups,
     migrate,
+    privileges,
     send,
 )
 
@@ -82,5 +83,18 @@ def common(
     _debug = debug
 
 
-for module in (send, importing, lookups, events, dead_letters, catalog, migrate, doctor, gateway, exporter, local):
+for module in (
+    send,
+    importing,
+    lookups,
+    events,
+    dead_letters,
+    catalog,
+    migrate,
+    doctor,
+    gateway,
+    exporter,
+    privileges,
+    local,
+):
     module.register(app)

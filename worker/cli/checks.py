@@ -145,7 +145,7 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         yield from _amqp(url)
         return
     with connect(url) as client:
-        whole = health.cluster("broker", client, *health.QUEUE_KEYS)
+        whole = health.cluster("broker", client, *health.queue_keys(settings.broker_options.global_keyprefix))
         if whole.status == "fail":
             yield whole
             return
