@@ -50,7 +50,7 @@ def _asked(live: bool, ready: bool) -> "Iterator[Finding]":
         from worker.cli import probes
 
         return probes.live() if live else probes.ready()
-    from worker.cli.checks import findings
+    from worker.checks import findings
 
     return findings()
 

@@ -24,7 +24,7 @@ def live() -> Iterator[Finding]:
 
 def ready() -> Iterator[Finding]:
     """Tell of each worker process whether it takes messages now; and whether what it needs is there."""
-    from worker.cli.checks import needed
+    from worker.checks import needed
 
     signs = liveness.signs()
     if not signs:

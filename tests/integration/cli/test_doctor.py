@@ -28,12 +28,21 @@ def test_doctor_finds_nothing_but_the_missing_worker(run: Run, service: Service)
         "migrations": ["ok"],
         "catalog": ["ok"],
         "outbox": ["ok"],
+        "dead letters": ["ok"],
         "locks": ["ok"],
         "broker": ["ok", "ok", "ok"],
         "queues": ["ok"],
         "events": ["ok"],
         "workers": ["fail"],
     }
+
+
+def test_doctor_warns_of_dead_letters_that_nobody_decided_about(run: Run, service: Service) -> None:
+    service.handle([message(ENROLL, 4, course_id=[10]), message(ENROLL, 4, [10], task_id="none")])
+    [found] = [line for line in run("doctor", "--json").json_lines if line["name"] == "dead letters"]
+    assert found["status"] == "warn"
+    assert found["message"] == "2 dead letters open: command_id_missing 1, invalid_command 1"
+    assert "enrollment dead-letters list" in found["advice"]
 
 
 def test_doctor_finds_what_loses_messages(run: Run, redis: Redis, redis_client: Any) -> None:

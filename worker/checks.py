@@ -1,30 +1,31 @@
-"""The checks of `doctor`. Each looks at one thing and says how it is; none changes anything."""
+"""The checks of `doctor` and the overview page. Each looks at one thing, says how it is, and changes nothing."""
 
 from collections.abc import Callable, Iterator
 from time import time
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
+from celery import Celery
+from kombu import Connection as BrokerConnection
+from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from enrollment.addresses import is_redis
 from enrollment.names import BULK_QUEUE, QUEUE
-from models import outbox, queries
+from models import dead_letters, outbox, queries
 from models.db_errors import describe
 from models.engine import make_engine
-from worker import health
-from worker.cli.locks import locked_tables, waiting_commands
+from worker import health, schema
 from worker.cli.output import number
 from worker.health import Finding
 from worker.lists import read_by
+from worker.locks import locked_tables, waiting_commands
 from worker.lookout import PAGE, QUEUES, Search
 from worker.publishing import connect
 from worker.settings import BrokerOptions, Settings, SettingsError
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 POSTGRESQL: Final = 15
 LATE: Final = 15.0  # seconds in the outbox after which something is wrong: beat looks every 5 s
@@ -35,14 +36,17 @@ _RECORDS: Final = {"unacked": b"hash", "unacked_index": b"zset", "unacked_delive
 _WORKER: Final = "Start one with `celery -A worker worker`"
 
 
-def findings() -> Iterator[Finding]:
-    """Check everything, in the order in which one depends on another."""
-    yield from _of_all(("database", _database), ("broker", _broker), ("events", _events), ("workers", _workers))
+def findings(settings: Settings | None = None) -> Iterator[Finding]:
+    """Check everything, in the order in which one depends on another; the settings are read where none are given."""
+    checks = (("database", _database), ("broker", _broker), ("events", _events), ("workers", _workers))
+    yield from _of_all(*checks, settings=settings)
 
 
-def _of_all(*checks: tuple[str, Callable[[Settings], Iterator[Finding]]]) -> Iterator[Finding]:
+def _of_all(
+    *checks: tuple[str, Callable[[Settings], Iterator[Finding]]], settings: Settings | None = None
+) -> Iterator[Finding]:
     try:
-        settings = Settings.load()
+        settings = settings or Settings.load()
     except SettingsError as error:
         yield Finding("fail", "settings", str(error))
         return
@@ -58,8 +62,6 @@ def needed() -> Iterator[Finding]:
 
 
 def _guarded(name: str, check: Callable[[Settings], Iterator[Finding]], settings: Settings) -> Iterator[Finding]:
-    from kombu.exceptions import OperationalError
-
     try:
         yield from check(settings)
     except SettingsError as error:
@@ -90,12 +92,13 @@ def _database(settings: Settings) -> Iterator[Finding]:
             if not locked:  # the answers would have to be waited for
                 yield from _catalog(connection)
                 yield _backlog(connection)
+                yield _dead_letters(connection)
                 yield waiting_commands(engine, connection)
     finally:
         engine.dispose()
 
 
-def _postgresql(connection: "Connection") -> Finding:
+def _postgresql(connection: Connection) -> Finding:
     version: tuple[int | str, ...] = connection.dialect.server_version_info or (0,)
     shown = f"PostgreSQL {'.'.join(map(str, version))}"
     if int(version[0]) < POSTGRESQL:
@@ -103,9 +106,7 @@ def _postgresql(connection: "Connection") -> Finding:
     return Finding("ok", "database", shown)
 
 
-def _migrations(connection: "Connection") -> Finding:
-    from worker import schema
-
+def _migrations(connection: Connection) -> Finding:
     found = schema.status(connection)
     if found.current == found.newest:
         return Finding("ok", "migrations", f"at {found.current}, the newest")
@@ -116,7 +117,7 @@ def _migrations(connection: "Connection") -> Finding:
     return Finding("fail", "migrations", message, "Run `enrollment migrate`")
 
 
-def _catalog(connection: "Connection") -> Iterator[Finding]:
+def _catalog(connection: Connection) -> Iterator[Finding]:
     missing = [
         name
         for name, rows in (("students", queries.students), ("courses", queries.courses))
@@ -129,7 +130,7 @@ def _catalog(connection: "Connection") -> Iterator[Finding]:
         yield Finding("ok", "catalog", "there are students and courses")
 
 
-def _backlog(connection: "Connection") -> Finding:
+def _backlog(connection: Connection) -> Finding:
     batches, age = outbox.backlog(connection)
     if not batches:
         return Finding("ok", "outbox", "every event was published")
@@ -137,6 +138,16 @@ def _backlog(connection: "Connection") -> Finding:
     if age < LATE:
         return Finding("ok", "outbox", message)
     return Finding("warn", "outbox", message, "See that a worker and `celery -A worker beat` run and reach the stream")
+
+
+def _dead_letters(connection: Connection) -> Finding:
+    counts = dead_letters.counts(connection)
+    if not counts:
+        return Finding("ok", "dead letters", "none is open")
+    found = ", ".join(f"{count.code} {count.letters:,}" for count in counts)
+    message = f"{number(sum(count.letters for count in counts), 'dead letter')} open: {found}"
+    advice = "See them with `enrollment dead-letters list` or on the admin page; replay or discard each"
+    return Finding("warn", "dead letters", message, advice)
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:
@@ -183,9 +194,7 @@ def _queues(client: Any, options: BrokerOptions) -> Iterator[Finding]:
 
 
 def _amqp(url: str) -> Iterator[Finding]:
-    from kombu import Connection
-
-    with Connection(url, connect_timeout=5) as connection:
+    with BrokerConnection(url, connect_timeout=5) as connection:
         connection.connect()
         yield Finding("ok", "broker", f"{urlsplit(url).scheme} answers")
         channel: Any = connection.channel()
@@ -215,7 +224,7 @@ def _events(settings: Settings) -> Iterator[Finding]:
             yield Finding("ok", "events", _stream(client, key))
 
 
-def _stream(client: "Redis", key: str) -> str:
+def _stream(client: Redis, key: str) -> str:
     length = client.xlen(key)
     newest = cast("list[tuple[str, Any]]", client.xrevrange(key, count=1))
     if not newest:
@@ -225,8 +234,6 @@ def _stream(client: "Redis", key: str) -> str:
 
 
 def _workers(settings: Settings) -> Iterator[Finding]:
-    from celery import Celery
-
     app = Celery("doctor", broker=settings.require_broker_url(), set_as_current=False)
     app.conf.broker_transport_options = settings.transport_options()  # for the answers, on a connection of its own
     options = {"max_retries": 0, "socket_connect_timeout": 2, "socket_timeout": 5}
