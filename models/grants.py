@@ -38,6 +38,7 @@ RIGHTS: Final[Mapping[str, Mapping[str, str]]] = {
     "reader": dict.fromkeys(("alembic_version", "students", "courses", "student_courses", "commands"), "SELECT"),
     "exporter": {
         "outbox": "SELECT",
+        "deferred_commands": "SELECT (reason, waits_for, first_seen)",
         "dead_letters": "SELECT (id, code, received_at, replayed_at, discarded_at)",  # no payloads
     },
 }
