@@ -83,9 +83,11 @@ class Outside:
 
     def drained(self) -> bool:
         """Tell whether nothing waits and nothing is under way."""
-        return not any(
-            self.redis.exists(key) for key in ("enrollment", "enrollment.bulk", "unacked", "unacked_index")
-        ) and not self.rows("SELECT FROM outbox")
+        return (
+            not any(self.redis.exists(key) for key in ("enrollment", "enrollment.bulk", "unacked", "unacked_index"))
+            and not self.rows("SELECT FROM outbox")
+            and not self.rows("SELECT FROM deferred_commands")
+        )
 
 
 def envelope(id_: str, task: str, body: str, queue: str = "enrollment") -> dict[str, Any]:
