@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import unescape
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +18,7 @@ from sqlalchemy import text
 
 from tests.eventually import eventually
 from tests.gateway import Backend, served
+from tests.tools import do_without
 from worker.credentials import Admin
 
 NAME, PASSWORD = "ana", "correct horse"
@@ -166,10 +169,10 @@ def chromium() -> Iterator[Any]:
     """Give a browser. Playwright keeps an event loop running, which tests of other modules must not meet."""
     path = next((found for name in CHROMIUMS if (found := shutil.which(name))), None)
     if path is None:
-        pytest.skip(
-            "There is no Chromium on the PATH to look at the admin page with; install one: apt install chromium"
-        )
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+        do_without("There is no Chromium on the PATH to look at the admin page with; install one: apt install chromium")
+    if find_spec("playwright") is None:
+        do_without("The driver of the browser is not installed: pip install playwright")
+    playwright = import_module("playwright.sync_api")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=list(FLAGS))
         yield browser

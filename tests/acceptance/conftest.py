@@ -20,6 +20,7 @@ from redis import Redis
 
 from tests.eventually import eventually
 from tests.root import ROOT
+from tests.tools import do_without, require_tool
 from worker.local.stack import Stack
 
 STREAM = "enrollment.events"
@@ -127,8 +128,8 @@ def outside(stack: Stack) -> Iterator[Outside]:
 @pytest.fixture(scope="session")
 def node(server_folder: Path) -> Path:
     """Give the example with its packages; they are fetched once, within seconds, or the tests are skipped."""
-    if not shutil.which("node") or not shutil.which("npm"):
-        pytest.skip("node and npm are not on this machine")
+    require_tool("node", "nodejs")
+    require_tool("npm")
     folder = server_folder / "node"
     shutil.copytree(ROOT / "examples" / "node", folder, ignore=shutil.ignore_patterns("node_modules"))
     cache = Path(tempfile.gettempdir()) / f"enrollment-npm-{os.getuid()}"
@@ -136,7 +137,7 @@ def node(server_folder: Path) -> Path:
     try:
         done = subprocess.run(install, cwd=folder, capture_output=True, text=True, timeout=INSTALL, check=False)
     except subprocess.TimeoutExpired:
-        pytest.skip(f"npm did not bring the packages within {INSTALL:.0f} s")
+        do_without(f"npm did not bring the packages within {INSTALL:.0f} s")
     if done.returncode:
-        pytest.skip(f"npm could not bring the packages: {done.stderr.strip()[-200:]}")
+        do_without(f"npm could not bring the packages: {done.stderr.strip()[-200:]}")
     return folder

@@ -18,6 +18,7 @@ from enrollment.commands import parse_time
 from tests.acceptance.conftest import STREAM, Outside
 from tests.documented import blocks
 from tests.root import ROOT
+from tests.tools import require_tool
 from worker.local.stack import environment
 
 EXAMPLES = ROOT / "examples"
@@ -56,8 +57,7 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Give a PATH with redis-cli, or without."""
     path = os.environ["PATH"]
     if request.param == "redis-cli":
-        if shutil.which("redis-cli") is None:
-            pytest.skip("redis-cli is not on this machine; bash alone is tested")
+        require_tool("redis-cli", "redis-tools")
         return path
     for name in ("base64", "bash", "cat", "date", "dirname", "env", "tr"):
         (tmp_path / name).symlink_to(shutil.which(name) or name)
@@ -149,7 +149,7 @@ for (let number = 0; number < 5000; number += 1) console.log(`${now()} ${uuid7()
 
 
 def test_javascript_makes_every_time_later_than_the_one_before() -> None:
-    program = [shutil.which("node") or pytest.skip("node is not on this machine"), "--input-type=module", "-e", STAMPS]
+    program = [require_tool("node", "nodejs"), "--input-type=module", "-e", STAMPS]
     before = datetime.now(UTC)
     done = subprocess.run(program, cwd=EXAMPLES / "node", capture_output=True, text=True, check=True)
     times, ids = zip(*(line.split() for line in done.stdout.splitlines()), strict=True)
