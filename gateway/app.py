@@ -10,7 +10,7 @@ from gateway.dependencies import Gateway
 from gateway.middleware.admission import AdmissionMiddleware, is_admin
 from gateway.middleware.request_log import RequestLogMiddleware
 from gateway.openapi import set_openapi
-from gateway.routes import commands, courses, enrollments, events, operations, students
+from gateway.routes import commands, courses, docs, enrollments, events, operations, students
 from worker import logging
 from worker.settings import Settings
 
@@ -23,12 +23,12 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="Enrollment gateway",
         lifespan=_lifespan,
-        docs_url=None,  # they load scripts from elsewhere; any viewer takes /openapi.json
+        docs_url=None,  # they load scripts from elsewhere; ours is gateway/routes/docs.py
         redoc_url=None,
         redirect_slashes=False,
     )
     app.state.gateway = gateway
-    for module in (enrollments, students, courses, commands, events, operations, admin):
+    for module in (enrollments, students, courses, commands, events, operations, docs, admin):
         app.include_router(module.router)
     exception_handlers.register(app, _error_response)
     set_openapi(app, keys=not gateway.authenticator.local_only)

@@ -43,9 +43,10 @@ class Stream:
         newest = await self._client.xrevrange(self._key, count=1)
         return str(newest[0][0]) if newest else "0-0"
 
-    async def newest(self, count: int) -> list[StreamEntry]:
-        """Return the newest entries, the newest first."""
-        return _entries(await self._client.xrevrange(self._key, count=count))
+    async def newest(self, count: int, *, before: str | None = None) -> list[StreamEntry]:
+        """Return the newest entries (before another), the newest first."""
+        end = "+" if before is None else f"({before}"
+        return _entries(await self._client.xrevrange(self._key, max=end, count=count))
 
     async def next(self, after: str) -> list[StreamEntry]:
         """Return what comes after an entry, as soon as it comes; nothing after some seconds."""

@@ -1,5 +1,6 @@
 """Dead letters: one row per message that is not a valid command, or that could not be processed."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -123,12 +124,20 @@ _OPEN: Final = "replayed_at IS NULL AND discarded_at IS NULL"
 _COUNTS: Final = text(f"""
     SELECT code, count(*), max(received_at) FROM dead_letters WHERE {_OPEN} GROUP BY code ORDER BY count(*) DESC, code
 """)
+# A source is in the payload, which may be no JSON. A rare one is looked for in the newest only: the table may be long.
 _NEWEST: Final = text(f"""
-    SELECT {_COLUMNS} FROM dead_letters
-     WHERE (CAST(:code AS text) IS NULL OR code = :code) AND {_OPEN}
-       AND (CAST(:before AS bigint) IS NULL OR id < CAST(:before AS bigint))
+    SELECT {_COLUMNS} FROM (
+           SELECT {_COLUMNS} FROM dead_letters
+            WHERE (CAST(:code AS text) IS NULL OR code = :code) AND {_OPEN}
+              AND (CAST(:before AS bigint) IS NULL OR id < CAST(:before AS bigint))
+              AND received_at >= coalesce(CAST(:since AS timestamptz), '-infinity')
+              AND received_at < coalesce(CAST(:until AS timestamptz), 'infinity')
+            ORDER BY id DESC LIMIT CAST(:looked_at AS bigint)
+           ) AS d
+     WHERE CAST(:source AS text) IS NULL OR payload ~ ('"source"\\s*:\\s*"' || :source || '"')
      ORDER BY id DESC LIMIT CAST(:limit AS bigint)
 """)
+LOOKED_AT: Final = 20_000  # dead letters in which a source is looked for
 _OPEN_IDS: Final = text(f"""
     SELECT id FROM dead_letters WHERE (CAST(:code AS text) IS NULL OR code = :code) AND {_OPEN} ORDER BY id
 """)
@@ -150,11 +159,26 @@ def counts(connection: Connection) -> list[CodeCount]:
 
 
 def newest(
-    connection: Connection, *, code: str | None = None, before: int | None = None, limit: int = 10
+    connection: Connection,
+    *,
+    code: str | None = None,
+    source: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    before: int | None = None,
+    limit: int = 10,
 ) -> list[DeadLetter]:
-    """Return the newest open dead letters (of one code, with ids below `before`), the newest first."""
+    """Return the newest open dead letters, the newest first.
+
+    Of one code; of a source that they name, among the newest LOOKED_AT; received from `since` on and before `until`;
+    with ids below `before`.
+    """
     start = None if before is None else max(0, min(before, MAX_ID))
-    return [_letter(row) for row in connection.execute(_NEWEST, {"code": code, "before": start, "limit": limit})]
+    said = {"code": code, "source": None if source is None else re.escape(source), "since": since, "until": until}
+    rows = connection.execute(
+        _NEWEST, {**said, "before": start, "limit": limit, "looked_at": limit if source is None else LOOKED_AT}
+    )
+    return [_letter(row) for row in rows]
 
 
 def open_ids(connection: Connection, *, code: str | None = None) -> list[int]:

@@ -114,7 +114,10 @@ class CommandRecord(Base):
     """One processed command: what was asked, and what came of it. Null is what an invalid command did not say."""
 
     __tablename__ = "commands"
-    __table_args__ = (Index("commands_student_id_issued_at_idx", "student_id", "issued_at", "command_id"),)
+    __table_args__ = (
+        Index("commands_student_id_issued_at_idx", "student_id", "issued_at", "command_id"),
+        Index("commands_processed_at_idx", "processed_at"),
+    )
 
     command_id: Mapped[UUID] = mapped_column(primary_key=True)
     command: Mapped[str | None]
@@ -130,6 +133,7 @@ class CommandRecord(Base):
     errors: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
     processed_at: Mapped[datetime]
     content_hash: Mapped[bytes]
+    trace: Mapped[str | None]  # W3C traceparent, and after a blank tracestate
 
 
 class OutboxBatch(Base):

@@ -196,13 +196,13 @@ def opened(chromium: Any, url: str, *, width: int = 1280, scheme: str = "light")
 
 def enter(page: Any) -> None:
     """Log in, with the keyboard."""
-    page.goto("/admin")
+    page.goto("/admin/students")
     page.locator("[name=name]:focus").wait_for()  # the focus is set after the page is shown
     page.keyboard.type(NAME)
     page.keyboard.press("Tab")
     page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
-    page.wait_for_url("**/admin/students")
+    page.get_by_role("navigation", name="Main").wait_for()
 
 
 @pytest.fixture

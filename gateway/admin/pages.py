@@ -88,7 +88,7 @@ def render(request: Request, template: str, *, status: int = 200, **values: Any)
     """Return a page."""
     session: Session | None = getattr(request.state, "session", None)
     token = escape(session.csrf) if session else ""
-    section = request.url.path.removeprefix("/admin/").partition("/")[0]
+    section = request.url.path.removeprefix("/admin").lstrip("/").partition("/")[0]
     content = (
         _templates()
         .get_template(template)
@@ -152,7 +152,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.globals["static"] = _static
+    environment.globals.update(static=_static, number=template_filters.number, span=template_filters.span)
     environment.filters.update(template_filters.FILTERS)
     return environment
 

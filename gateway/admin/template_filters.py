@@ -82,6 +82,21 @@ def is_long(payload: str) -> bool:
     return len(payload) > LONGEST
 
 
+def number(value: float) -> str:
+    """Return a number for people: whole from ten on."""
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"  # noqa: PLR2004 - as it says
+
+
+def span(seconds: float | None) -> str:
+    """Return a length of time for people, in the unit that suits it; a dash for none."""
+    if seconds is None:
+        return "–"  # noqa: RUF001 - a dash
+    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        if seconds >= 2 * size or (unit == "s" and seconds >= size):
+            return f"{number(round(seconds / size, 1))} {unit}"
+    return f"{1000 * seconds:.0f} ms"
+
+
 FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "iso": iso,
     "moment": moment,
@@ -92,4 +107,6 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "is_long": is_long,
     "pretty": pretty,
     "taken_because": taken_because,
+    "number": number,
+    "span": span,
 }

@@ -14,7 +14,8 @@ from gateway.problems import Problem
 from gateway.rate_limit import Buckets
 from worker.credentials import Scope as Permission
 
-OPEN: Final = ("/healthz", "/readyz", "/openapi.json")
+OPEN: Final = ("/healthz", "/readyz", "/openapi.json", "/", "/docs")
+DOCS: Final = "/docs/"  # files of the viewer
 ADMIN: Final = "/admin"  # has its own login, and forms
 UPLOAD: Final = "/admin/imports"  # takes files of any size
 STATIC: Final = "/admin/static/"
@@ -61,7 +62,7 @@ class AdmissionMiddleware:
         headers = Headers(scope=scope)
         address = scope["client"][0] if scope.get("client") else None
         network, path = network_of(address or ""), scope["path"]
-        if path in OPEN:
+        if path in OPEN or path.startswith(DOCS):
             self._buckets.take(f"open {network}")
             return
         if is_admin(path):

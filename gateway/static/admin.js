@@ -137,7 +137,14 @@
     place = null;
   });
 
+  // The overview renews itself, unless somebody reads the numbers or nobody sees it.
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (event.target.id === "overview" && (document.hidden || event.target.querySelector("details[open]"))) event.preventDefault();
+  });
+
   const unreachable = (event) => {
+    const asOf = document.getElementById("as-of");
+    if (asOf) asOf.textContent = "The server cannot be reached; these numbers are old.";
     const place = document.getElementById("outcome");
     if (!place) return;
     place.textContent =

@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from redis import Redis
 
+from tests.admin import field
 from tests.root import ROOT
 
 PS = shutil.which("ps") or "ps"
@@ -57,6 +59,15 @@ def test_up_runs_until_it_is_interrupted(up: "subprocess.Popen[str]", server_fol
     assert set(variables) >= {"ENROLLMENT_DATABASE_URL", "ENROLLMENT_BROKER_URL"}
     with Redis.from_url(variables["ENROLLMENT_BROKER_URL"]) as redis:
         assert redis.ping()
+    page = re.search(r"Page: (http://\S+)/admin    Log in as: (\w+)    Password: (\S+)", said)
+    assert page is not None
+    with httpx.Client(base_url=page[1], follow_redirects=True) as browser:
+        asked = browser.get("/", headers={"accept": "text/html"})
+        assert asked.url.path == "/admin/login"
+        token = field(asked.text, "login_csrf")
+        entered = browser.post("/admin/login", data={"login_csrf": token, "name": page[2], "password": page[3]})
+        assert entered.url.path == "/admin"
+        assert "All is well" in entered.text
     time.sleep(0.5)  # a person is not that quick
     up.send_signal(signal.SIGINT)
     assert up.stdout.read() == "Stopped. The data is kept, and is there again the next time.\n"

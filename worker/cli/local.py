@@ -18,7 +18,7 @@ def demo(folder: Folder = None) -> None:
 
 
 def up(folder: Folder = None) -> None:
-    """Start PostgreSQL, Redis, a worker, beat and Flower, and keep them running until Ctrl-C."""
+    """Start PostgreSQL, Redis, a worker, beat, the gateway and Flower, and keep them running until Ctrl-C."""
     from worker.local.up import main
 
     raise typer.Exit(main(folder))

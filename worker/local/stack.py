@@ -1,4 +1,4 @@
-"""The whole stack on this machine: PostgreSQL, Redis, migrations, workers, beat and Flower, under one folder."""
+"""The whole stack on this machine: PostgreSQL, Redis, migrations, workers, beat, gateway, Flower, in one folder."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from worker.local.errors import NotReady, NotStarted
 from worker.local.postgres import Postgres
 from worker.local.process import Child
 from worker.local.redis import Redis
-from worker.local.server import POLL, Server, free_port
+from worker.local.server import POLL, Server, free_port, is_free
 from worker.schema import upgrade
 
 FOLDER = Path(".local")  # of the folder in which the command is called
@@ -27,6 +27,7 @@ READY_TIMEOUT = 60.0  # seconds; a first start on a busy machine compiles every 
 PING_TIMEOUT = 0.5  # seconds for a worker to answer one ping
 STOP_TIMEOUT = 15.0  # seconds a worker is given to finish its batch
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GATEWAY_PORT = 8000  # where it is free: an address that can be kept
 WATCH = 0.2  # seconds between two looks at the children
 
 
@@ -59,10 +60,14 @@ class Stack:
         workers: int = 1,
         beat: bool = True,
         flower: bool = False,
+        gateway: Mapping[str, str] | None = None,
         durable: bool = True,
         variables: Mapping[str, str] | None = None,
     ) -> None:
-        """Keep all data and logs in `folder`; `variables` (`ENROLLMENT_…`) go to every child. Nothing is started."""
+        """Keep all data and logs in `folder`; `variables` (`ENROLLMENT_…`) go to every child. Nothing is started.
+
+        `gateway` are the variables of the gateway alone; there is none where they are None.
+        """
         self.folder = folder.absolute()
         self.postgres = Postgres(self.folder / "postgres", durable=durable)
         self.redis = Redis(self.folder / "redis", durable=durable)
@@ -70,7 +75,9 @@ class Stack:
         self.beat: Child | None = None
         self.flower: Child | None = None
         self.flower_url: str | None = None
-        self._wanted = (workers, beat, flower)
+        self.gateway: Child | None = None
+        self.gateway_url: str | None = None
+        self._wanted = (workers, beat, flower, gateway)
         self._variables = dict(variables or {})
 
     @property
@@ -94,12 +101,12 @@ class Stack:
 
     @property
     def children(self) -> list[Child]:
-        """The Celery processes started so far."""
-        return [*self.workers, *(child for child in (self.beat, self.flower) if child is not None)]
+        """The processes started so far, besides the servers."""
+        return [*self.workers, *(child for child in (self.beat, self.gateway, self.flower) if child is not None)]
 
     def start(self) -> Self:
         """Start everything, and return when all of it answers. Raises `LocalError`; nothing is left running then."""
-        workers, beat, flower = self._wanted
+        workers, beat, flower, gateway = self._wanted
         with ExitStack() as undo:
             undo.callback(self.stop)
             (self.folder / "log").mkdir(parents=True, exist_ok=True)
@@ -108,6 +115,8 @@ class Stack:
                 self.start_worker(index, wait=False)
             if beat:
                 self._start_beat()
+            if gateway is not None:
+                self._start_gateway(gateway)
             for worker in self.workers:
                 self._until(worker, self._pings)
             if flower:  # last: it looks for the workers once, when it starts
@@ -176,21 +185,32 @@ class Stack:
         self.beat = self._celery("beat", "beat", "--pidfile=")  # none: a stale one would stop it
         self.beat.start()
 
+    def _start_gateway(self, variables: Mapping[str, str]) -> None:
+        port = GATEWAY_PORT if is_free(GATEWAY_PORT) else free_port()
+        self.gateway_url = f"http://127.0.0.1:{port}"
+        command = ["-c", "from worker.cli import main; main()", "gateway", "--host=127.0.0.1", f"--port={port}"]
+        self.gateway = self._child("gateway", *command, variables=variables)
+        self.gateway.start()
+        self._until(self.gateway, lambda _: self._answers(f"{self.gateway_url}/healthz"))
+
     def _start_flower(self) -> None:
         port = free_port()
         self.flower_url = f"http://127.0.0.1:{port}"
         self.flower = self._celery("flower", "flower", "--address=127.0.0.1", f"--port={port}", "--read_only=True")
         self.flower.start()
-        self._until(self.flower, self._shows)
+        self._until(self.flower, lambda _: self._answers(f"{self.flower_url}/healthcheck"))
 
     def _celery(self, name: str, *arguments: str) -> Child:
+        return self._child(name, "-m", "celery", "-A", "worker", *arguments)
+
+    def _child(self, name: str, *arguments: str, variables: Mapping[str, str] | None = None) -> Child:
         log = self.folder / "log" / f"{name}.log"
         log.write_bytes(b"")
         return Child(
             name=name,
-            command=[sys.executable, "-m", "celery", "-A", "worker", *arguments],
+            command=[sys.executable, *arguments],
             log=log,
-            env=environment(self.variables),
+            env=environment({**self.variables, **(variables or {})}),
             cwd=self.folder,
         )
 
@@ -208,9 +228,9 @@ class Stack:
         with app.connection_for_write() as connection:
             return bool(app.control.ping([_node(worker.name)], PING_TIMEOUT, connection=connection, limit=1))
 
-    def _shows(self, _: Child) -> bool:
+    def _answers(self, url: str) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.flower_url}/healthcheck", timeout=PING_TIMEOUT) as answer:  # noqa: S310
+            with urllib.request.urlopen(url, timeout=PING_TIMEOUT) as answer:  # noqa: S310
                 return bool(answer.status == HTTPStatus.OK)
         except OSError:
             return False

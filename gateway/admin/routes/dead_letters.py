@@ -1,9 +1,11 @@
 """Dead letters: shown, replayed, corrected, discarded."""
 
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
-from fastapi import Query, Request
+from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
 from gateway.admin import decisions, template_filters, views
@@ -20,10 +22,34 @@ router = page_router()
 
 Before = Annotated[int | None, Query()]  # the id that the page before ended with
 
+ANY: Final = "any"  # in the place of a code
 PAGE: Final = 50  # dead letters
 _ROWS: Final = (6, 24)  # of the field for a payload
 _TOO_LONG: Final = "The payload is too long to be corrected here. Nothing was sent."
 _OUTCOMES: Final = 5  # commands of one replay whose outcome is shown
+
+
+@dataclass(frozen=True, slots=True)
+class LetterFilter:
+    """Which dead letters are asked for besides the code, as a person typed it; times are in UTC."""
+
+    source: Annotated[str, Query(max_length=64)] = ""
+    since: Annotated[str, Query(max_length=40)] = ""
+    until: Annotated[str, Query(max_length=40)] = ""
+
+    @property
+    def said(self) -> dict[str, str]:
+        """What was typed."""
+        return {name: it for name in ("source", "since", "until") if (it := getattr(self, name).strip())}
+
+    def conditions(self) -> dict[str, Any]:
+        """Return what to ask for. What is no time or can be no source is left out of it."""
+        source = self.said.get("source")
+        times = {name: _time(getattr(self, name)) for name in ("since", "until")}
+        return {"source": source if source and storable(source) else None, **times}
+
+
+Asked = Annotated[LetterFilter, Depends()]
 
 
 @router.get("/dead-letters")
@@ -33,11 +59,11 @@ async def groups(request: Request, gateway: Held) -> Response:
 
 
 @router.get("/dead-letters/of/{code}")
-async def group(request: Request, gateway: Held, code: str, before: Before = None) -> Response:
-    """Show those of one reason, page by page."""
+async def group(request: Request, gateway: Held, code: str, asked: Asked, before: Before = None) -> Response:
+    """Show those of one reason, or of any, page by page."""
     if not storable(code):
         raise page_not_found()
-    return await _group(request, gateway, code, None, before)
+    return await _group(request, gateway, code, None, before=before, asked=asked)
 
 
 @router.post("/dead-letters/decide")
@@ -81,22 +107,42 @@ async def replay(request: Request, gateway: Held, form: Posted, letter_id: int) 
     return see(f"/admin/dead-letters/{letter_id}")
 
 
+def _time(typed: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(typed.strip())
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 async def _group(
-    request: Request, gateway: Held, code: str, decided: Decided | None, before: int | None = None
+    request: Request,
+    gateway: Held,
+    code: str,
+    decided: Decided | None,
+    *,
+    before: int | None = None,
+    asked: LetterFilter | None = None,
 ) -> Response:
+    asked = asked or LetterFilter()
     counts = {count.code: count.letters for count in await gateway.read(dead_letters.counts)}
-    newest = await gateway.read(dead_letters.newest, code=code, before=before, limit=PAGE + 1)
-    if not newest and decided is None and before is None and not template_filters.meaning(code):
+    wanted = {"code": None if code == ANY else code, **asked.conditions()}
+    newest = await gateway.read(dead_letters.newest, **wanted, before=before, limit=PAGE + 1)
+    known = code == ANY or template_filters.meaning(code) or asked.said
+    if not newest and decided is None and before is None and not known:
         raise page_not_found()
     path, shown = f"/admin/dead-letters/of/{quote(code, safe='')}", newest[:PAGE]
+    query = urlencode(asked.said)
     return render(
         request,
         "dead_letter_group.html",
         code=code,
         letters=shown,
-        total=counts.get(code, 0),
-        first=path if before is not None else None,
-        next=f"{path}?before={shown[-1].id}" if len(newest) > PAGE else None,
+        total=sum(counts.values()) if code == ANY else counts.get(code, 0),
+        codes=[ANY, *sorted({*counts, code} - {ANY})],
+        asked=asked,
+        first=f"{path}?{query}" if before is not None else None,
+        next=f"{path}?{urlencode({**asked.said, 'before': shown[-1].id})}" if len(newest) > PAGE else None,
         at_once=AT_ONCE,
         decided=decided,
     )

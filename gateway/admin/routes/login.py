@@ -35,7 +35,7 @@ _WRONG: Final = "The name or the password is wrong."
 async def show_login(request: Request, next_: Annotated[str, Query(alias="next")] = "") -> Response:
     """Ask who it is."""
     if not policy_of(request).with_login:
-        return see("/admin/students")
+        return see("/admin")
     return _login_page(request, at=next_)
 
 
@@ -51,7 +51,7 @@ async def log_in(request: Request) -> Response:
     session = await policy_of(request).log_in(address_of(request), name, text_of(form, "password"))
     if session is None:
         return _login_page(request, at=at, name=name, wrong=_WRONG, status=403)
-    response = see(at if _INSIDE.fullmatch(at) else "/admin/students")
+    response = see(at if _INSIDE.fullmatch(at) else "/admin")
     keep(request, response, session)
     set_cookie(request, response, _LOGIN_COOKIE, "", 0)
     return response
@@ -75,12 +75,6 @@ async def static(digest: str, name: str) -> Response:
     content, media_type, _ = found
     headers = {"Cache-Control": "public, max-age=31536000, immutable"}
     return Response(content, headers=headers, media_type=media_type)
-
-
-@nowhere.get("")
-async def begin() -> Response:
-    """Show the first page."""
-    return see("/admin/students")
 
 
 @nowhere.get("/{path:path}")

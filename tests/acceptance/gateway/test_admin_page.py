@@ -198,6 +198,8 @@ def test_axe_finds_no_violation_on_any_page_and_nothing_is_cut_off(  # noqa: PLR
 ) -> None:
     student, letter = backend.new_student(), dead_letter(student_id=1, course_id=HOSTILE)
     addresses = [
+        "/admin",
+        "/admin/runbook",
         "/admin/students",
         "/admin/students?q=zzz",
         f"/admin/students/{student}",

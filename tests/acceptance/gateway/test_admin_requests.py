@@ -17,6 +17,8 @@ from tests.gateway import STUDENTS, Backend, served
 Courses = Callable[[int], list[int]]
 PAGES = (
     "/admin",
+    "/admin?window=week",
+    "/admin/runbook",
     "/admin/students",
     "/admin/students?q=S1&after=3",
     "/admin/students/1",
@@ -104,7 +106,7 @@ def test_a_wrong_password_is_refused_and_the_right_one_lets_in_and_out(visitor: 
 
 def test_a_login_leads_to_no_other_site(visitor: httpx.Client) -> None:
     for at in ("https://elsewhere.example", "//elsewhere.example", "/admin//elsewhere", "/admin\\x", "/students"):
-        assert log_in(visitor, next=at).headers["location"] == "/admin/students"
+        assert log_in(visitor, next=at).headers["location"] == "/admin"
 
 
 def test_cookies_are_for_https_alone_where_it_is_https(visitor: httpx.Client) -> None:
@@ -160,7 +162,7 @@ def test_without_administrators_this_machine_alone_is_answered(
     student = backend.new_student()
     with httpx.Client(base_url=gateway_url, timeout=20) as client:
         assert "No administrator is configured" in client.get("/admin/students").text
-        assert client.get("/admin/login").headers["location"] == "/admin/students"
+        assert client.get("/admin/login").headers["location"] == "/admin"
         submit(client, f"/admin/students/{student}", f"/admin/students/{student}/courses", add="101")
         eventually(lambda: courses_of(student) == [101])
         assert client.get("/admin/students", headers={"host": "rebound.example"}).status_code == 403
