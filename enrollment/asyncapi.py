@@ -9,13 +9,19 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from enrollment import examples, names
-from enrollment.commands import ApplyArguments, EnrollArguments, ReplaceArguments, UnenrollArguments, as_fields
+from enrollment.commands import (
+    ApplyArguments,
+    EnrollArguments,
+    ReplaceArguments,
+    UnenrollArguments,
+    WithdrawArguments,
+    as_fields,
+)
 from enrollment.events import Event
 from enrollment.names import STREAM
-from enrollment.parsing import Request
 
 FILE: Final = Path(__file__).parent.parent / "docs" / "asyncapi.json"
-VERSION: Final = "1.0.0"  # of the messages, not of the worker: the first number is the `v1` in their names
+VERSION: Final = "1.1.0"  # of the messages, not of the worker: the first number is the `v1` in their names
 
 JsonObject = dict[str, Any]
 
@@ -23,19 +29,28 @@ _ARGUMENTS: Final[Mapping[str, type[BaseModel]]] = {
     names.ENROLL: EnrollArguments,
     names.UNENROLL: UnenrollArguments,
     names.REPLACE: ReplaceArguments,
+    names.WITHDRAW: WithdrawArguments,
     names.APPLY: ApplyArguments,
 }
 _QUEUES: Final[Mapping[str, tuple[str, ...]]] = {
     names.QUEUE: tuple(names.TASKS.values()),
     names.BULK_QUEUE: tuple(task for task, kind in names.KINDS.items() if kind is None),
 }
-_EVENTS: Final[Mapping[str, tuple[tuple[str, Request], ...]]] = {
+_EVENTS: Final[Mapping[str, tuple[tuple[str, Event], ...]]] = {
     "enrollment.applied.v1": (
-        ("enrolled", examples.ENROLL),
-        ("unenrolled", examples.UNENROLL),
-        ("replaced", examples.REPLACE),
+        ("enrolled", examples.event(examples.ENROLL)),
+        ("unenrolled", examples.event(examples.UNENROLL)),
+        ("replaced", examples.event(examples.REPLACE)),
     ),
-    "enrollment.rejected.v1": (("unknown course", examples.UNKNOWN_COURSE), ("invalid", examples.MISSPELT)),
+    "enrollment.rejected.v1": (
+        ("unknown course", examples.event(examples.UNKNOWN_COURSE)),
+        ("invalid", examples.event(examples.MISSPELT)),
+    ),
+    "enrollment.waiting.v1": (
+        ("unknown course", examples.event(examples.PATIENT)),
+        ("its time", examples.event(examples.LATER)),
+    ),
+    "enrollment.withdrawn.v1": (("withdrawn", examples.withdrawn(examples.PATIENT)),),
 }
 _HEADERS: Final[JsonObject] = {
     "type": "object",
@@ -48,6 +63,11 @@ _HEADERS: Final[JsonObject] = {
             "type": ["string", "null"],
             "format": "date-time",
             "description": "After this moment the message is not applied but kept as a dead letter.",
+        },
+        "eta": {
+            "type": ["string", "null"],
+            "format": "date-time",
+            "description": "The `effective_at` of commands that say none. Celery's `countdown` sets it.",
         },
     },
 }
@@ -62,7 +82,8 @@ def document() -> JsonObject:
             "title": "Enrollment worker",
             "version": VERSION,
             "description": "Commands come in on queues, one result event per command goes out on a stream. "
-            "Every command takes effect exactly once, and the world is told exactly once what came of it. "
+            "Every command takes effect exactly once, and the world is told exactly once what came of it; of a command "
+            "that has to wait it is told before that it waits. "
             "docs/messages.md has the rules and the bytes on Redis.",
             "license": {"name": "MIT"},
         },
@@ -138,7 +159,7 @@ def _receive(queue: str, task: str) -> JsonObject:
 def _tell() -> JsonObject:
     return {
         "action": "send",
-        "summary": "What came of a command: one event for each.",
+        "summary": "What came of a command: one event for each, and one before that where it waits.",
         "channel": {"$ref": f"#/channels/{STREAM}"},
         "messages": [{"$ref": f"#/channels/{STREAM}/messages/{name}"} for name in _EVENTS],
     }
@@ -170,22 +191,19 @@ def _command_example(task: str) -> JsonObject:
         said: JsonObject = {"commands": [as_fields(command) for command in examples.COMMANDS.values()]}
         id_ = examples.APPLY_ID
     else:
-        said, id_ = examples.arguments(examples.COMMANDS[task]), examples.COMMANDS[task].command_id
+        said, id_ = examples.arguments(examples.SINGLE[task]), examples.SINGLE[task].command_id
     return {"headers": {"task": task, "id": str(id_)}, "payload": [[], said, {}]}
 
 
 def _event(name: str) -> JsonObject:
     return {
         "name": name,
-        "title": "Applied" if name == "enrollment.applied.v1" else "Rejected",
+        "title": name.split(".")[1].capitalize(),
         "summary": "A CloudEvents 1.0 JSON object.",
         "contentType": "application/json",
         "correlationId": {"location": "$message.payload#/id"},
         "payload": {"allOf": [_ref("schemas", "Event"), {"properties": {"type": {"const": name}}}]},
-        "examples": [
-            {"name": label, "payload": json.loads(examples.event(request).to_json())}
-            for label, request in _EVENTS[name]
-        ],
+        "examples": [{"name": label, "payload": json.loads(event.to_json())} for label, event in _EVENTS[name]],
     }
 
 

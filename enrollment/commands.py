@@ -8,7 +8,17 @@ from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Final, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, Strict, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    PlainSerializer,
+    Strict,
+    WithJsonSchema,
+)
 
 MAX_ID: Final = 2**63 - 1  # PostgreSQL's bigint
 MAX_COURSES: Final = 1000  # per command; also bounds the time one student's lock is held
@@ -25,6 +35,7 @@ class Kind(StrEnum):
     ENROLL = "enroll"
     UNENROLL = "unenroll"
     REPLACE = "replace"
+    WITHDRAW = "withdraw"  # of a command that waits
 
 
 def parse_time(value: object) -> datetime:
@@ -65,6 +76,14 @@ def format_time(value: datetime) -> str:
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+# A time in what is told: events, answers over HTTP.
+Time = Annotated[
+    datetime,
+    PlainSerializer(format_time, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
+]
+
+
 def _without_repeats(course_ids: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(course_ids))
 
@@ -101,6 +120,20 @@ class _Fields(BaseModel):
         Field(description="When the producer decided. Default: when the worker first saw the command."),
     ] = None
     source: Annotated[Source | None, Field(description="Who sent the command.")] = None
+    effective_at: Annotated[
+        IssuedAt | None,
+        Field(
+            description="When the command is to take effect: it is decided then, and ordered among others as if issued "
+            "then. Default: the header `eta` of its message; without one, at once."
+        ),
+    ] = None
+    wait_until: Annotated[
+        IssuedAt | None,
+        Field(
+            description="Until when a student or course that does not exist is waited for before the command is "
+            "rejected. Default: as the deployment is set, which is not to wait."
+        ),
+    ] = None
 
 
 class EnrollArguments(_Fields):
@@ -115,6 +148,15 @@ class ReplaceArguments(_Fields):
     """`enrollment.replace.v1`: the student's courses are exactly these; an empty list means none."""
 
     course_ids: Annotated[AnyCourses, Field(description="All the courses; one named twice counts once.")]
+
+
+class WithdrawArguments(BaseModel):
+    """`enrollment.withdraw.v1`: end a command that waits; one that is not there yet is ended when it comes."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    target: Annotated[CommandId, Field(description="The id of the command that is withdrawn.")]
+    source: Annotated[Source | None, Field(description="Who sent the command.")] = None
 
 
 class Enroll(EnrollArguments):
@@ -138,6 +180,16 @@ class Replace(ReplaceArguments):
 
     kind: ClassVar[Kind] = Kind.REPLACE
     command: Literal["replace"] = "replace"
+    command_id: CommandId
+
+
+class Withdraw(WithdrawArguments):
+    """End a command that waits; one that is not there yet is ended when it comes."""
+
+    kind: ClassVar[Kind] = Kind.WITHDRAW
+    student_id: ClassVar[None] = None
+    course_ids: ClassVar[None] = None
+    command: Literal["withdraw"] = "withdraw"
     command_id: CommandId
 
 
@@ -166,16 +218,19 @@ class ApplyArguments(BaseModel):
     ]
 
 
-def as_fields(command: Command) -> dict[str, Any]:
+def as_fields(command: Command | Withdraw) -> dict[str, Any]:
     """A command as JSON can carry it, without what it does not say: an item of an `apply` message."""
-    fields: dict[str, Any] = {
-        "command_id": str(command.command_id),
-        "command": command.command,
-        "student_id": command.student_id,
-        "course_ids": list(command.course_ids),
-    }
-    if command.issued_at is not None:
-        fields["issued_at"] = format_time(command.issued_at)
+    fields: dict[str, Any] = {"command_id": str(command.command_id), "command": command.command}
+    if isinstance(command, Withdraw):
+        fields["target"] = str(command.target)
+    else:
+        fields |= {"student_id": command.student_id, "course_ids": list(command.course_ids)}
+        if command.issued_at is not None:
+            fields["issued_at"] = format_time(command.issued_at)
+        if command.effective_at is not None:
+            fields["effective_at"] = format_time(command.effective_at)
+        if command.wait_until is not None:
+            fields["wait_until"] = format_time(command.wait_until)
     if command.source is not None:
         fields["source"] = command.source
     return fields

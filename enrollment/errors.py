@@ -52,6 +52,8 @@ class ErrorCode(StrEnum):
     UNKNOWN_COURSES = "unknown_courses"
     INVALID_COMMAND = "invalid_command"
     ISSUED_IN_FUTURE = "issued_in_future"
+    TOO_FAR_AHEAD = "too_far_ahead"
+    ALREADY_DECIDED = "already_decided"
 
 
 class DeadLetterCode(StrEnum):
@@ -122,4 +124,24 @@ def issued_in_future(issued_at: str, minutes: int) -> Rejection:
             f"Set the sender's clock right, then {SEND_AGAIN}."
         ),
         fields=("issued_at",),
+    )
+
+
+def too_far_ahead(field: str, time: str, days: float) -> Rejection:
+    """The command is to wait for longer than the deployment allows."""
+    return Rejection(
+        code=ErrorCode.TOO_FAR_AHEAD,
+        message=f"{field} is {time}, more than {days:g} days ahead. Nothing was changed. Choose an earlier time, then "
+        f"{SEND_AGAIN}.",
+        fields=(field,),
+    )
+
+
+def already_decided(target: object, outcome: str) -> Rejection:
+    """The command that was to be withdrawn does not wait any more."""
+    return Rejection(
+        code=ErrorCode.ALREADY_DECIDED,
+        message=f"Command {target} can no longer be withdrawn: it was {outcome}. Nothing was changed. Send a command "
+        "that decides otherwise.",
+        fields=("target",),
     )

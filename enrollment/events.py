@@ -1,45 +1,47 @@
 """Result events: one per command, a CloudEvents 1.0 JSON object, and a pure function of the command's record."""
 
 import json
-from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 from uuid import UUID
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    WithJsonSchema,
-)
+from pydantic import BaseModel, ConfigDict, Field
 
-from enrollment.commands import Kind, format_time
+from enrollment.commands import Kind, Time, format_time
 from enrollment.errors import Rejection
 from enrollment.fold import Record
+from enrollment.waiting import WaitingFor
 
 SOURCE: Final = "/enrollment-worker"
-_quote: Final = json.JSONEncoder(ensure_ascii=False).encode
-
-Time = Annotated[
-    datetime,
-    PlainSerializer(format_time, return_type=str, when_used="json"),
-    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
+EventType = Literal[
+    "enrollment.applied.v1", "enrollment.rejected.v1", "enrollment.waiting.v1", "enrollment.withdrawn.v1"
 ]
+_quote: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _ids(description: str) -> Any:
     return Field(description=f"{description} Course ids, ascending.")
 
 
-def _subject_is_optional(schema: dict[str, Any]) -> None:
-    schema["required"].remove("subject")
+def _optional(*names: str) -> Any:
+    def amend(schema: dict[str, Any]) -> None:
+        schema["required"] = [name for name in schema["required"] if name not in names]
+
+    return amend
+
+
+_MORE: Final = ("waiting_for", "until", "target")  # what most events do not say
 
 
 class EventData(BaseModel):
     """What was asked, and what came of it. What an invalid command did not say is null."""
 
     # A reader does not stumble over a field of a later version.
-    model_config = ConfigDict(frozen=True, extra="ignore", json_schema_serialization_defaults_required=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        json_schema_serialization_defaults_required=True,
+        json_schema_extra=_optional(*_MORE),
+    )
 
     command_id: Annotated[UUID, Field(description="With `issued_at`, the command's stamp.")]
     command: Annotated[Kind | None, Field(description="What was asked for.")]
@@ -53,33 +55,45 @@ class EventData(BaseModel):
     unenrolled: Annotated[tuple[int, ...], _ids("What was taken from the student.")] = ()
     unchanged: Annotated[tuple[int, ...], _ids("What already was as the command wants it.")] = ()
     superseded: Annotated[tuple[int, ...], _ids("What belongs to a command with a higher stamp.")] = ()
-    errors: Annotated[tuple[Rejection, ...], Field(description="Why it was rejected; empty where it was applied.")] = ()
+    errors: Annotated[tuple[Rejection, ...], Field(description="Why it was rejected; empty where it was not.")] = ()
+    waiting_for: Annotated[
+        tuple[WaitingFor, ...], Field(description="Of one that waits, and there alone: what for, all of it.")
+    ] = ()
+    until: Annotated[Time | None, Field(description="Of one that waits: until when, at the longest.")] = None
+    target: Annotated[UUID | None, Field(description="Of a withdraw: the command that it is about.")] = None
 
 
 class Event(BaseModel):
-    """A result event (CloudEvents 1.0, JSON format): `id` is the command's id."""
+    """A result event (CloudEvents 1.0, JSON format): `id` is the command's id.
+
+    One per command is final. A command that has to wait has one before that, which says so.
+    """
 
     model_config = ConfigDict(
         frozen=True,
         extra="ignore",
         json_schema_serialization_defaults_required=True,
-        json_schema_extra=_subject_is_optional,
+        json_schema_extra=_optional("subject"),
     )
 
     specversion: Annotated[Literal["1.0"], Field(description="The version of CloudEvents.")] = "1.0"
-    id: Annotated[UUID, Field(description="The command's id: one event for each.")]
+    id: Annotated[UUID, Field(description="The command's id: one event of a type for each.")]
     source: Annotated[str, Field(description="Who publishes the event.")] = SOURCE
-    type: Annotated[
-        Literal["enrollment.applied.v1", "enrollment.rejected.v1"], Field(description="The outcome of the command.")
-    ]
+    type: Annotated[EventType, Field(description="The outcome of the command; `waiting` is followed by another.")]
     subject: Annotated[str | None, Field(description="`students/<id>`; left out where no student was named.")] = None
     time: Annotated[Time, Field(description="When the command was committed.")]
     datacontenttype: Annotated[Literal["application/json"], Field(description="What `data` is.")] = "application/json"
     data: EventData
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it only says that the command waits: a final event follows."""
+        return self.type == "enrollment.waiting.v1"
+
     def to_json(self) -> str:
         """Return the event as it stands on the stream."""
-        return self.model_dump_json(exclude={"subject"} if self.subject is None else None)
+        unsaid = {name for name in _MORE if not getattr(self.data, name)}
+        return self.model_dump_json(exclude={"data": unsaid, **({} if self.subject is not None else {"subject": True})})
 
 
 def event_json(record: Record) -> str:
@@ -90,6 +104,9 @@ def event_json(record: Record) -> str:
     id_, student_id, effects = str(record.command_id), record.student_id, record.effects
     subject = "" if student_id is None else f'"subject":"students/{student_id}",'
     errors = ",".join([error.model_dump_json() for error in record.errors]) if record.errors else ""
+    more = "" if record.waiting is None else f",{record.waiting.model_dump_json()[1:-1]}"
+    if record.target is not None:
+        more += f',"target":"{record.target}"'
     return (
         f'{{"specversion":"1.0","id":"{id_}","source":"{SOURCE}","type":"enrollment.{record.outcome}.v1",{subject}'
         f'"time":"{format_time(record.processed_at)}","datacontenttype":"application/json",'
@@ -98,7 +115,7 @@ def event_json(record: Record) -> str:
         f'"issued_at":{_text(None if record.issued_at is None else format_time(record.issued_at))},'
         f'"source":{_text(record.source)},"enrolled":{_numbers(effects.enrolled)},'
         f'"unenrolled":{_numbers(effects.unenrolled)},"unchanged":{_numbers(effects.unchanged)},'
-        f'"superseded":{_numbers(effects.superseded)},"errors":[{errors}]}}}}'
+        f'"superseded":{_numbers(effects.superseded)},"errors":[{errors}]{more}}}}}'
     )
 
 
@@ -114,7 +131,7 @@ def event_of(record: Record) -> Event:
     """Return the event that tells the world what came of a command."""
     return Event(
         id=record.command_id,
-        type="enrollment.applied.v1" if record.outcome == "applied" else "enrollment.rejected.v1",
+        type=cast("EventType", f"enrollment.{record.outcome}.v1"),
         subject=None if record.student_id is None else f"students/{record.student_id}",
         time=record.processed_at,
         data=EventData(
@@ -126,5 +143,8 @@ def event_of(record: Record) -> Event:
             source=record.source,
             **record.effects._asdict(),
             errors=record.errors,
+            waiting_for=record.waiting.waiting_for if record.waiting else (),
+            until=record.waiting.until if record.waiting else None,
+            target=record.target,
         ),
     )

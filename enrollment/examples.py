@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from enrollment import names
-from enrollment.commands import Command, Enroll, Replace, Unenroll, as_fields
+from enrollment.commands import Command, Enroll, Replace, Unenroll, Withdraw, as_fields
 from enrollment.events import Event, event_of
 from enrollment.fold import BEFORE_ALL, Pair, Record, State, StudentState, fold
 from enrollment.parsing import Request, parse_single
@@ -36,14 +36,18 @@ REPLACE: Final = Replace(
 UNKNOWN_COURSE: Final = Enroll(
     command_id=_id(4), student_id=STUDENT, course_ids=(101, 999), issued_at=ISSUED_AT, source="portal"
 )
+PATIENT: Final = UNKNOWN_COURSE.model_copy(update={"command_id": _id(6), "wait_until": ISSUED_AT + timedelta(hours=1)})
+LATER: Final = ENROLL.model_copy(update={"command_id": _id(7), "effective_at": ISSUED_AT + timedelta(days=1)})
+WITHDRAW: Final = Withdraw(command_id=_id(8), target=PATIENT.command_id, source="portal")
 MISSPELT: Final = parse_single(ENROLL.kind, _id(5), [], {"student_id": STUDENT, "course_id": 101})
 APPLY_ID: Final = _id(9)  # of the message; the commands in it have ids of their own
 
 COMMANDS: Final[Mapping[str, Command]] = {names.ENROLL: ENROLL, names.UNENROLL: UNENROLL, names.REPLACE: REPLACE}
+SINGLE: Final[Mapping[str, Command | Withdraw]] = {**COMMANDS, names.WITHDRAW: WITHDRAW}
 DELIVERY_TAG: Final = "4b1f7a52-5c1f-4d0b-8f3e-0a6f2f1f7c11"
 
 
-def arguments(command: Command) -> dict[str, Any]:
+def arguments(command: Command | Withdraw) -> dict[str, Any]:
     """Return the keyword arguments of a single command's message."""
     return {name: value for name, value in as_fields(command).items() if name not in ("command_id", "command")}
 
@@ -75,6 +79,13 @@ def event(request: Request) -> Event:
     [verdict] = fold(State({STUDENT: student}, set(COURSES)), [request], PROCESSED_AT).verdicts
     assert isinstance(verdict, Record)  # noqa: S101 (a command that was never seen is decided)
     return event_of(verdict)
+
+
+def withdrawn(command: Command) -> Event:
+    """Return what comes of a command that is withdrawn."""
+    told = event(command)
+    rest = told.data.model_copy(update={"waiting_for": (), "until": None})
+    return told.model_copy(update={"type": "enrollment.withdrawn.v1", "data": rest})
 
 
 def _compact(value: object) -> str:

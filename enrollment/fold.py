@@ -11,11 +11,13 @@ from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
 from enrollment import errors
-from enrollment.commands import Command, Kind, Replace, Unenroll, format_time
+from enrollment.commands import Command, Kind, Replace, Unenroll, Withdraw, format_time
 from enrollment.errors import Rejection
 from enrollment.parsing import Invalid, Request, content_hash
+from enrollment.waiting import AT_ONCE, Policy, Waiting, time_of
 
 MAX_AHEAD: Final = timedelta(minutes=5)  # how far a producer's clock may be ahead of the worker's
+WITHDRAWN: Final = b"-"  # what stands for the content of a command that was withdrawn before it came
 STEP: Final = timedelta(microseconds=1)  # between commands without a stamp: the resolution of PostgreSQL's times
 
 
@@ -63,7 +65,8 @@ class State:
 
     students: dict[int, StudentState] = field(default_factory=dict)
     courses: set[int] = field(default_factory=set)
-    processed: dict[UUID, bytes] = field(default_factory=dict)  # command id: content hash
+    processed: dict[UUID, bytes] = field(default_factory=dict)  # command id: content hash, or WITHDRAWN
+    promised: dict[UUID, datetime] = field(default_factory=dict)  # of commands that waited: until when, at the longest
 
 
 class Effects(NamedTuple):
@@ -84,11 +87,13 @@ class Record(NamedTuple):
     course_ids: tuple[int, ...] | None
     issued_at: datetime | None
     source: str | None
-    outcome: Literal["applied", "rejected"]
+    outcome: Literal["applied", "rejected", "waiting", "withdrawn"]
     effects: Effects
     errors: tuple[Rejection, ...]
     processed_at: datetime
     content_hash: bytes
+    waiting: Waiting | None = None  # of one that waits
+    target: UUID | None = None  # of one that withdraws another
 
 
 class Repeat(NamedTuple):
@@ -101,7 +106,7 @@ class Repeat(NamedTuple):
 class Reused:
     """Another command under an id that is taken: the first stands."""
 
-    request: Request
+    request: Request | Withdraw
 
 
 Verdict = Record | Repeat | Reused
@@ -138,9 +143,14 @@ def times_from(start: datetime, count: int) -> list[datetime]:
 
 
 def fold(
-    state: State, requests: Sequence[Request], now: datetime, *, first_seen: Sequence[datetime] | None = None
+    state: State,
+    requests: Sequence[Request],
+    now: datetime,
+    *,
+    first_seen: Sequence[datetime] | None = None,
+    policy: Policy = AT_ONCE,
 ) -> Folded:
-    """Decide `requests`, in order of arrival, over `state`, which stays as it is.
+    """Decide `requests`, in order of arrival, over `state`, which stays as it is; what has to wait changes nothing.
 
     `now` is the worker's clock. `first_seen` has a time for each request, when a worker saw it for the first time
     (default: `now`, and strictly rising): the stamp of a command that has none, and the limit for stamps that lie
@@ -153,19 +163,20 @@ def fold(
         content = content_hash(request)
         seen = processed.get(request.command_id) or state.processed.get(request.command_id)
         if seen is not None:
-            verdicts.append(Repeat(request.command_id) if seen == content else Reused(request))
+            verdicts.append(Repeat(request.command_id) if seen in (content, WITHDRAWN) else Reused(request))
             continue
         processed[request.command_id] = content
-        stamp = Stamp(request.issued_at or seen_at, request.command_id)
-        rejections = _rejections(state, request, stamp, seen_at)
+        stamp = Stamp(time_of(request, seen_at), request.command_id)
+        rejections = _rejections(state, request, seen_at, policy)
+        waiting = policy.waiting(request, rejections, seen_at, now, state.promised)
         effects = Effects()
-        if not rejections and not isinstance(request, Invalid):
+        if waiting is None and not rejections and not isinstance(request, Invalid):
             student = students.get(request.student_id)
             if student is None:
                 before = state.students[request.student_id]
                 student = students[request.student_id] = StudentState(dict(before.pairs), before.replaced)
             effects = _apply(student, request, stamp)
-        verdicts.append(_record(request, stamp, effects, rejections, now=now, content=content))
+        verdicts.append(_record(request, stamp, effects, rejections, now=now, content=content, waiting=waiting))
     return Folded(verdicts, _changes(state.students, students), students)
 
 
@@ -180,12 +191,14 @@ def needed(requests: Sequence[Request]) -> tuple[set[int], set[tuple[int, int]]]
     return whole, {(command.student_id, course_id) for command in rest for course_id in command.course_ids}
 
 
-def _rejections(state: State, request: Request, stamp: Stamp, seen_at: datetime) -> tuple[Rejection, ...]:
+def _rejections(state: State, request: Request, seen_at: datetime, policy: Policy) -> tuple[Rejection, ...]:
     if isinstance(request, Invalid):
         return (request.rejection,)
     found: list[Rejection] = []
-    if stamp.issued_at > seen_at + MAX_AHEAD:
-        found.append(errors.issued_in_future(format_time(stamp.issued_at), MAX_AHEAD // timedelta(minutes=1)))
+    if request.issued_at is not None and request.issued_at > seen_at + MAX_AHEAD:
+        found.append(errors.issued_in_future(format_time(request.issued_at), MAX_AHEAD // timedelta(minutes=1)))
+    if request.effective_at or request.wait_until:
+        found += policy.rejections(request, seen_at)
     if request.student_id not in state.students:
         found.append(errors.unknown_student(request.student_id))
     if not state.courses.issuperset(request.course_ids):
@@ -235,6 +248,7 @@ def _record(
     *,
     now: datetime,
     content: bytes,
+    waiting: Waiting | None,
 ) -> Record:
     valid = not isinstance(request, Invalid)
     return Record(
@@ -244,11 +258,12 @@ def _record(
         course_ids=request.course_ids,
         issued_at=stamp.issued_at if valid else request.issued_at,
         source=request.source,
-        outcome="rejected" if errors else "applied",
+        outcome="waiting" if waiting else "rejected" if errors else "applied",
         effects=effects,
-        errors=errors,
+        errors=() if waiting else errors,
         processed_at=now,
         content_hash=content,
+        waiting=waiting,
     )
 
 

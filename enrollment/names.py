@@ -9,17 +9,19 @@ ENROLL: Final = "enrollment.enroll.v1"
 UNENROLL: Final = "enrollment.unenroll.v1"
 REPLACE: Final = "enrollment.replace.v1"
 APPLY: Final = "enrollment.apply.v1"
+WITHDRAW: Final = "enrollment.withdraw.v1"
 
 # What kind of command a message of a task is; None: it brings many, each of which says its own.
 KINDS: Final[Mapping[str, Kind | None]] = {
     ENROLL: Kind.ENROLL,
     UNENROLL: Kind.UNENROLL,
     REPLACE: Kind.REPLACE,
+    WITHDRAW: Kind.WITHDRAW,
     APPLY: None,
 }
 TASKS: Final[Mapping[Kind, str]] = {kind: task for task, kind in KINDS.items() if kind}
 
-QUEUE: Final = "enrollment"  # the three single commands
+QUEUE: Final = "enrollment"  # the single commands
 BULK_QUEUE: Final = "enrollment.bulk"  # `apply` messages
 
 STREAM: Final = "enrollment.events"  # result events; an operator may choose another key

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from enrollment.commands import (
     MAX_COMMANDS,
@@ -22,6 +22,7 @@ from enrollment.commands import (
     IssuedAt,
     Kind,
     Source,
+    Withdraw,
     format_time,
     parse_uuid,
 )
@@ -31,9 +32,11 @@ _MAX_NAMED: Final = 10  # fields named in one message; the rest is counted
 _MAX_FIELDS: Final = 32  # foreign ones of a command that are looked at: each fault takes a kilobyte
 _MAX_NAME: Final = 64  # characters of a foreign field name that are repeated back
 _POSITIONAL: Final = ("student_id", "course_ids")
+_TIMES: Final = ("issued_at", "effective_at", "wait_until")
 _ID_RULE: Final = f"an integer from 1 to {MAX_ID}"
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +65,30 @@ class Unidentified:
 Request = Command | Invalid
 
 
-def parse_single(kind: Kind, command_id: UUID, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Request:
-    """Read the arguments of one of the three single commands; its Celery task id is the command id."""
-    said: dict[str, Any] = dict(zip(_POSITIONAL, args, strict=False))
+def parse_single(
+    kind: Kind, command_id: UUID, args: Sequence[Any], kwargs: Mapping[str, Any], eta: datetime | None = None
+) -> Request:
+    """Read the arguments of one of the three single commands; its Celery task id is the command id.
+
+    `eta`, of the message, is what a command without `effective_at` takes for it.
+    """
+    read = _arguments(_POSITIONAL, kind, command_id, args, kwargs)
+    return read if isinstance(read, Invalid) else _validate(MODELS[kind], kind, command_id, _with(eta, read))
+
+
+def parse_withdraw(command_id: UUID, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Withdraw | Invalid:
+    """Read the arguments of a withdraw; its Celery task id is its own command id."""
+    read = _arguments(("target",), Kind.WITHDRAW, command_id, args, kwargs)
+    return read if isinstance(read, Invalid) else _validate(Withdraw, Kind.WITHDRAW, command_id, read)
+
+
+def _arguments(
+    positional: Sequence[str], kind: Kind, command_id: UUID, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> dict[str, Any] | Invalid:
+    said: dict[str, Any] = dict(zip(positional, args, strict=False))
     faults: dict[str, str] = {}
-    if len(args) > len(_POSITIONAL):
-        faults["args"] = f"only {' and '.join(_POSITIONAL)} may be positional, {len(args)} were given"
+    if len(args) > len(positional):
+        faults["args"] = f"only {' and '.join(positional)} may be positional, {len(args)} were given"
     for name in said.keys() & kwargs.keys():
         faults[name] = f"{name} is given twice, by position and by name"
     for name in ("command_id", "command"):
@@ -75,11 +96,17 @@ def parse_single(kind: Kind, command_id: UUID, args: Sequence[Any], kwargs: Mapp
             faults[name] = f"{name} is not a field of this message: the task id and the task name say it"
     said.update(kwargs)
     if not faults:
-        return _validate(kind, command_id, said)
+        return said
     return _invalid(kind, command_id, said, faults, canonical([list(args), dict(kwargs)]))
 
 
-def parse_many(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Request | Unidentified]:
+def _with(eta: datetime | None, said: dict[str, Any]) -> dict[str, Any]:
+    return said if eta is None or said.get("effective_at") is not None else {**said, "effective_at": eta}
+
+
+def parse_many(
+    args: Sequence[Any], kwargs: Mapping[str, Any], eta: datetime | None = None
+) -> list[Request | Unidentified]:
     """Read the arguments of an `apply` message: each command by itself, in the order of the message.
 
     A message whose `commands` is not a list of 1 to 1,000 comes back as a single `Unidentified`.
@@ -92,10 +119,10 @@ def parse_many(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Request |
         fault = f"commands must be a list of 1 to {MAX_COMMANDS} commands."
     if fault or not isinstance(commands, list):
         return [Unidentified(DeadLetterCode.INVALID_COMMAND, fault or "", canonical([list(args), dict(kwargs)]))]
-    return [_parse_item(item) for item in commands]
+    return [_parse_item(item, eta) for item in commands]
 
 
-def content_hash(request: Request) -> bytes:
+def content_hash(request: Request | Withdraw) -> bytes:
     """16 bytes that are equal for equal content, whatever the order and the repeats of its courses.
 
     Stored with each command, to tell a repeat from another command under the same id. A field that was not said leaves
@@ -103,16 +130,22 @@ def content_hash(request: Request) -> bytes:
     """
     if isinstance(request, Invalid):
         text = f"invalid {request.command} {request.payload}"
+    elif isinstance(request, Withdraw):
+        text = f"withdraw {request.target} from {request.source}"
     else:
         text = f"{request.command} {request.student_id} {sorted(request.course_ids)}"
         if request.issued_at is not None:
             text += f" at {format_time(request.issued_at)}"
         if request.source is not None:
             text += f" from {request.source}"
+        if request.effective_at is not None:
+            text += f" effective {format_time(request.effective_at)}"
+        if request.wait_until is not None:
+            text += f" waits until {format_time(request.wait_until)}"
     return blake2b(text.encode(), digest_size=16).digest()
 
 
-def _parse_item(item: object) -> Request | Unidentified:
+def _parse_item(item: object, eta: datetime | None) -> Request | Unidentified:
     if not isinstance(item, dict):
         return Unidentified(
             DeadLetterCode.INVALID_COMMAND,
@@ -126,13 +159,13 @@ def _parse_item(item: object) -> Request | Unidentified:
     said = {name: value for name, value in item.items() if name not in ("command_id", "command")}
     name = item.get("command")
     if isinstance(name, str) and name in MODELS:
-        return _validate(Kind(name), command_id, said)
+        return _validate(MODELS[Kind(name)], Kind(name), command_id, _with(eta, said))
     fault = f"command must be one of {', '.join(MODELS)}"
     return _invalid(None, command_id, said, {"command": fault}, canonical(item))
 
 
-def _validate(kind: Kind, command_id: UUID, said: dict[str, Any]) -> Request:
-    model, looked_at = MODELS[kind], said
+def _validate(model: type[M], kind: Kind, command_id: UUID, said: dict[str, Any]) -> M | Invalid:
+    looked_at = said
     if len(said) > _MAX_FIELDS:
         names = (*(said.keys() & model.model_fields.keys()), *islice(said, _MAX_FIELDS))
         looked_at = {name: said[name] for name in names}
@@ -165,7 +198,8 @@ def _rule(kind: Kind, field: str) -> str:
     return {
         "student_id": _ID_RULE,
         "course_ids": f"a list of {least} to {MAX_COURSES} course ids, each {_ID_RULE}",
-        "issued_at": "an RFC 3339 time with an offset, such as 2026-01-31T09:30:00Z",
+        **dict.fromkeys(_TIMES, "an RFC 3339 time with an offset, such as 2026-01-31T09:30:00Z"),
+        "target": "the id of a command, a UUID",
         "source": "a string of 1 to 64 of the characters A-Z a-z 0-9 . _ : / -",
     }.get(field, "valid")
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from enrollment.commands import ApplyArguments, EnrollArguments, ReplaceArguments, UnenrollArguments
+from enrollment.commands import ApplyArguments, EnrollArguments, ReplaceArguments, UnenrollArguments, WithdrawArguments
 from enrollment.events import Event
 
 FOLDER: Final = Path(__file__).parent / "schemas"
@@ -19,6 +19,7 @@ _MODELS: Final[dict[str, type[BaseModel]]] = {
     "enrollment.enroll.v1": EnrollArguments,
     "enrollment.unenroll.v1": UnenrollArguments,
     "enrollment.replace.v1": ReplaceArguments,
+    "enrollment.withdraw.v1": WithdrawArguments,
     "enrollment.apply.v1": ApplyArguments,
     "enrollment.event.v1": Event,
 }

@@ -39,6 +39,8 @@ class Change:
     kind: Kind
     student_id: int
     course_ids: tuple[int, ...]
+    effective_at: datetime | None = None
+    wait_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,8 @@ def _commands(changes: Sequence[Change], command_id: UUID, issued_at: datetime, 
             course_ids=change.course_ids,
             issued_at=issued_at,
             source=source,
+            effective_at=change.effective_at,
+            wait_until=change.wait_until,
         )
         for position, change in enumerate(changes)
     )

@@ -27,6 +27,8 @@ _STATUS: Final[Mapping[ErrorCode, int]] = {
     ErrorCode.UNKNOWN_COURSES: 422,
     ErrorCode.INVALID_COMMAND: 422,
     ErrorCode.ISSUED_IN_FUTURE: 409,
+    ErrorCode.TOO_FAR_AHEAD: 422,
+    ErrorCode.ALREADY_DECIDED: 409,
 }
 
 _AGAIN: Final = "send the request again with a new Idempotency-Key"
@@ -49,14 +51,16 @@ class WriteRequest:
             source=self.client.source,
             wait=self.preference.wait,
             command_id=repeatable_id(self.client.name, self.request, self.key) if self.key else None,
-            check=partial(self._require_all, changes) if len(changes) > 1 else None,
+            check=partial(self._require_all, changes) if len(changes) > 1 and not changes[0].wait_until else None,
         )
         student_id, headers = changes[0].student_id, self.preference.headers
         if submitted.events is None:
             commands = list(map(Command.sent, submitted.commands))
-            headers = {**headers, "Location": f"/commands/{commands[0].command_id}", "Retry-After": "1"}
-            return answer(Accepted(student_id=student_id, commands=commands), 202, headers)
+            return answer(Accepted(student_id=student_id, commands=commands), 202, _later(commands, headers))
         require_applied(submitted.events, headers)
+        if any(event.is_waiting for event in submitted.events):
+            commands = list(map(Command.of, submitted.events))
+            return answer(Accepted(student_id=student_id, commands=commands), 202, _later(commands, headers))
         courses = await self.gateway.read(queries.courses_of, student_id)
         written = Written(
             student_id=student_id,
@@ -80,6 +84,12 @@ class WriteRequest:
             errors.append(unknown_courses(missing))
         if errors:
             raise rejected(errors, headers=self.preference.headers)
+
+
+def _later(commands: Sequence[Command], headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that say where the outcome will be: of several commands, of one that has none yet."""
+    asked = next((command for command in commands if command.outcome == "waiting"), commands[0])
+    return {**headers, "Location": f"/commands/{asked.command_id}", "Retry-After": "1"}
 
 
 async def write_request_of(

@@ -32,10 +32,10 @@ _CONFLICTS: Final = ("23505", "23503")  # such a row is there by now; the row th
 
 
 class Overtaken(EnrollmentError):
-    """Another hand took away, after they were read, rows that a batch was about to change."""
+    """Another hand changed, after they were read, rows that a batch was about to change."""
 
     def __init__(self) -> None:
-        super().__init__("Rows of student_courses were deleted while a command on them was decided; decide it anew.")
+        super().__init__("Rows were changed by somebody else while a command on them was decided; decide it anew.")
 
 
 def is_outage(error: BaseException) -> bool:

@@ -7,21 +7,28 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from enrollment.commands import format_time
 from models.arrays import nullable, plain, quoted
+from models.db_errors import Overtaken
 from models.dead_letters import storable
 
 
 class Reason(StrEnum):
-    """What a command waits for: a lock that somebody else holds."""
+    """What a command waits for: a lock that somebody else holds; or, last in order, what is in `AWAITED`."""
 
     STUDENT = "student"  # on the row of this student
     COURSE = "course"  # on the row of this course
     ENROLLMENTS = "enrollments"  # on rows of this student: enrollments, tombstones, the replace mark
     OTHER = "other"  # on something that this student's rows need
     DEAD_LETTERS = "dead_letters"  # on the table of dead letters
+    TIME = "time"  # its own
+    UNKNOWN_COURSE = "unknown_course"  # that this course exists
+    UNKNOWN_STUDENT = "unknown_student"
+
+
+AWAITED: Final = (Reason.TIME, Reason.UNKNOWN_COURSE, Reason.UNKNOWN_STUDENT)  # no locks
 
 
 class Wait(NamedTuple):
@@ -47,6 +54,13 @@ class Deferred:
     position: int
     headers: str  # JSON
     id: int = 0
+    until: datetime | None = None  # its time; or until when a student or course is waited for, if it is one that does
+    told: bool = False  # that it waits: it stands in `commands`
+
+    @property
+    def promised(self) -> datetime | None:
+        """Until when its student and courses are waited for, where that was said."""
+        return None if self.wait.reason is Reason.TIME else self.until
 
 
 class Waiting(NamedTuple):
@@ -61,15 +75,16 @@ class Waiting(NamedTuple):
 # In order of the id, so that two workers with the same commands do not wait for each other crosswise.
 _PUT: Final = text("""
     INSERT INTO deferred_commands (reason, waits_for, first_seen, command_id, content_hash, student_id, request, task,
-                                   task_id, message_key, position, headers)
+                                   task_id, message_key, position, headers, until, told)
     SELECT reason, waits_for, first_seen, command_id, decode(content_hash, 'hex'), student_id, request, task,
-           task_id, message_key, position, headers
+           task_id, message_key, position, headers, until, told
       FROM unnest(CAST(:reasons AS text[]), CAST(:ids AS bigint[]), CAST(:times AS timestamptz[]),
                   CAST(:commands AS uuid[]), CAST(:hashes AS text[]), CAST(:students AS bigint[]),
                   CAST(:requests AS text[]), CAST(:tasks AS text[]), CAST(:task_ids AS text[]),
-                  CAST(:keys AS text[]), CAST(:positions AS bigint[]), CAST(:headers AS text[]))
+                  CAST(:keys AS text[]), CAST(:positions AS bigint[]), CAST(:headers AS text[]),
+                  CAST(:untils AS timestamptz[]), CAST(:told AS boolean[]))
         AS t(reason, waits_for, first_seen, command_id, content_hash, student_id, request, task,
-             task_id, message_key, position, headers)
+             task_id, message_key, position, headers, until, told)
      ORDER BY command_id
         ON CONFLICT (command_id) DO NOTHING RETURNING command_id
 """)
@@ -86,20 +101,22 @@ _TAKE: Final = text("""
 _WAITS: Final = text("""
       WITH RECURSIVE wait AS (
            (SELECT reason, waits_for FROM deferred_commands
-             WHERE (reason, waits_for) > (:reason, CAST(:id AS bigint)) ORDER BY reason, waits_for LIMIT 1)
+             WHERE (reason, waits_for) > (:reason, CAST(:id AS bigint)) AND reason < 'time'
+             ORDER BY reason, waits_for LIMIT 1)
            UNION ALL
            SELECT next.reason, next.waits_for FROM wait CROSS JOIN LATERAL (
                   SELECT reason, waits_for FROM deferred_commands AS d
-                   WHERE (d.reason, d.waits_for) > (wait.reason, wait.waits_for)
+                   WHERE (d.reason, d.waits_for) > (wait.reason, wait.waits_for) AND d.reason < 'time'
                    ORDER BY d.reason, d.waits_for LIMIT 1) AS next)
     SELECT reason, waits_for FROM wait LIMIT :most
 """)
+COLUMNS: Final = """reason, waits_for, first_seen, command_id, content_hash, student_id, request, task, task_id,
+                  message_key, position, headers, id, until, told"""
 # What another worker is about to apply is passed over.
-_PAGE: Final = text("""
+_PAGE: Final = text(f"""
     SELECT d.* FROM unnest(CAST(:reasons AS text[]), CAST(:ids AS bigint[])) AS free(reason, waits_for)
      CROSS JOIN LATERAL (
-           SELECT reason, waits_for, first_seen, command_id, content_hash, student_id, request, task, task_id,
-                  message_key, position, headers, id
+           SELECT {COLUMNS}
              FROM deferred_commands AS d WHERE (d.reason, d.waits_for) = (free.reason, free.waits_for)
             ORDER BY d.reason, d.waits_for, d.first_seen LIMIT :most FOR UPDATE SKIP LOCKED) AS d
      LIMIT :most
@@ -107,7 +124,7 @@ _PAGE: Final = text("""
 _WAITING: Final = text("""
     SELECT reason, count(*), extract(epoch FROM clock_timestamp() - min(first_seen))::float,
            (array_agg(DISTINCT waits_for))[1:5]
-      FROM deferred_commands GROUP BY reason ORDER BY reason
+      FROM deferred_commands WHERE reason < 'time' GROUP BY reason ORDER BY reason
 """)
 
 
@@ -138,6 +155,12 @@ def put(connection: Connection, commands: Sequence[Deferred]) -> set[int]:
     return again
 
 
+def put_anew(connection: Connection, commands: Sequence[Deferred]) -> None:
+    """Keep commands that are not kept yet. Raises Overtaken where one of the ids is by now: read anew."""
+    if commands and len(list(_insert(connection, commands))) < len(commands):
+        raise Overtaken
+
+
 def _insert(connection: Connection, commands: Sequence[Deferred]) -> Iterable[UUID | None]:
     if not commands:
         return ()
@@ -154,6 +177,8 @@ def _insert(connection: Connection, commands: Sequence[Deferred]) -> Iterable[UU
         "keys": quoted([storable(c.message_key) for c in commands]),
         "positions": plain([c.position for c in commands]),
         "headers": quoted([c.headers for c in commands]),
+        "untils": nullable([c.until and format_time(c.until) for c in commands]),
+        "told": plain([c.told for c in commands]),
     }
     return connection.execute(_PUT, parameters).scalars().all()
 
@@ -182,9 +207,15 @@ def page(connection: Connection, free: Sequence[Wait], most: int) -> list[Deferr
         return []
     parameters = {"reasons": plain([wait.reason for wait in free]), "ids": plain([wait.id for wait in free])}
     rows = connection.execute(_PAGE, {**parameters, "most": most})
-    return [Deferred(Wait(Reason(reason), id_), *rest) for reason, id_, *rest in rows]
+    return list(map(deferred_of, rows))
+
+
+def deferred_of(row: Row[Any]) -> Deferred:
+    """Return the command kept in a row that has the columns of a page."""
+    reason, id_, *rest = tuple(row)
+    return Deferred(Wait(Reason(reason), id_), *rest)
 
 
 def waiting(connection: Connection) -> list[Waiting]:
-    """Return how many commands wait, by reason: for `doctor` and for metrics. Empty: none does."""
+    """Return how many commands wait for locks, by reason: for `doctor` and for metrics. Empty: none does."""
     return [Waiting(Reason(row[0]), row[1], max(0.0, row[2]), row[3]) for row in connection.execute(_WAITING)]

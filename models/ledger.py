@@ -1,6 +1,7 @@
 """What one batch reads and writes, set-based: a constant number of statements, whatever the number of commands."""
 
 from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -8,11 +9,12 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from enrollment.commands import format_time
+from enrollment.events import event_json
 from enrollment.fold import BEFORE_ALL, Changes, Pair, Record, Stamp, State, StudentState, needed
 from enrollment.parsing import Invalid, Request
-from models.arrays import plain
+from models.arrays import plain, quoted
 from models.db_errors import Overtaken
-from models.records import PUT_RECORDS, parameters_of
+from models.records import PUT_RARE_RECORDS, PUT_RECORDS, is_rare, parameters_of
 
 # In id order, so that two batches with students in common wait for each other instead of deadlocking. NO KEY: rows that
 # refer to a student (foreign keys) are not blocked.
@@ -111,6 +113,16 @@ _PUT_COMMANDS: Final = text(f"""
       WITH owed AS (INSERT INTO outbox (batch_id, command_ids) VALUES (:batch_id, CAST(:command_id AS uuid[])))
     {PUT_RECORDS}
 """)
+_PUT_RARE_COMMANDS: Final = text(f"""
+      WITH owed AS (INSERT INTO outbox (batch_id, command_ids, events)
+                    VALUES (:batch_id, CAST(:decided AS uuid[]), CAST(:events AS text[]))
+                        ON CONFLICT (batch_id) DO UPDATE
+                       SET command_ids = outbox.command_ids || EXCLUDED.command_ids, events = EXCLUDED.events)
+    {PUT_RARE_RECORDS}
+""")
+_TAKE_WAITING: Final = text("""
+    DELETE FROM commands WHERE command_id = ANY(CAST(:commands AS uuid[])) AND outcome = 'waiting'
+""")
 
 
 def lock_students(connection: Connection, student_ids: Collection[int]) -> tuple[set[int], set[int]]:
@@ -139,12 +151,18 @@ def wait_for_students(connection: Connection, student_ids: Collection[int]) -> s
 
 
 def read_state(
-    connection: Connection, student_ids: Iterable[int], requests: Sequence[Request]
+    connection: Connection,
+    student_ids: Iterable[int],
+    requests: Sequence[Request],
+    told: AbstractSet[UUID] = frozenset(),
 ) -> tuple[State, datetime]:
-    """Return what the fold must know to decide these requests, and the database's clock; the students are locked."""
+    """Return what the fold must know to decide these requests, and the database's clock; the students are locked.
+
+    Those of `told` stand in `commands` as waiting, and are this transaction's to decide.
+    """
     state = State(students={student_id: StudentState() for student_id in student_ids})
     now: datetime | None = None
-    rows = connection.execute(_READ, {"students": plain(state.students), **_named(state.students, requests)})
+    rows = connection.execute(_READ, {"students": plain(state.students), **_named(state.students, requests, told)})
     for what, a, b, at, id_, content_hash in rows:
         match what:
             case "course":
@@ -167,13 +185,13 @@ def read_state(
     return state, now
 
 
-def _named(students: Collection[int], requests: Sequence[Request]) -> dict[str, str]:
+def _named(students: Collection[int], requests: Sequence[Request], told: AbstractSet[UUID]) -> dict[str, str]:
     """Return what these requests are about, as parameters of `_READ`; of these students, the others are not locked."""
     commands = [request for request in requests if not isinstance(request, Invalid)]
     whole, named = needed(requests)
     pairs = sorted(pair for pair in named if pair[0] in students)
     return {
-        "commands": plain({request.command_id for request in requests}),
+        "commands": plain({request.command_id for request in requests} - told),
         "courses": plain({course_id for command in commands for course_id in command.course_ids}),
         "whole": plain(whole.intersection(students)),
         "named_students": plain([pair[0] for pair in pairs]),
@@ -214,7 +232,22 @@ def write_commands(connection: Connection, records: Sequence[Record], batch_id: 
 
     Raises IntegrityError when one of the ids was taken in the meantime.
     """
-    connection.execute(_PUT_COMMANDS, {"batch_id": batch_id, **parameters_of(records)})
+    rare = [record for record in records if is_rare(record)]
+    common = [record for record in records if not is_rare(record)] if rare else records
+    if common:
+        connection.execute(_PUT_COMMANDS, {"batch_id": batch_id, **parameters_of(common)})
+    if rare:
+        decided = plain([record.command_id.hex for record in rare if record.waiting is None])
+        events = quoted([event_json(record) for record in rare if record.waiting is not None])
+        parameters = parameters_of(rare, rare=True)
+        connection.execute(
+            _PUT_RARE_COMMANDS, {"batch_id": batch_id, "decided": decided, "events": events, **parameters}
+        )
+
+
+def take_waiting(connection: Connection, command_ids: Collection[UUID]) -> None:
+    """Take away that these commands wait: they are decided in this transaction."""
+    connection.execute(_TAKE_WAITING, {"commands": plain([command_id.hex for command_id in command_ids])})
 
 
 def _pairs(pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:

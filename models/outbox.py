@@ -1,4 +1,4 @@
-"""The outbox: which batches are committed and not yet known to be published. One row per batch, ids alone."""
+"""The outbox: which batches are committed and not yet known to be published. One row per batch; ids mostly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _TAKE: Final = text("""
 """)
 # A row belongs to one relay, until the end of the transaction.
 _PENDING: Final = text("""
-    SELECT batch_id, command_ids FROM outbox
+    SELECT batch_id, command_ids, events FROM outbox
      WHERE committed_at <= clock_timestamp() - make_interval(secs => :older_than)
      ORDER BY id LIMIT :batches FOR UPDATE SKIP LOCKED
 """)
@@ -38,6 +38,7 @@ class Pending:
 
     batch_id: UUID
     records: tuple[Record, ...]
+    events: tuple[str, ...] = ()  # as they are to stand on the stream: that commands wait, which may be decided by now
 
 
 def settle(connection: Connection, batch_ids: Sequence[UUID]) -> None:
@@ -54,7 +55,10 @@ def pending(connection: Connection, *, older_than: float, batches: int) -> list[
     rows = connection.execute(_PENDING, {"older_than": older_than, "batches": batches}).all()
     ids = [command_id for row in rows for command_id in row.command_ids]
     records = {r.command_id: r for r in map(record_of, connection.execute(_RECORDS, {"commands": plain(ids)}))}
-    return [Pending(row.batch_id, tuple(records[id_] for id_ in row.command_ids if id_ in records)) for row in rows]
+    return [
+        Pending(row.batch_id, tuple(records[id_] for id_ in row.command_ids if id_ in records), tuple(row.events or ()))
+        for row in rows
+    ]
 
 
 def backlog(connection: Connection) -> tuple[int, float]:

@@ -9,6 +9,7 @@ from sqlalchemy import Row
 from enrollment.commands import Kind, format_time
 from enrollment.errors import Rejection
 from enrollment.fold import Effects, Record
+from enrollment.waiting import Waiting
 from models.arrays import nested, nullable, plain, quoted
 
 
@@ -20,7 +21,7 @@ class _Column(NamedTuple):
     stored: str = "{}"  # the column's value, of an item
 
 
-_COLUMNS: Final[Mapping[str, _Column]] = {
+_COMMON: Final[Mapping[str, _Column]] = {
     "command_id": _Column("uuid", lambda rs: plain([r.command_id.hex for r in rs])),
     "command": _Column("text", lambda rs: nullable([r.command for r in rs])),
     "student_id": _Column("bigint", lambda rs: nullable([r.student_id for r in rs])),
@@ -35,20 +36,37 @@ _COLUMNS: Final[Mapping[str, _Column]] = {
     "errors": _Column("text", lambda rs: quoted([_errors(r) for r in rs]), "{}::jsonb"),
     "content_hash": _Column("text", lambda rs: plain([r.content_hash.hex() for r in rs]), "decode({}, 'hex')"),
 }
-RECORD_COLUMNS: Final = f"{', '.join(_COLUMNS)}, processed_at"
-# In id order, for the same reason as the lock: another batch may hold the same command id under another student.
-PUT_RECORDS: Final = f"""
-    INSERT INTO commands ({RECORD_COLUMNS})
-    SELECT {", ".join(column.stored.format(name) for name, column in _COLUMNS.items())}, :processed_at
-      FROM unnest({", ".join(f"CAST(:{name} AS {column.type}[])" for name, column in _COLUMNS.items())})
-        AS t({", ".join(_COLUMNS)})
+_RARE: Final[Mapping[str, _Column]] = {  # columns that most records leave empty
+    "waiting": _Column("text", lambda rs: quoted(map(_waiting, rs)), "{}::jsonb"),
+    "target": _Column("uuid", lambda rs: nullable([r.target and r.target.hex for r in rs])),
+}
+_ALL: Final = {**_COMMON, **_RARE}
+RECORD_COLUMNS: Final = f"{', '.join(_ALL)}, processed_at"
+
+
+def _put(columns: Mapping[str, _Column]) -> str:
+    return f"""
+    INSERT INTO commands ({", ".join(columns)}, processed_at)
+    SELECT {", ".join(column.stored.format(name) for name, column in columns.items())}, :processed_at
+      FROM unnest({", ".join(f"CAST(:{name} AS {column.type}[])" for name, column in columns.items())})
+        AS t({", ".join(columns)})
      ORDER BY command_id
 """
 
 
-def parameters_of(records: Sequence[Record]) -> dict[str, Any]:
-    """Return the parameters of `PUT_RECORDS`; the records are those of one batch."""
-    arrays = {name: column.array(records) for name, column in _COLUMNS.items()}
+# In id order, for the same reason as the lock: another batch may hold the same command id under another student.
+PUT_RECORDS: Final = _put(_COMMON)
+PUT_RARE_RECORDS: Final = _put(_ALL)
+
+
+def is_rare(record: Record) -> bool:
+    """Tell whether a record needs the columns that most leave empty."""
+    return record.waiting is not None or record.target is not None
+
+
+def parameters_of(records: Sequence[Record], *, rare: bool = False) -> dict[str, Any]:
+    """Return the parameters of `PUT_RECORDS`, or of `PUT_RARE_RECORDS`; the records are those of one batch."""
+    arrays = {name: column.array(records) for name, column in (_ALL if rare else _COMMON).items()}
     return {**arrays, "processed_at": records[0].processed_at}
 
 
@@ -66,7 +84,13 @@ def record_of(row: Row[Any]) -> Record:
         errors=tuple(Rejection.model_validate(error) for error in row.errors),
         processed_at=row.processed_at,
         content_hash=row.content_hash,
+        waiting=None if row.waiting is None else Waiting.model_validate(row.waiting),
+        target=row.target,
     )
+
+
+def _waiting(record: Record) -> str | None:
+    return None if record.waiting is None else record.waiting.model_dump_json()
 
 
 def _errors(record: Record) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from models import dead_letters, deferred, outbox
+from models import awaited, dead_letters, deferred, outbox
 from models.arrays import plain
 from models.deferred import Waiting
 
@@ -58,6 +58,7 @@ class Statistics:
     tables: Mapping[str, Table]
     lock_waits: int
     longest_lock_wait: float
+    waiting: awaited.Counts
 
 
 def statistics(connection: Connection) -> Statistics:
@@ -73,4 +74,5 @@ def statistics(connection: Connection) -> Statistics:
         tables={name: Table(int(size), int(rows)) for name, size, rows in tables},
         lock_waits=waits,
         longest_lock_wait=longest,
+        waiting=awaited.counts(connection, most=10),
     )

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ForeignKey, Identity, Index, LargeBinary, MetaData, Text, Uuid, func
+from sqlalchemy import BigInteger, ForeignKey, Identity, Index, LargeBinary, MetaData, Text, Uuid, false, func, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -134,28 +134,41 @@ class CommandRecord(Base):
     processed_at: Mapped[datetime]
     content_hash: Mapped[bytes]
     trace: Mapped[str | None]  # W3C traceparent, and after a blank tracestate
+    waiting: Mapped[dict[str, Any] | None] = mapped_column(JSONB)  # of one that waits: what for, and until when
+    target: Mapped[UUID | None]  # of a withdraw: the command that it is about
 
 
 class OutboxBatch(Base):
-    """The events of one batch that are committed and not yet known to be published; the events are in `commands`."""
+    """The events of one batch that are committed and not yet known to be published.
+
+    They are made anew from `commands`. Those which say that a command waits are kept here: it may be decided by then.
+    """
 
     __tablename__ = "outbox"
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     batch_id: Mapped[UUID] = mapped_column(unique=True)
     command_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
+    events: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
     committed_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
 class DeferredCommand(Base):
-    """A command that cannot be decided yet, of a message that is acknowledged: it waits here for a lock of others.
+    """A command that cannot be decided yet, of a message that is acknowledged: it waits here.
 
-    It refers to no other table, so that it can be written while those are locked. `command_id` is null where there is
-    none, or where another command waits under it.
+    It waits for a lock of others, for a student or course, or for its time. It refers to no other table, so that it can
+    be written while those are locked. `command_id` is null where there is none, or where another waits under it.
     """
 
     __tablename__ = "deferred_commands"
-    __table_args__ = (Index("deferred_commands_reason_waits_for_first_seen_idx", "reason", "waits_for", "first_seen"),)
+    __table_args__ = (
+        Index("deferred_commands_reason_waits_for_first_seen_idx", "reason", "waits_for", "first_seen"),
+        Index(
+            "deferred_commands_until_idx",
+            "until",
+            postgresql_where=text("reason IN ('time', 'unknown_course', 'unknown_student')"),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     reason: Mapped[str]  # models.deferred.Reason
@@ -170,6 +183,8 @@ class DeferredCommand(Base):
     message_key: Mapped[str]
     position: Mapped[int]  # of the command in its message
     headers: Mapped[str]  # JSON; text, because jsonb refuses U+0000
+    until: Mapped[datetime | None]  # its time, or until when a student or course is waited for
+    told: Mapped[bool] = mapped_column(server_default=false())  # that it waits: it stands in `commands` as waiting
 
 
 class DeadLetter(Base):

@@ -7,11 +7,13 @@ from typing import Final
 
 from sqlalchemy import Engine
 
+from enrollment.commands import Withdraw
 from models.db_errors import describe, is_conflict, is_locked, is_outage, is_too_much
-from tasks import transaction
+from tasks import transaction, withdrawing
+from tasks.arrival import Arrival
 from tasks.caution import Blocked, Caution, How
 from tasks.messages import Unit
-from tasks.transaction import Arrival, Committed, student_of
+from tasks.transaction import Committed, student_of
 
 _CONFLICTS: Final = 3  # times a batch is read and decided anew because a concurrent one came first
 _SEARCH: Final = 0.3  # seconds in which the commands that need a lock nobody can name are singled out; then all wait
@@ -76,10 +78,11 @@ class Applier:
         yield from self.apply(units[half:], how)
 
     def _reading_again(self, units: Sequence[Unit], how: How) -> Committed:
+        run = withdrawing.run if isinstance(units[0].request, Withdraw) else transaction.run
         for _ in range(_CONFLICTS):
             try:
-                return transaction.run(self._engine, units, self._arrival, how)
+                return run(self._engine, units, self._arrival, how)
             except Exception as error:
                 if not is_conflict(error):
                     raise
-        return transaction.run(self._engine, units, self._arrival, how)
+        return run(self._engine, units, self._arrival, how)

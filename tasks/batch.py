@@ -8,16 +8,20 @@ from typing import Final, Protocol
 import structlog
 from sqlalchemy import Engine
 
+from enrollment.commands import Withdraw
 from enrollment.parsing import Unidentified
+from enrollment.waiting import Policy
 from models import dead_letters, locks
 from models.dead_letters import NewDeadLetter
 from tasks.apply import Applier
+from tasks.arrival import Arrival, defer
+from tasks.awaiting import Awaiting
 from tasks.caution import Blocked, Caution, How
 from tasks.deferred import Releases
 from tasks.messages import Message, Unit, units_of
 from tasks.outages import every_second, retry_on_outage
 from tasks.results import summaries
-from tasks.transaction import Arrival, Committed, Result, defer, student_of
+from tasks.transaction import Committed, Result, student_of
 
 _ROUNDS: Final = (False, False, True)  # whether students that are still locked are put off, or left for the next round
 _LETTERS_LOCKED: Final = 2.0  # seconds in which dead letters are taken to be locked still
@@ -38,12 +42,17 @@ class EventRelay(Protocol):
 
 
 def chunks(units: Sequence[Unit]) -> Iterator[Sequence[Unit]]:
-    """Cut a batch where one transaction would become too long: it holds locks, and the worker is deaf meanwhile."""
-    start, pairs = 0, 0
+    """Cut a batch where one transaction would become too long: it holds locks, and the worker is deaf meanwhile.
+
+    And between commands and withdraws, which are decided in ways of their own.
+    """
+    start, pairs, withdraws = 0, 0, False
     for end, unit in enumerate(units):
         course_ids = () if isinstance(unit.request, Unidentified) else unit.request.course_ids or ()
         pairs += 1 + len(course_ids)
-        if pairs > MAX_PAIRS and end > start:
+        turn = withdraws is not (type(unit.request) is Withdraw)
+        withdraws = withdraws is not turn
+        if (turn or pairs > MAX_PAIRS) and end > start:
             yield units[start:end]
             start, pairs = end, 1 + len(course_ids)
     if start < len(units):
@@ -53,12 +62,14 @@ def chunks(units: Sequence[Unit]) -> Iterator[Sequence[Unit]]:
 class BatchProcessor:
     """Applies batches, one after the other, and hands what is committed to the relay."""
 
-    def __init__(self, engine: Engine, relay: EventRelay) -> None:
+    def __init__(self, engine: Engine, relay: EventRelay, policy: Policy) -> None:
         self._engine = engine
         self._relay = relay
+        self._policy = policy
         self._caution = Caution()
         self._bury_from = 0.0
         self._releases = Releases(engine, self._settle)
+        self._awaiting = Awaiting(engine, self._settle_in_order)
 
     def handle(
         self,
@@ -99,7 +110,15 @@ class BatchProcessor:
 
         Comes back within half a second or so. What an outage stops is left.
         """
-        return self._releases.release()
+        pauses = [self._releases.release(), self._awaiting.release()]
+        return min((pause for pause in pauses if pause is not None), default=None)
+
+    def _settle_in_order(
+        self, units: Sequence[Unit], arrival: Arrival, keep_alive: Callable[[], None], *, releasing: bool
+    ) -> list[tuple[Unit, Result]]:
+        """Settle so that what was told of these units before comes first on the stream: that they wait."""
+        self._relay.mark_backlog()
+        return self._settle(units, arrival, keep_alive, releasing=releasing)
 
     def _settle(
         self, units: Sequence[Unit], arrival: Arrival, keep_alive: Callable[[], None], *, releasing: bool = False
@@ -109,7 +128,7 @@ class BatchProcessor:
         deferred = units
         for last in _ROUNDS:
             deferred = self._round(
-                applier, deferred, decided, keep_alive, How(careful=releasing, put_off=last, releasing=releasing)
+                applier, deferred, decided, keep_alive, How(releasing, last, policy=self._policy, releasing=releasing)
             )
         return decided
 

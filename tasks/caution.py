@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Final
 
-from models.deferred import Reason, Wait
+from enrollment.waiting import AT_ONCE, Policy
+from models.deferred import AWAITED, Reason, Wait
 
 CAREFUL: Final = 5.0  # seconds in which batches look before they write, after one has run into a lock
 RETRY: Final = 1.0  # seconds between attempts while a table is locked
@@ -20,13 +21,14 @@ class Blocked(Exception):
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """How a batch deals with the locks of others."""
+    """How a batch deals with the locks of others, and with what does not exist yet."""
 
     careful: bool = False  # look whether all can be locked before anything is written
     put_off: bool = False  # what is locked is put off; else it is left, for a transaction of its own
     wait_for: AbstractSet[int] = frozenset()  # students whose lock is waited for: another worker's, for a moment
     stuck: AbstractSet[int] = frozenset()  # students that are put off at once where they are locked
     avoided: AbstractSet[int] = frozenset()  # students that are put off without a try
+    policy: Policy = AT_ONCE  # how long commands wait
     releasing: bool = False  # an outage is not waited out: what was put off is kept where it is
 
 
@@ -56,7 +58,7 @@ class Caution:
         for reason, id_ in waits:
             if reason is Reason.STUDENT:
                 self._stuck[id_] = now + STUCK
-            else:
+            elif reason not in AWAITED:
                 self._until = now + CAREFUL
 
     def avoid(self, student_id: int) -> None:

@@ -1,4 +1,4 @@
-"""The four command tasks. Their names are promises; what they do is `tasks.apply`.
+"""The command tasks. Their names are promises; what they do is `tasks.apply`.
 
 The worker gathers their messages into batches and does not come by here; the bodies are for every
 other way to run a task, one message at a time.
@@ -9,11 +9,11 @@ from typing import Any
 from celery import Task, shared_task
 from tenacity import Retrying, retry_if_exception_type, wait_fixed
 
-from enrollment.names import APPLY, ENROLL, REPLACE, UNENROLL
+from enrollment.names import APPLY, ENROLL, REPLACE, UNENROLL, WITHDRAW
+from tasks.arrival import Arrival
 from tasks.caution import RETRY, Blocked
 from tasks.messages import Message
 from tasks.ports import service_of
-from tasks.transaction import Arrival
 
 
 class CommandTask(Task):  # type: ignore[type-arg]  # generic in the stubs only
@@ -27,7 +27,7 @@ class CommandTask(Task):  # type: ignore[type-arg]  # generic in the stubs only
     def handle(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Apply this one message; return what came of it."""
         task_id, arrival = str(self.request.id), Arrival()
-        message = Message(self.name, task_id, task_id, args, kwargs)
+        message = Message(self.name, task_id, task_id, args, kwargs, headers={"eta": self.request.eta})
         patient = Retrying(retry=retry_if_exception_type(Blocked), wait=wait_fixed(RETRY))
         return patient(service_of(self.app).handle, [message], arrival=arrival)[0]
 
@@ -47,6 +47,12 @@ def unenroll(self: CommandTask, *args: Any, **kwargs: Any) -> str:
 @shared_task(name=REPLACE, base=CommandTask, bind=True)
 def replace(self: CommandTask, *args: Any, **kwargs: Any) -> str:
     """Make the student's courses exactly these."""
+    return self.handle(args, kwargs)
+
+
+@shared_task(name=WITHDRAW, base=CommandTask, bind=True)
+def withdraw(self: CommandTask, *args: Any, **kwargs: Any) -> str:
+    """End a command that waits."""
     return self.handle(args, kwargs)
 
 

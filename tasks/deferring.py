@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from enrollment.commands import MODELS, Kind, as_fields
+from enrollment.commands import MODELS, Kind, Withdraw, as_fields
 from enrollment.parsing import Invalid, Request, Unidentified, canonical, content_hash
+from enrollment.waiting import Waiting
 from models.dead_letters import headers_as_json
-from models.deferred import Deferred, Wait
+from models.deferred import Deferred, Reason, Wait
 from tasks.messages import Message, Unit
 
 _INVALID: Final = TypeAdapter(Invalid)
@@ -25,9 +26,22 @@ class PutOff:
     wait: Wait
 
 
-def to_be_kept(unit: Unit, wait: Wait, first_seen: datetime) -> Deferred:
-    """Return what is to be kept of a unit."""
+def wait_of(waiting: Waiting) -> Wait:
+    """Return by what a command is found that waits: its time, its student, or the first of its courses."""
+    first = waiting.waiting_for[0]
+    match first.code:
+        case "effective_at":
+            return Wait(Reason.TIME, 0)
+        case "unknown_student":
+            return Wait(Reason.UNKNOWN_STUDENT, min(first.ids))
+        case "unknown_courses":
+            return Wait(Reason.UNKNOWN_COURSE, min(first.ids))
+
+
+def to_be_kept(unit: Unit, wait: Wait, first_seen: datetime, waiting: Waiting | None = None) -> Deferred:
+    """Return what is to be kept of a unit; `waiting` where it is not for a lock."""
     request = unit.request
+    promised = None if unit.kept is None else unit.kept.promised
     known = None if isinstance(request, Unidentified) else request
     return Deferred(
         wait=wait,
@@ -41,7 +55,14 @@ def to_be_kept(unit: Unit, wait: Wait, first_seen: datetime) -> Deferred:
         message_key=unit.message.key,
         position=unit.position,
         headers=headers_as_json(unit.message.headers),
+        until=promised if waiting is None else waiting.until,
+        told=waiting is not None or is_told(unit),
     )
+
+
+def is_told(unit: Unit) -> bool:
+    """Tell whether the world knows already that this command waits."""
+    return unit.kept is not None and unit.kept.told
 
 
 def units_from(commands: Iterable[Deferred]) -> list[Unit]:
@@ -55,7 +76,7 @@ def _unit(index: int, kept: Deferred) -> Unit:
     return Unit(message, index, kept.position, _read(kept.request), kept)
 
 
-def _written(request: Request | Unidentified) -> str:
+def _written(request: Request | Withdraw | Unidentified) -> str:
     match request:
         case Invalid():
             return f'{{"invalid":{_INVALID.dump_json(request).decode()}}}'
@@ -65,11 +86,13 @@ def _written(request: Request | Unidentified) -> str:
             return canonical({"command": as_fields(request)})
 
 
-def _read(text: str) -> Request | Unidentified:
+def _read(text: str) -> Request | Withdraw | Unidentified:
     [(kind, fields)] = json.loads(text).items()
     if kind == "invalid":
         return _INVALID.validate_json(json.dumps(fields))
     if kind == "unidentified":
         return _UNIDENTIFIED.validate_json(json.dumps(fields))
     command: dict[str, Any] = fields
+    if command["command"] == Kind.WITHDRAW:
+        return Withdraw.model_validate(command)
     return MODELS[Kind(command["command"])].model_validate(command)

@@ -1,13 +1,23 @@
-"""Messages of the four command tasks, as they come off the queue: decoded, not yet judged."""
+"""Messages of the command tasks, as they come off the queue: decoded, not yet judged."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
-from enrollment.commands import as_fields, uuid_or_none
+from enrollment.commands import Kind, Withdraw, as_fields, parse_time, uuid_or_none
 from enrollment.errors import DeadLetterCode
 from enrollment.names import KINDS
-from enrollment.parsing import Invalid, Request, Unidentified, canonical, content_hash, parse_many, parse_single
+from enrollment.parsing import (
+    Invalid,
+    Request,
+    Unidentified,
+    canonical,
+    content_hash,
+    parse_many,
+    parse_single,
+    parse_withdraw,
+)
 from models.dead_letters import NewDeadLetter
 from models.deferred import Deferred
 
@@ -31,7 +41,7 @@ class Unit:
     message: Message
     index: int  # of the message in its batch
     position: int  # of the command in its message
-    request: Request | Unidentified
+    request: Request | Withdraw | Unidentified
     kept: Deferred | None = None  # where it waited, if it did
 
     @property
@@ -69,14 +79,36 @@ def units_of(messages: Sequence[Message]) -> list[Unit]:
 
 def _units(index: int, message: Message) -> Iterator[Unit]:
     kind = KINDS[message.task]
-    if kind is None:
-        for position, request in enumerate(parse_many(message.args, message.kwargs)):
-            yield Unit(message, index, position, request)
-        return
     command_id = uuid_or_none(message.task_id)
-    if command_id is None:
-        payload = canonical([list(message.args), dict(message.kwargs)])
+    try:
+        eta = eta_of(message.headers)
+    except ValueError:
+        fault = "Its header `eta` is no time; leave it out, or say effective_at in the command."
+        yield _refused(index, message, DeadLetterCode.NOT_A_MESSAGE, fault)
+        return
+    if kind is None:
+        for position, request in enumerate(parse_many(message.args, message.kwargs, eta)):
+            yield Unit(message, index, position, request)
+    elif command_id is None:
         fault = "The task id, which is the command id, is not a UUID."
-        yield Unit(message, index, 0, Unidentified(DeadLetterCode.COMMAND_ID_MISSING, fault, payload))
+        yield _refused(index, message, DeadLetterCode.COMMAND_ID_MISSING, fault)
+    elif kind is Kind.WITHDRAW:
+        yield Unit(message, index, 0, parse_withdraw(command_id, message.args, message.kwargs))
     else:
-        yield Unit(message, index, 0, parse_single(kind, command_id, message.args, message.kwargs))
+        yield Unit(message, index, 0, parse_single(kind, command_id, message.args, message.kwargs, eta))
+
+
+def _refused(index: int, message: Message, code: DeadLetterCode, fault: str) -> Unit:
+    payload = canonical([list(message.args), dict(message.kwargs)])
+    return Unit(message, index, 0, Unidentified(code, fault, payload))
+
+
+def eta_of(headers: Mapping[str, Any]) -> datetime | None:
+    """Return the `eta` in Celery's headers; without an offset it is UTC. Raises ValueError."""
+    header = headers.get("eta")
+    if header is None:
+        return None
+    if not isinstance(header, str):
+        raise ValueError("not a text")  # noqa: TRY004 (what a sender says, not what we do)
+    moment = datetime.fromisoformat(header)
+    return parse_time(moment if moment.tzinfo else moment.replace(tzinfo=UTC))

@@ -6,8 +6,8 @@ from typing import Protocol, cast
 from celery import Celery
 
 from models.dead_letters import NewDeadLetter
+from tasks.arrival import Arrival
 from tasks.messages import Message
-from tasks.transaction import Arrival
 
 
 class ServicePort(Protocol):

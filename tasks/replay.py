@@ -15,6 +15,7 @@ from enrollment.names import KINDS
 from enrollment.parsing import Invalid, Request, Unidentified, content_hash, parse_many, parse_single
 from models import dead_letters
 from models.dead_letters import DeadLetter
+from tasks.messages import eta_of
 
 _NAMESPACE: Final = UUID("5f0c7c52-6f0e-4c27-9c43-2b8a4f0d8a11")  # of ids made for replays; never to change
 _ID_TAKEN: Final = (DeadLetterCode.INVALID_COMMAND, DeadLetterCode.COMMAND_ID_REUSED)
@@ -79,6 +80,7 @@ def _requests(letter: DeadLetter, payload: str | None) -> tuple[Sequence[Request
         decoded: Any = json.loads(payload if payload is not None else letter.payload)
     except (ValueError, RecursionError):
         raise CannotReplay(letter.id, "it is not JSON; replay it with a corrected payload.") from None
+    eta = eta_of(json.loads(letter.headers or "{}"))
     placeholder = letter.command_id or uuid5(_NAMESPACE, f"dead letter {letter.id}")
     match decoded:
         case {"commands": list()}:
@@ -86,16 +88,18 @@ def _requests(letter: DeadLetter, payload: str | None) -> tuple[Sequence[Request
         case {"command": _}:
             return parse_many([], {"commands": [{**decoded, "command_id": str(placeholder)}]}), False
         case [list() as args, dict() as kwargs, *_] if KINDS.get(letter.task or "", Kind.ENROLL) is None:
-            return parse_many(args, kwargs), True
+            return parse_many(args, kwargs, eta), True
         case [list() as args, dict() as kwargs, *_]:
-            return [parse_single(_kind(letter), placeholder, args, kwargs)], False
+            return [parse_single(_kind(letter), placeholder, args, kwargs, eta)], False
         case dict():
-            return [parse_single(_kind(letter), placeholder, [], decoded)], False
+            return [parse_single(_kind(letter), placeholder, [], decoded, eta)], False
     raise CannotReplay(letter.id, "its payload is neither a command nor the arguments of one.")
 
 
 def _kind(letter: DeadLetter) -> Kind:
     kind = KINDS.get(letter.task or "")
+    if kind is Kind.WITHDRAW:
+        raise CannotReplay(letter.id, "it withdraws another; withdraw that with `enrollment waiting withdraw`.")
     if kind is None:
         raise CannotReplay(letter.id, "it does not say what to do; add the field command: enroll, unenroll or replace.")
     return kind

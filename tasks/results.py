@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import assert_never
 
+from enrollment.commands import format_time
 from enrollment.fold import Record, Repeat, Reused
 from enrollment.names import KINDS
 from enrollment.parsing import Unidentified
@@ -19,6 +20,9 @@ _DEFERRED = {
     Reason.ENROLLMENTS: "enrollments are locked",
     Reason.OTHER: "rows are locked",
     Reason.DEAD_LETTERS: "dead letters are locked",
+    Reason.TIME: "its time has not come",
+    Reason.UNKNOWN_COURSE: "course is unknown",
+    Reason.UNKNOWN_STUDENT: "student is unknown",
 }
 
 
@@ -42,7 +46,7 @@ def summaries(messages: Sequence[Message], decided: Iterable[tuple[Unit, Result]
 def _summary(result: Result) -> str:
     match result:
         case Record():
-            return " ".join([result.outcome, *(f"{e.code} {_ids(e.ids or e.fields)}" for e in result.errors)])
+            return _record(result)
         case Repeat():
             return "repeat"
         case Reused():
@@ -55,6 +59,13 @@ def _summary(result: Result) -> str:
             return f"deferred: {_DEFERRED[result.wait.reason]}"
         case _:
             assert_never(result)
+
+
+def _record(record: Record) -> str:
+    if record.waiting is None:
+        return " ".join([record.outcome, *(f"{e.code} {_ids(e.ids or e.fields)}" for e in record.errors)])
+    needs = [f"{need.code} {_ids(need.ids)}" if need.ids else need.code for need in record.waiting.waiting_for]
+    return f"waiting for {', '.join(needs)} until {format_time(record.waiting.until)}"
 
 
 def _ids(ids: Sequence[int | str]) -> str:
@@ -77,5 +88,5 @@ def _counts(results: Sequence[Result]) -> str:
     counts = Counter(map(name, results))
     if counts.keys() == {"dead letters"} and len(results) == 1:
         return _summary(results[0])
-    order = ("applied", "rejected", "repeated", "deferred", "dead letters")
+    order = ("applied", "rejected", "waiting", "withdrawn", "repeated", "deferred", "dead letters")
     return ", ".join(f"{counts[word]} {word}" for word in order if counts[word])

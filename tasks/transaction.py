@@ -1,28 +1,30 @@
 """One transaction: lock, read, fold, write. What others have locked stays out of it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from time import monotonic
+from datetime import datetime
 from typing import assert_never
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from enrollment.commands import Withdraw
 from enrollment.errors import DeadLetterCode
-from enrollment.fold import STEP, Changes, Record, Repeat, Reused, State, Verdict, fold, times_from
+from enrollment.fold import Changes, Record, Repeat, Reused, State, Verdict, fold
 from enrollment.ids import uuid7
 from enrollment.parsing import Invalid, Unidentified, content_hash
+from enrollment.waiting import Policy
 from models import dead_letters, deferred, ledger, locks
 from models.db_errors import is_locked
 from models.dead_letters import NewDeadLetter
-from models.deferred import Reason, Wait
+from models.deferred import Deferred, Reason, Wait
 from models.locks import Busy
+from tasks.arrival import Arrival, Seen, defer
 from tasks.caution import Blocked, How
-from tasks.deferring import PutOff, to_be_kept
+from tasks.deferring import PutOff, is_told, to_be_kept, wait_of
 from tasks.messages import Unit
 
 
@@ -34,7 +36,6 @@ class Failed:
 
 
 Result = Verdict | Unidentified | Failed | PutOff
-Seen = tuple[Unit, datetime]  # a unit, and when it was first seen
 Held = tuple[Unit, datetime, Wait]  # and what it waits for
 
 
@@ -45,11 +46,12 @@ class Committed:
     batch_id: UUID
     decided: tuple[tuple[Unit, Result], ...]
     deferred: tuple[Unit, ...] = ()  # their students belonged to another batch at the time
+    more: tuple[Record, ...] = ()  # what came of commands that waited, and were withdrawn
 
     @property
     def records(self) -> tuple[Record, ...]:
-        """The commands that were decided in this transaction: one event is owed for each."""
-        return tuple(result for _, result in self.decided if isinstance(result, Record))
+        """The commands that were decided in this transaction, or wait from now on: one event is owed for each."""
+        return tuple(result for _, result in self.decided if isinstance(result, Record)) + self.more
 
     @property
     def waits(self) -> list[Wait]:
@@ -57,70 +59,27 @@ class Committed:
         return [result.wait for _, result in self.decided if isinstance(result, PutOff)]
 
 
-class Arrival:
-    """When a batch was first seen, by the clock of the database: what commands without a stamp get for one.
-
-    However many transactions a batch takes, a later one gets later times.
-    """
-
-    def __init__(self) -> None:
-        self._since = monotonic()
-        self._next: datetime | None = None
-
-    def times(self, now: datetime, count: int) -> list[datetime]:
-        """Return `count` rising times that nobody had before; `now` is the clock."""
-        if self._next is None:
-            self._next = now - timedelta(seconds=monotonic() - self._since)
-        first = self._next
-        self._next += count * STEP
-        return times_from(first, count)
-
-    def of(self, units: Sequence[Unit], clock: Callable[[], datetime]) -> list[Seen]:
-        """Return units with the time at which each was first seen."""
-        times = self.times(clock(), len(units))
-        return [(u, t if u.kept is None else u.kept.first_seen) for u, t in zip(units, times, strict=True)]
-
-
-def defer(
-    units: Sequence[Unit], students: AbstractSet[int], command_ids: AbstractSet[UUID] = frozenset()
-) -> tuple[Sequence[Unit], Sequence[Unit]]:
-    """Return the units that may be applied now, and those of these students or under these ids, which may not yet.
-
-    Of what is under one id the first stands, so what comes under an id that is deferred is deferred, too, and with it
-    what its student is told later: without a stamp, the order of arrival is what counts.
-    """
-    selected: list[Unit] = []
-    deferred: list[Unit] = []
-    held, ids = set(students), set(command_ids)
-    for unit in units:
-        request = unit.request
-        if not isinstance(request, Unidentified) and (request.student_id in held or request.command_id in ids):
-            deferred.append(unit)
-            ids.add(request.command_id)
-            if request.student_id is not None:
-                held.add(request.student_id)
-        else:
-            selected.append(unit)
-    return selected, deferred
-
-
 def run(engine: Engine, units: Sequence[Unit], arrival: Arrival, how: How) -> Committed:
     """Apply units in one transaction. Raises what the database raises, and Blocked."""
-    students = {unit.request.student_id for unit in units if not isinstance(unit.request, Invalid | Unidentified)}
+    students = {
+        unit.request.student_id for unit in units if not isinstance(unit.request, Invalid | Unidentified | Withdraw)
+    }
     with engine.begin() as connection:
         locked, busy = _lock(connection, students, how)
         avoided = students & how.avoided
         selected, deferred, off = _sort(units, busy, avoided, how)
-        selected = _taken(connection, selected)
+        selected = taken(connection, selected)
         decided, held = _decide(connection, locked, selected, arrival, how) if selected else ([], [])
         decided += _keep(connection, held)
         if off:
             decided += _put_off(connection, off, arrival, avoided)
         committed = Committed(uuid7(), tuple(decided), tuple(deferred))
         records = committed.records
+        if how.releasing:
+            _end_waits(connection, committed.decided)
         if records:
             ledger.write_commands(connection, records, committed.batch_id)
-        dead_letters.put(connection, list(_letters(decided)))
+        dead_letters.put(connection, list(letters(decided)))
     return committed
 
 
@@ -133,7 +92,9 @@ def put_off(engine: Engine, units: Sequence[Unit], arrival: Arrival) -> Committe
 def dead_letter(engine: Engine, unit: Unit, reason: str) -> Committed:
     """Keep a unit as a dead letter that could not be processed. Raises what the database raises, and Blocked."""
     with _blocked(), engine.begin() as connection:
-        if _taken(connection, [unit]):
+        if taken(connection, [unit]):
+            if is_told(unit) and unit.kept is not None and unit.kept.command_id is not None:
+                ledger.take_waiting(connection, [unit.kept.command_id])
             letter = unit.dead_letter(DeadLetterCode.PROCESSING_FAILED, f"The command could not be processed: {reason}")
             dead_letters.put(connection, [letter])
     return Committed(uuid7(), ((unit, Failed(reason)),))
@@ -179,7 +140,7 @@ def _sort(
     return selected, deferred, off
 
 
-def _taken(connection: Connection, units: Sequence[Unit]) -> Sequence[Unit]:
+def taken(connection: Connection, units: Sequence[Unit]) -> Sequence[Unit]:
     """Take units out of where they waited; those that another worker is about to apply are its own."""
     ids = {unit.kept.id for unit in units if unit.kept is not None}
     if not ids:
@@ -192,31 +153,59 @@ def _decide(
     connection: Connection, students: AbstractSet[int], units: Sequence[Unit], arrival: Arrival, how: How
 ) -> tuple[list[tuple[Unit, Result]], list[Held]]:
     """Read, fold, and write the rows; return what was decided, and what is held up. The students are locked."""
-    requests = [unit.request for unit in units if not isinstance(unit.request, Unidentified)]
+    requests = [unit.request for unit in units if not isinstance(unit.request, Unidentified | Withdraw)]
+    kept = [unit.kept for unit in units if unit.kept is not None] if how.releasing else []
+    told = {it.command_id for it in kept if it.told and it.command_id is not None}
     with _blocked() if how.careful else nullcontext():
-        state, now = ledger.read_state(connection, students, requests)
+        state, now = ledger.read_state(connection, students, requests, told)
+    state.promised = {it.command_id: it.promised for it in kept if it.command_id is not None and it.promised}
     seen = arrival.of(units, lambda: now)
-    decided, changes = _folded(state, seen, now)
+    decided, changes = _folded(state, seen, now, how.policy)
     held: list[Held] = []
-    while how.careful and (busy := locks.busy(connection, changes, dead_letters=any(_letters(decided)))):
-        kept, more = _held_up(decided, seen, busy)
+    while how.careful and (busy := locks.busy(connection, changes, dead_letters=any(letters(decided)))):
+        free, more = _held_up(decided, seen, busy)
         for unit, _, _ in more:  # of what is under one id the first stands
             if not isinstance(unit.request, Unidentified):
                 state.processed.setdefault(unit.request.command_id, content_hash(unit.request))
-        held, seen = held + more, kept
-        decided, changes = _folded(state, seen, now)
+        held, seen = held + more, free
+        decided, changes = _folded(state, seen, now, how.policy)
     ledger.write_changes(connection, changes)
-    return decided, held
+    return _waiting_kept(connection, decided, seen), held
 
 
-def _folded(state: State, seen: Sequence[Seen], now: datetime) -> tuple[list[tuple[Unit, Result]], Changes]:
-    known = [(unit.request, time) for unit, time in seen if not isinstance(unit.request, Unidentified)]
-    folded = fold(state, [request for request, _ in known], now, first_seen=[time for _, time in known])
+def _folded(
+    state: State, seen: Sequence[Seen], now: datetime, policy: Policy
+) -> tuple[list[tuple[Unit, Result]], Changes]:
+    known = [(unit.request, time) for unit, time in seen if not isinstance(unit.request, Unidentified | Withdraw)]
+    times = [time for _, time in known]
+    folded = fold(state, [request for request, _ in known], now, first_seen=times, policy=policy)
     verdicts = iter(folded.verdicts)
     decided: list[tuple[Unit, Result]] = [
         (unit, unit.request if isinstance(unit.request, Unidentified) else next(verdicts)) for unit, _ in seen
     ]
     return decided, folded.changes
+
+
+def _waiting_kept(
+    connection: Connection, decided: list[tuple[Unit, Result]], seen: Sequence[Seen]
+) -> list[tuple[Unit, Result]]:
+    """Keep what has to wait; of what waited before, there is nothing new to be told."""
+    kept: list[Deferred] = []
+    for place, (unit, result) in enumerate(decided):
+        if type(result) is Record and result.waiting is not None:
+            wait = wait_of(result.waiting)
+            kept.append(to_be_kept(unit, wait, seen[place][1], result.waiting))
+            if is_told(unit):
+                decided[place] = (unit, PutOff(wait))
+    deferred.put_anew(connection, kept)
+    return decided
+
+
+def _end_waits(connection: Connection, decided: Iterable[tuple[Unit, Result]]) -> None:
+    """Make room for what came of commands that stand there as waiting."""
+    over = [result.command_id for unit, result in decided if isinstance(result, Record) and is_told(unit)]
+    if over:
+        ledger.take_waiting(connection, over)
 
 
 def _held_up(decided: Sequence[tuple[Unit, Result]], seen: Sequence[Seen], busy: Busy) -> tuple[list[Seen], list[Held]]:
@@ -233,9 +222,9 @@ def _held_up(decided: Sequence[tuple[Unit, Result]], seen: Sequence[Seen], busy:
 
 
 def _wait(unit: Unit, result: Result, busy: Busy) -> Wait | None:
-    if busy.dead_letters and any(_letters([(unit, result)])):
+    if busy.dead_letters and any(letters([(unit, result)])):
         return Wait(Reason.DEAD_LETTERS, 0)
-    if not isinstance(result, Record) or result.errors:
+    if not isinstance(result, Record) or result.errors or result.waiting:
         return None
     if student_of(unit) in busy.students:
         return Wait(Reason.ENROLLMENTS, student_of(unit))
@@ -252,7 +241,7 @@ def _put_off(
         return Wait(Reason.OTHER if student_of(unit) in avoided else Reason.STUDENT, student_of(unit))
 
     still = [unit for unit in units if unit.kept is not None and unit.kept.wait == wait(unit)]
-    moved = _taken(connection, [unit for unit in units if unit.kept is None or unit.kept.wait != wait(unit)])
+    moved = taken(connection, [unit for unit in units if unit.kept is None or unit.kept.wait != wait(unit)])
     kept = [(unit, time, wait(unit)) for unit, time in arrival.of(moved, lambda: deferred.clock(connection))]
     return [*((unit, PutOff(wait(unit))) for unit in still), *_keep(connection, kept)]
 
@@ -269,7 +258,8 @@ def _keep(connection: Connection, held: Sequence[Held]) -> list[tuple[Unit, Resu
     return decided
 
 
-def _letters(decided: Sequence[tuple[Unit, Result]]) -> Iterator[NewDeadLetter]:
+def letters(decided: Sequence[tuple[Unit, Result]]) -> Iterator[NewDeadLetter]:
+    """Return what becomes dead letters of this."""
     for unit, result in decided:
         match result:
             case Unidentified():

@@ -19,10 +19,10 @@ from kombu import Exchange, Queue
 from redis import Redis
 
 from models.dead_letters import NewDeadLetter
+from tasks.arrival import Arrival
 from tasks.caution import Blocked
 from tasks.messages import Message
 from tasks.results import Failure
-from tasks.transaction import Arrival
 from worker.consume import batching
 from worker.transport import channel, register
 

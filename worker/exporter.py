@@ -14,8 +14,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 
+from models.awaited import Counts
 from models.db_errors import describe
-from models.deferred import Reason
+from models.deferred import AWAITED, Reason
 from models.engine import make_engine
 from models.statistics import Statistics, statistics
 from worker import brokers, streams
@@ -92,10 +93,11 @@ def database(found: Statistics) -> Iterator[Metric]:
     commands = _gauge("enrollment_deferred_commands", "Commands that are put off, by what they wait for.", "reason")
     waited = _gauge("enrollment_deferred_oldest_seconds", "Seconds since the first of them came.", "reason")
     waiting = {wait.reason: wait for wait in found.deferred}
-    for reason in Reason:
+    for reason in (it for it in Reason if it not in AWAITED):
         commands.add_metric([reason], waiting[reason].commands if reason in waiting else 0)
         waited.add_metric([reason], waiting[reason].seconds if reason in waiting else 0)
     yield from (commands, waited)
+    yield from _waiting(found.waiting)
     size = _gauge("enrollment_table_bytes", "Bytes on disk, indexes included.", "table")
     rows = _gauge("enrollment_table_rows", "Rows, as the last VACUUM or ANALYZE estimated them.", "table")
     for name, table in found.tables.items():
@@ -105,6 +107,19 @@ def database(found: Statistics) -> Iterator[Metric]:
     yield _plain("enrollment_database_lock_waits", "Connections that wait for a lock.", found.lock_waits)
     about = "Seconds that the longest of them has waited."
     yield _plain("enrollment_database_lock_wait_seconds", about, found.longest_lock_wait)
+
+
+def _waiting(found: Counts) -> Iterator[Metric]:
+    about = "Commands that wait for their time, or for a student or course; counted up to 100,000."
+    waiting = _gauge("enrollment_waiting_commands", about, "reason")
+    about = "Commands that wait for the one student or course for which the most do; of 200,000 at most."
+    most = _gauge("enrollment_waiting_for_one_commands", about, "reason")
+    for reason, commands in found.commands.items():
+        waiting.add_metric([reason], commands)
+    for reason in (Reason.UNKNOWN_COURSE, Reason.UNKNOWN_STUDENT):
+        shares = [share.commands for share in found.shares if share.reason is reason]
+        most.add_metric([reason], max(shares, default=0))
+    yield from (waiting, most)
 
 
 def broker(found: Depths) -> Iterator[Metric]:

@@ -25,6 +25,7 @@ from prometheus_client import (
     start_http_server,
 )
 
+from enrollment.commands import Withdraw
 from enrollment.errors import DeadLetterCode
 from enrollment.fold import Record, Repeat, Reused
 from enrollment.parsing import Unidentified
@@ -134,7 +135,12 @@ def committed(batch: Committed, *, claimed: float) -> None:
         _commands.labels(*labels).inc(count)
         _last_command.labels(labels[3]).set_to_current_time()
     now = time()
-    requests = [unit.request for unit, _ in units if not isinstance(unit.request, Unidentified)]
+    # Not of those that waited for their time or the catalog: that tells nothing of the system.
+    requests = [
+        unit.request
+        for unit, _ in units
+        if not isinstance(unit.request, Unidentified | Withdraw) and (unit.kept is None or not unit.kept.told)
+    ]
     _issued.observe([now - request.issued_at.timestamp() for request in requests if request.issued_at is not None])
     _sent.observe([now - sent for request in requests if (sent := sent_at(request.command_id)) is not None])
     _claimed.observe_same(claimed, len(units))

@@ -44,17 +44,19 @@ class Publisher:
         self._maxlen = maxlen
         self._publish = client.register_script(_PUBLISH)
 
-    def publish(self, batch_id: UUID, records: Sequence[Record]) -> int:
+    def publish(self, batch_id: UUID, records: Sequence[Record], events: Sequence[str] = ()) -> int:
         """Put the events of a committed batch on the stream; return how many, 0 if they are there already.
+
+        They are those of `records`, and `events` as they are.
 
         Raises redis.RedisError when the stream cannot be written; the outbox then still holds the batch.
         """
         # JSON has no line breaks of its own; one argument is cheaper than one per event.
-        events = "\n".join(map(event_json, records))
+        lines = "\n".join([*map(event_json, records), *events])
         # The hash tag keeps both keys on one node of a Redis Cluster.
         keys = [self._stream, f"{{{self._stream}}}:batch:{batch_id}"]
         try:
-            added: int = self._publish(keys=keys, args=[REMEMBERED, self._maxlen, events])
+            added: int = self._publish(keys=keys, args=[REMEMBERED, self._maxlen, lines])
         except ResponseError:
             # A master that became a replica answers, and refuses writes for ever: a new connection finds the new one.
             self._client.connection_pool.disconnect()

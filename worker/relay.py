@@ -84,16 +84,16 @@ class Relay:
         """Publish some; return how many events were added, and whether these were the last."""
         with self._engine.begin() as connection:
             batches = outbox.pending(connection, older_than=older_than, batches=BATCHES)
-            added = sum(self._send(batch.batch_id, batch.records) for batch in batches)
+            added = sum(self._send(batch.batch_id, batch.records, batch.events) for batch in batches)
             outbox.settle(connection, [batch.batch_id for batch in batches])
         return added, len(batches) < BATCHES
 
-    def _send(self, batch_id: UUID, records: Sequence[Record]) -> int:
+    def _send(self, batch_id: UUID, records: Sequence[Record], events: Sequence[str] = ()) -> int:
         """Publish one batch. Every success counts: a stream that goes away again and again is there in between."""
         begin = monotonic()
         try:
             with metrics.stage("publish"):
-                added = self._publisher.publish(batch_id, records)
+                added = self._publisher.publish(batch_id, records, events)
         except RedisError as error:
             now = monotonic()
             pause = next(self._waits) * random.uniform(0.75, 1)  # noqa: S311 - workers take turns

@@ -5,11 +5,12 @@ from typing import Final, Self
 
 from sqlalchemy import Engine
 
+from enrollment.waiting import AT_ONCE, Policy
 from models.dead_letters import NewDeadLetter
 from models.engine import WORKER, WORKER_NAME, make_engine
+from tasks.arrival import Arrival
 from tasks.batch import BatchProcessor
 from tasks.messages import Message
-from tasks.transaction import Arrival
 from worker.observing import Observed
 from worker.publishing import Publisher, connect
 from worker.relay import Relay
@@ -21,10 +22,10 @@ _STREAM_PATIENCE: Final = 1.0  # seconds for the event stream to answer: command
 class Service:
     """Applies batches and publishes their events. One per process, made after the fork."""
 
-    def __init__(self, engine: Engine, publisher: Publisher) -> None:
+    def __init__(self, engine: Engine, publisher: Publisher, policy: Policy = AT_ONCE) -> None:
         self._relay = Relay(engine, publisher)
         self._observed = Observed(engine, self._relay)
-        self._batches = BatchProcessor(engine, self._observed)
+        self._batches = BatchProcessor(engine, self._observed, policy)
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
@@ -32,7 +33,8 @@ class Service:
         engine = make_engine(settings.database_address(), application_name=WORKER_NAME, options=WORKER)
         credentials = settings.events_credentials()
         client = connect(settings.require_events_url(), patience=_STREAM_PATIENCE, credentials=credentials)
-        return cls(engine, Publisher(client, stream=settings.events_stream, maxlen=settings.events_maxlen))
+        publisher = Publisher(client, stream=settings.events_stream, maxlen=settings.events_maxlen)
+        return cls(engine, publisher, settings.policy())
 
     def handle(
         self,

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self, cast
+from datetime import timedelta
+from typing import Annotated, Any, Final, Literal, Self, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -14,8 +15,10 @@ from pydantic_settings import (
 )
 
 from enrollment.addresses import AddressError, broker_url, is_redis, redis_url
+from enrollment.commands import Source
 from enrollment.errors import EnrollmentError
 from enrollment.names import STREAM
+from enrollment.waiting import Policy
 from worker.credentials import Admin, ApiKey, no_repeats, read_admins, read_keys
 from worker.lists import SEPARATOR
 from worker.secret_files import IN_FILES, Newest, NewestCredentials, SecretFileError, SecretFiles
@@ -37,6 +40,31 @@ class BrokerOptions(BaseModel):
     sep: Annotated[str, Field(min_length=1)] = SEPARATOR
     priority_steps: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 3, 6, 9)
     global_keyprefix: str = ""
+
+
+_LONGEST: Final = 3_000_000  # days; what is longer ends beyond the year 9999
+Seconds = Annotated[float, Field(ge=0, le=_LONGEST * 86_400)]
+
+
+class Patience(BaseModel):
+    """How long commands wait for the catalog, in seconds: of all sources, and of some."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    seconds: Seconds = 0
+    by_source: dict[Source, Seconds] = {}
+
+
+def read_patience(value: object) -> object:
+    """Read `600,portal=3600`."""
+    if not isinstance(value, str):
+        return value
+    parts = [part.rpartition("=") for part in value.replace(" ", "").split(",") if part]
+    named = {source: number for source, equals, number in parts if equals}
+    unnamed = [number for _, equals, number in parts if not equals]
+    if len(unnamed) > 1 or len(named) + len(unnamed) < len(parts):
+        raise ValueError("say seconds once, and once for each source: 600,portal=3600")
+    return {"seconds": unnamed[0] if unnamed else 0, "by_source": named}
 
 
 def _read_json(value: object) -> object:
@@ -71,6 +99,18 @@ class Settings(BaseSettings):
     batch_messages: Annotated[
         int, Field(ge=1, le=5000, description="Messages claimed at once, so the largest batch. More: longer locks.")
     ] = 500
+    wait_for_catalog: Annotated[
+        Patience,
+        NoDecode,
+        BeforeValidator(read_patience),
+        Field(
+            description="Seconds that commands wait for a student or course that does not exist, where they do not say "
+            "wait_until; of some sources others: 600,portal=3600,sis:nightly=0."
+        ),
+    ] = Patience()
+    longest_wait: Annotated[
+        float | None, Field(gt=0, description="Days that effective_at and wait_until may be ahead. None: no limit.")
+    ] = None
     visibility_timeout: Annotated[
         float, Field(ge=5, description="Seconds until the messages of a dead worker are claimed by another.")
     ] = 30
@@ -155,6 +195,12 @@ class Settings(BaseSettings):
     def require_broker_url(self) -> str:
         """Return the broker's URL. Raises SettingsError when it is missing or can never work."""
         return _require("ENROLLMENT_BROKER_URL", self.broker_url, broker_url, "redis://host:6379/0")
+
+    def policy(self) -> Policy:
+        """Return how long commands wait."""
+        longest = None if self.longest_wait is None else timedelta(days=min(self.longest_wait, _LONGEST))
+        seconds = {source: timedelta(seconds=number) for source, number in self.wait_for_catalog.by_source.items()}
+        return Policy(timedelta(seconds=self.wait_for_catalog.seconds), seconds, longest)
 
     def transport_options(self) -> dict[str, Any]:
         """Return kombu's options that name the keys, as far as they were set. Raises SettingsError.

@@ -1,7 +1,7 @@
 """What came of a command, as a producer sees it: its result event, waited for on the stream."""
 
 import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from redis import Redis
@@ -34,8 +34,11 @@ class Outcomes:
         self._client: Redis | None = None
         self._ahead = 0  # milliseconds by which Redis' clock is ahead of ours
 
-    def wait_for(self, command_id: UUID, seconds: float) -> Event:
-        """Return the event of a command, applied or rejected. Waits for Redis, too. Raises NoOutcomeYet."""
+    def wait_for(self, command_id: UUID, seconds: float, *, final: bool = False) -> Event:
+        """Return the event of a command; with `final` not the one that says it waits. Raises NoOutcomeYet.
+
+        Waits for Redis, too.
+        """
         deadline = time.monotonic() + seconds
         position: str | None = None
         while True:
@@ -43,7 +46,7 @@ class Outcomes:
             try:
                 client = self._connect()
                 position = position or self._before(command_id)
-                event, position = _look(client, self._stream, position, command_id, deadline)
+                event, position = _look(client, self._stream, position, deadline, _Sought(command_id, final))
                 if event is not None:
                     return event
             except AuthenticationError:  # redis-py calls it a lost connection; waiting does not help
@@ -74,15 +77,22 @@ class Outcomes:
         return f"{max(0, made + self._ahead - LOOK_BACK)}-0"
 
 
-def _look(client: Redis, stream: str, position: str, command_id: UUID, deadline: float) -> tuple[Event | None, str]:
+class _Sought(NamedTuple):
+    command_id: UUID
+    final: bool
+
+
+def _look(client: Redis, stream: str, position: str, deadline: float, sought: _Sought) -> tuple[Event | None, str]:
     """Read on by a page; return the event if it is there, and the position behind what was read."""
     block = max(1, int(min(WAIT, deadline - time.monotonic()) * 1000))  # 0 would be for ever
     reply: Any = client.xread({stream: position}, count=PAGE, block=block)
-    named = str(command_id)
+    named = str(sought.command_id)
     for entry_id, fields in entries_of(reply):
         position = entry_id
         if named in fields.get(FIELD, ""):  # only what names the id is worth decoding
             event = entry_of(entry_id, fields).event
-            if event is not None and event.id == command_id:
+            if event is None or event.id != sought.command_id:
+                continue
+            if not (sought.final and event.is_waiting):
                 return event, position
     return None, position

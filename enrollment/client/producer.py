@@ -20,10 +20,10 @@ from uuid import UUID
 
 from enrollment.client.broker_connection import PATIENCE, BrokerConnection, OutgoingMessage
 from enrollment.client.errors import InvalidCommand, NoEventsAddress
-from enrollment.commands import MAX_COMMANDS, Command, Kind, as_fields
+from enrollment.commands import MAX_COMMANDS, Command, Kind, Withdraw, as_fields
 from enrollment.ids import uuid7
 from enrollment.names import APPLY, BULK_QUEUE, QUEUE, STREAM, TASKS
-from enrollment.parsing import Invalid, Unidentified, parse_many
+from enrollment.parsing import Invalid, Unidentified, parse_many, parse_withdraw
 
 if TYPE_CHECKING:
     from enrollment.client.outcomes import Outcomes
@@ -59,6 +59,8 @@ class CommandFields(TypedDict, total=False):
 
     issued_at: datetime | None  # when the producer decided; with an offset
     source: str | None  # who sends it: 1 to 64 of `A-Z a-z 0-9 . _ : / -`
+    effective_at: datetime | None  # when it is to take effect; it is decided then
+    wait_until: datetime | None  # until when a student or course that does not exist is waited for
     command_id: UUID | None  # to send the same command again
 
 
@@ -110,11 +112,24 @@ class Client(Sender):
 
     def send(self, command: Command) -> UUID:
         """Send a command as it is; return its id when the broker has it. Raises BrokerAway."""
+        return self._publish(command, f"<{_number(len(command.course_ids), 'course')}>")
+
+    def withdraw(self, target: UUID, *, source: str | None = None, command_id: UUID | None = None) -> UUID:
+        """End a command that waits, or that has not come yet; return the id of the withdraw, which has an event, too.
+
+        Raises InvalidCommand, BrokerAway.
+        """
+        said = {"target": target, **({} if source is None else {"source": source})}
+        request = parse_withdraw(command_id or uuid7(), (), said)
+        if isinstance(request, Invalid):
+            raise InvalidCommand(request.rejection.message, request.rejection.fields)
+        return self._publish(request, f"<{request.target}>")
+
+    def _publish(self, command: Command | Withdraw, about: str) -> UUID:
         fields = as_fields(command)
         task_id, kind = fields.pop("command_id"), command.kind
         del fields["command"]
         body = f"[[],{_encode(fields)},{_EMBED}]"
-        about = f"<{_number(len(command.course_ids), 'course')}>"
         self._broker.publish(OutgoingMessage(QUEUE, TASKS[kind], task_id, about, body), (command.command_id,))
         return command.command_id
 
@@ -122,9 +137,10 @@ class Client(Sender):
         """Return what sends many commands in few messages; `queue` is for a few that are not to wait behind many."""
         return Bulk(self._broker, queue)
 
-    def wait_for(self, command_id: UUID, seconds: float = OUTCOME) -> "Event":
-        """Return the event of a command, applied or rejected. Raises NoEventsAddress, NoOutcomeYet.
+    def wait_for(self, command_id: UUID, seconds: float = OUTCOME, *, final: bool = False) -> "Event":
+        """Return the event of a command: applied, rejected, withdrawn, or that it waits.
 
+        With `final`, that it waits is passed over. Raises NoEventsAddress, NoOutcomeYet.
         When it did not come, wait again, or send the command again under its id: it takes effect once all the same.
         """
         from enrollment.client.outcomes import Outcomes  # noqa: PLC0415 - a producer that never asks does not pay for it
@@ -133,7 +149,7 @@ class Client(Sender):
             raise NoEventsAddress
         if self._outcomes is None:
             self._outcomes = Outcomes(self._events_url, stream=self._stream)
-        return self._outcomes.wait_for(command_id, seconds)
+        return self._outcomes.wait_for(command_id, seconds, final=final)
 
     def close(self) -> None:
         """Hang up. Everything was sent already."""

@@ -17,7 +17,17 @@ from tasks.replay import CannotReplay, replay
 from worker.replayer import send_all
 from worker.settings import Settings
 
-__all__ = ["AT_ONCE", "CannotReplay", "Decided", "database", "discard", "replay_many", "replay_oldest", "replay_one"]
+__all__ = [
+    "AT_ONCE",
+    "CannotReplay",
+    "Decided",
+    "client",
+    "database",
+    "discard",
+    "replay_many",
+    "replay_oldest",
+    "replay_one",
+]
 
 AT_ONCE: Final = 500  # replayed by one request; each is a transaction of its own
 
@@ -52,22 +62,23 @@ async def discard(settings: Settings, letter_ids: Iterable[int]) -> Decided:
     return await to_thread.run_sync(_discard, settings, list(letter_ids))
 
 
-def _client(settings: Settings) -> Client:
+def client(settings: Settings) -> Client:
+    """Return what sends commands."""
     options = settings.transport_options()
     return Client(settings.require_broker_url(), patience=PATIENCE, transport_options=options)
 
 
 def _replay_one(settings: Settings, letter_id: int, payload: str | None) -> None:
-    with database(settings) as engine, _client(settings) as client:
-        replay(engine, partial(send_all, client), letter_id, payload)
+    with database(settings) as engine, client(settings) as sender:
+        replay(engine, partial(send_all, sender), letter_id, payload)
 
 
 def _replay_many(settings: Settings, letter_ids: Sequence[int]) -> Decided:
     decided = Decided(nothing=not letter_ids)
-    with database(settings) as engine, _client(settings) as client:
+    with database(settings) as engine, client(settings) as sender:
         for letter_id in letter_ids:
             try:
-                replay(engine, partial(send_all, client), letter_id)
+                replay(engine, partial(send_all, sender), letter_id)
                 decided.replayed += 1
             except CannotReplay as error:
                 decided.refused.append((letter_id, error.reason))

@@ -102,8 +102,10 @@ class Overview:
     def __init__(self, gateway: Gateway) -> None:
         settings = gateway.settings
         self._gateway = gateway
-        self._broker = brokers.watch(settings.require_broker_url())
-        self._stream = streams.watch(settings.require_events_url(), settings.events_stream)
+        known_by = settings.transport_options().get("credential_provider")
+        self._broker = brokers.watch(settings.require_broker_url(), settings.broker_options, known_by)
+        credentials = settings.events_credentials()
+        self._stream = streams.watch(settings.require_events_url(), settings.events_stream, credentials)
         self._activity: dict[str, Kept[Activity]] = {name: Kept() for name in WINDOWS}
         self._share = dict.fromkeys(WINDOWS, 1.0)
         self._findings: Kept[list[Finding]] = Kept(

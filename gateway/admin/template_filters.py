@@ -11,6 +11,8 @@ from enrollment.taken import taken_because
 _SIGNS: Final[Mapping[str, str]] = {
     "applied": "✓",
     "rejected": "✗",
+    "waiting": "…",
+    "withdrawn": "↩",
     "enrolled": "+",
     "unenrolled": "\N{MINUS SIGN}",
     "unchanged": "=",

@@ -5,7 +5,7 @@ from fastapi import APIRouter, HTTPException, Response
 from enrollment.commands import Kind
 from gateway.openapi import WRITE
 from gateway.schemas.parameters import CourseId, StudentId
-from gateway.schemas.requests import AllCourses, BodyRoute, Courses, Difference, StudentAndCourses
+from gateway.schemas.requests import AllCourses, BodyRoute, Courses, Difference, StudentAndCourses, When
 from gateway.schemas.responses import Written
 from gateway.submission import Change
 from gateway.write_response import Submit
@@ -13,10 +13,14 @@ from gateway.write_response import Submit
 router = APIRouter(tags=["enrollments"], route_class=BodyRoute)
 
 
+def _change(kind: Kind, student_id: int, course_ids: tuple[int, ...], when: When) -> Change:
+    return Change(kind, student_id, course_ids, when.effective_at, when.wait_until)
+
+
 @router.post("/students/enroll", response_model=Written, responses=WRITE)
 async def enroll_student(submit: Submit, body: StudentAndCourses) -> Response:
     """Enroll a student, named in the body, in courses."""
-    return await submit(Change(Kind.ENROLL, body.student_id, body.ids))
+    return await submit(_change(Kind.ENROLL, body.student_id, body.ids, body))
 
 
 @router.get("/students/enroll", include_in_schema=False)
@@ -28,13 +32,13 @@ async def _not_a_student() -> Response:
 @router.post("/students/{student_id}/courses", response_model=Written, responses=WRITE)
 async def enroll(submit: Submit, student_id: StudentId, body: Courses) -> Response:
     """Enroll a student in courses."""
-    return await submit(Change(Kind.ENROLL, student_id, body.ids))
+    return await submit(_change(Kind.ENROLL, student_id, body.ids, body))
 
 
 @router.put("/students/{student_id}/courses", response_model=Written, responses=WRITE)
 async def replace(submit: Submit, student_id: StudentId, body: AllCourses) -> Response:
     """Make the student's courses exactly these; an empty list means none."""
-    return await submit(Change(Kind.REPLACE, student_id, body.course_ids))
+    return await submit(_change(Kind.REPLACE, student_id, body.course_ids, body))
 
 
 @router.patch("/students/{student_id}/courses", response_model=Written, responses=WRITE)
@@ -44,7 +48,7 @@ async def change(submit: Submit, student_id: StudentId, body: Difference) -> Res
     Where one of the two is rejected, the other stands; the problem names both.
     """
     changes = [(Kind.ENROLL, body.add), (Kind.UNENROLL, body.remove)]
-    return await submit(*(Change(kind, student_id, courses) for kind, courses in changes if courses))
+    return await submit(*(_change(kind, student_id, courses, body) for kind, courses in changes if courses))
 
 
 @router.delete("/students/{student_id}/courses/{course_id}", response_model=Written, responses=WRITE)

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
-from enrollment.commands import AnyCourses, Id, SomeCourses
+from enrollment.commands import AnyCourses, Id, IssuedAt, SomeCourses
 from gateway.problems import Problem
 
 _ONE_OF: Final[dict[str, Any]] = {"oneOf": [{"required": ["course_ids"]}, {"required": ["course_id"]}]}
@@ -20,7 +20,19 @@ def _examples(*examples: dict[str, Any], **more: Any) -> ConfigDict:
     return ConfigDict(frozen=True, strict=True, extra="forbid", json_schema_extra={"examples": list(examples), **more})
 
 
-class Courses(BaseModel):
+class When(BaseModel):
+    """When the request is to take effect, and how long it waits for what does not exist yet."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    effective_at: Annotated[IssuedAt | None, Field(description="When it is to take effect. Default: now.")] = None
+    wait_until: Annotated[
+        IssuedAt | None,
+        Field(description="Until when a student or course that does not exist is waited for. Default: as set, not."),
+    ] = None
+
+
+class Courses(When):
     """One course, or several."""
 
     model_config = _examples({"course_ids": [101, 102]}, {"course_id": 101}, **_ONE_OF)
@@ -51,7 +63,7 @@ class StudentAndCourses(Courses):
     student_id: Annotated[Id, Field(description="The student.")]
 
 
-class AllCourses(BaseModel):
+class AllCourses(When):
     """All the courses a student shall have."""
 
     model_config = _examples({"course_ids": [101, 103]}, {"course_ids": []})
@@ -59,7 +71,7 @@ class AllCourses(BaseModel):
     course_ids: Annotated[AnyCourses, Field(description="All the courses; an empty list means none.")]
 
 
-class Difference(BaseModel):
+class Difference(When):
     """Courses to add, courses to take away, or both; no course is in both."""
 
     model_config = _examples(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from hashlib import blake2b
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, cast
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,15 +11,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from enrollment import commands
-from enrollment.commands import Kind
+from enrollment.commands import Kind, Time
 from enrollment.errors import Rejection
-from enrollment.events import Event, Time
+from enrollment.events import Event
+from enrollment.waiting import WaitingFor
 from models.queries import CourseRow, StudentRow, StudentWithCourses
 
 JSON: Final = "application/json"
 
 
-Outcome = Literal["applied", "rejected", "pending"]
+Outcome = Literal["applied", "rejected", "waiting", "withdrawn", "pending"]
 
 
 class Course(BaseModel):
@@ -131,6 +132,9 @@ class Command(BaseModel):
     source: str | None = None
     effects: Effects = Effects()
     errors: list[Rejection] = []
+    waiting_for: Annotated[list[WaitingFor], Field(description="Of one that waits: what for.")] = []
+    until: Annotated[Time | None, Field(description="Of one that waits: until when, at the longest.")] = None
+    target: Annotated[UUID | None, Field(description="Of a withdraw: the command that it is about.")] = None
 
     @classmethod
     def of(cls, event: Event) -> "Command":
@@ -152,6 +156,9 @@ class Command(BaseModel):
                 superseded=list(data.superseded),
             ),
             errors=list(data.errors),
+            waiting_for=list(data.waiting_for),
+            until=data.until,
+            target=data.target,
         )
 
     @classmethod
@@ -191,7 +198,7 @@ class Accepted(BaseModel):
 
 def outcome_of(event: Event) -> Outcome:
     """Return what came of an event's command."""
-    return "rejected" if event.type == "enrollment.rejected.v1" else "applied"
+    return cast("Outcome", event.type.split(".")[1])
 
 
 def answer(content: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -44,7 +44,8 @@ FILL: dict[str, LiteralString] = {  # what each revision brings, and a row or tw
         INSERT INTO replace_marks VALUES (9, now(), gen_random_uuid());
     """,
     "0010": "SELECT",
-    "0013": "UPDATE commands SET trace = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'",
+    "0011": "UPDATE commands SET target = gen_random_uuid()",
+    "0012": "UPDATE commands SET trace = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'",
 }
 
 

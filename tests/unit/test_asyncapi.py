@@ -68,7 +68,7 @@ def test_the_documented_body_is_the_one_in_the_entry() -> None:
 
 
 def test_the_documented_events_are_what_the_publisher_writes() -> None:
-    requests = [examples.ENROLL, examples.UNKNOWN_COURSE]
+    requests = [examples.PATIENT, examples.ENROLL, examples.UNKNOWN_COURSE]
     assert blocks("stream-entry") == [examples.event(request).to_json() for request in requests]
 
 
@@ -86,7 +86,7 @@ def test_every_code_is_documented(code: str) -> None:
 
 
 def test_fields_of_a_later_version_do_not_stop_a_reader_of_events() -> None:
-    event = json.loads(blocks("stream-entry")[1])
+    event = json.loads(blocks("stream-entry")[2])
     for part in (event, event["data"], event["data"]["errors"][0]):
         part["later"] = 1
     assert Event.model_validate(event, strict=False) == examples.event(examples.UNKNOWN_COURSE)

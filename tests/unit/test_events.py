@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from enrollment.commands import Enroll, Kind
+from enrollment.commands import MODELS, Enroll, Kind
 from enrollment.errors import ErrorCode, Rejection
 from enrollment.events import Event, event_json, event_of
 from enrollment.fold import Effects, Record, fold
 from enrollment.parsing import Request, parse_single
 from enrollment.schema import schemas
+from enrollment.waiting import Waiting, WaitingFor
 from tests.unit.strategies import empty_state
 
 ID = UUID("0190f3a2-0000-7000-8000-000000000001")
@@ -61,7 +62,7 @@ def test_every_event_fits_the_published_schema_and_reads_back() -> None:
     validator = Draft202012Validator(schemas()["enrollment.event.v1"])
     requests = [
         parse_single(kind, ID, args, {})
-        for kind in Kind
+        for kind in MODELS
         for args in ([], [1, [10]], [1, [99, 98]], [77, [10]], [True, "x"], [1, []])
     ]
     for request in requests:
@@ -84,11 +85,13 @@ _records = st.builds(
     course_ids=st.none() | _ids,
     issued_at=st.none() | _times,
     source=_texts,
-    outcome=st.sampled_from(["applied", "rejected"]),
+    outcome=st.sampled_from(["applied", "rejected", "waiting", "withdrawn"]),
     effects=st.builds(Effects, _ids, _ids, _ids, _ids),
     errors=st.lists(_rejections, max_size=2).map(tuple),
     processed_at=_times,
     content_hash=st.just(b""),
+    waiting=st.none() | st.builds(Waiting, waiting_for=st.tuples(st.builds(WaitingFor, ids=_ids)), until=_times),
+    target=st.none() | st.uuids(),
 )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from enrollment.commands import MAX_ID, Enroll, Kind, Replace, as_fields, parse_time, parse_uuid
 from enrollment.errors import DeadLetterCode, ErrorCode
-from enrollment.parsing import Invalid, Unidentified, content_hash, parse_many, parse_single
+from enrollment.parsing import Invalid, Unidentified, content_hash, parse_many, parse_single, parse_withdraw
 
 ID = UUID("0190f3a2-0000-7000-8000-000000000001")
 
@@ -122,12 +122,15 @@ _json = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters()), inner, max_size=3),
     max_leaves=8,
 )
-_names = st.sampled_from(["student_id", "course_ids", "issued_at", "source", "command_id", "command"]) | st.text()
+_names = (
+    st.sampled_from(["student_id", "course_ids", "issued_at", "source", "command_id", "command", "target"]) | st.text()
+)
 
 
 @given(st.sampled_from(Kind), st.lists(_json, max_size=3), st.dictionaries(_names, _json, max_size=4))
 def test_no_arguments_whatever_raise(kind: Kind, args: list[Any], kwargs: dict[str, Any]) -> None:
-    request = parse_single(kind, ID, args, kwargs)
+    withdraws = kind is Kind.WITHDRAW
+    request = parse_withdraw(ID, args, kwargs) if withdraws else parse_single(kind, ID, args, kwargs)
     content_hash(request)
     if isinstance(request, Invalid):
         request.payload.encode("ascii")

@@ -1,12 +1,13 @@
 import json
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from jsonschema import Draft202012Validator
 
-from enrollment.commands import Kind
+from enrollment.commands import MODELS, Kind, Withdraw
 from enrollment.events import Event
-from enrollment.parsing import Invalid, Unidentified, parse_many, parse_single
+from enrollment.parsing import Invalid, Unidentified, parse_many, parse_single, parse_withdraw
 from enrollment.schema import FOLDER, schemas, text_of
 
 OLD = Path(__file__).parent / "old_messages"
@@ -26,10 +27,15 @@ def test_old_bytes_still_fit_the_schema(name: str) -> None:
         validator.validate(json.loads(line))
 
 
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", MODELS)
 def test_old_single_commands_are_still_read(kind: Kind) -> None:
     for line in (OLD / f"enrollment.{kind}.v1.jsonl").read_text().splitlines():
         assert not isinstance(parse_single(kind, ID, [], json.loads(line)), Invalid)
+
+
+def test_old_withdraws_are_still_read() -> None:
+    for line in (OLD / "enrollment.withdraw.v1.jsonl").read_text().splitlines():
+        assert isinstance(parse_withdraw(UUID(ID), [], json.loads(line)), Withdraw)
 
 
 def test_old_bulks_are_still_read() -> None:

@@ -19,6 +19,7 @@ from worker.cli import (
     migrate,
     privileges,
     send,
+    waiting,
 )
 
 _HEADINGS = ("Send", "Read", "Watch", "Look after", "Try it", "Serve")
@@ -89,6 +90,7 @@ for module in (
     lookups,
     events,
     dead_letters,
+    waiting,
     catalog,
     migrate,
     doctor,

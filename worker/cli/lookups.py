@@ -138,9 +138,19 @@ def show_record(record: "Record", json: bool) -> None:
         ("taken because", taken_because(record)),
         ("processed", record.processed_at),
         ("outcome", record.outcome),
+        *_waits(record),
     ]
     effects = [(name, ids) for name, ids in record.effects._asdict().items() if ids]
     fields([*asked, *effects, *((f"error {error.code}", error.message) for error in record.errors)])
+
+
+def _waits(record: "Record") -> list[tuple[str, object]]:
+    """Return what a record says of a wait, or of a command that it withdraws."""
+    found: list[tuple[str, object]] = [] if record.target is None else [("withdraws", record.target)]
+    if record.waiting is not None:
+        needs = [f"{need.code} {', '.join(map(str, need.ids))}".strip() for need in record.waiting.waiting_for]
+        found += [("waiting for", "; ".join(needs)), ("until", record.waiting.until)]
+    return found
 
 
 def register(app: typer.Typer) -> None:

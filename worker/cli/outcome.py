@@ -2,6 +2,7 @@
 
 from time import monotonic, sleep
 from typing import Final
+from uuid import UUID
 
 import typer
 
@@ -19,10 +20,10 @@ _POLL: Final = 0.1  # seconds
 class NoOutcomeYet(EnrollmentError):
     """The command is in the queue, and no worker has processed it."""
 
-    def __init__(self, command: Command, seconds: float) -> None:
+    def __init__(self, command_id: UUID, seconds: float) -> None:
         super().__init__(
             f"The command was sent, and has no outcome after {seconds:g} s. `enrollment doctor` tells whether a worker "
-            f"is at work; `enrollment command {command.command_id}` shows the outcome when there is one."
+            f"is at work; `enrollment command {command_id}` shows the outcome when there is one."
         )
 
 
@@ -37,7 +38,7 @@ class IdTaken(EnrollmentError):
 
 def show_outcome(command: Command, seconds: float, as_json: bool) -> None:
     """Print what came of the command; exit with 1 if it was rejected. Raises NoOutcomeYet, IdTaken."""
-    record = _outcome(command, seconds)
+    record = _outcome(command.command_id, seconds)
     if record.content_hash != content_hash(command):
         raise IdTaken(command)
     show_record(record, as_json)
@@ -45,14 +46,22 @@ def show_outcome(command: Command, seconds: float, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _outcome(command: Command, seconds: float) -> Record:
+def show_withdrawn(command_id: UUID, seconds: float, as_json: bool) -> None:
+    """Print what came of a withdraw; exit with 1 if it was too late. Raises NoOutcomeYet."""
+    record = _outcome(command_id, seconds)
+    show_record(record, as_json)
+    if record.outcome == "rejected":
+        raise typer.Exit(1)
+
+
+def _outcome(command_id: UUID, seconds: float) -> Record:
     deadline = monotonic() + seconds
     with database() as connection:
         while True:
             try:
-                return queries.command(connection, command.command_id)
+                return queries.command(connection, command_id)
             except UnknownCommand:
                 if monotonic() > deadline:
-                    raise NoOutcomeYet(command, seconds) from None
+                    raise NoOutcomeYet(command_id, seconds) from None
             connection.rollback()
             sleep(_POLL)

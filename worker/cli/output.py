@@ -17,6 +17,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 STYLES: Final[Mapping[str, str]] = {
     "applied": "green",
     "rejected": "red",
+    "waiting": "cyan",
+    "withdrawn": "yellow",
     "enrolled": "green",
     "unenrolled": "yellow",
     "superseded": "magenta",

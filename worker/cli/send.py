@@ -49,6 +49,13 @@ IssuedAt = Annotated[
         help="When it was decided, as 2026-01-31T09:30:00Z. Default: now, or with --id when a worker first sees it.",
     ),
 ]
+EffectiveAt = Annotated[
+    str | None, typer.Option("--effective-at", metavar="TIME", help="When it is to take effect. Default: now.")
+]
+WaitUntil = Annotated[
+    str | None,
+    typer.Option("--wait-until", metavar="TIME", help="Until when to wait for a student or course that is not there."),
+]
 Source = Annotated[str | None, typer.Option("--source", metavar="NAME", help="Who sends it.")]
 Id = Annotated[
     str | None,
@@ -70,12 +77,15 @@ def _add(kind: str, what: str) -> None:
         course: Courses = None,
         issued_at: IssuedAt = None,
         source: Source = None,
+        effective_at: EffectiveAt = None,
+        wait_until: WaitUntil = None,
         id_: Id = None,
         wait: Wait = False,
         timeout: Timeout = 30,
         as_json: Json = False,
     ) -> None:
-        command = _command(kind, student, course, issued_at=issued_at, source=source, command_id=id_)
+        when = {"issued_at": issued_at, "effective_at": effective_at, "wait_until": wait_until}
+        command = _command(kind, student, course, source=source, command_id=id_, **when)
         _send(command, wait, timeout, as_json)
 
 
@@ -91,6 +101,8 @@ def replace(
     none: Annotated[bool, typer.Option("--none", help="No course at all.")] = False,
     issued_at: IssuedAt = None,
     source: Source = None,
+    effective_at: EffectiveAt = None,
+    wait_until: WaitUntil = None,
     id_: Id = None,
     wait: Wait = False,
     timeout: Timeout = 30,
@@ -99,7 +111,8 @@ def replace(
     """Make a student's courses exactly these."""
     if none is bool(course):
         raise typer.BadParameter("say either --course, once or more often, or --none")
-    command = _command("replace", student, course, issued_at=issued_at, source=source, command_id=id_)
+    when = {"issued_at": issued_at, "effective_at": effective_at, "wait_until": wait_until}
+    command = _command("replace", student, course, source=source, command_id=id_, **when)
     _send(command, wait, timeout, as_json)
 
 
@@ -111,8 +124,8 @@ def send_file(
     """Send a file, one JSON object per line. `enrollment send FILE` is short for it.
 
     The fields of a line: command (enroll, unenroll, replace), student_id, course_ids, and where wanted command_id,
-    issued_at, source. Commands travel many to a message. A line that is no command is told with its number and left
-    out; the exit code is then 1.
+    issued_at, source, effective_at, wait_until. Commands travel many to a message. A line that is no command is told
+    with its number and left out; the exit code is then 1.
 
     A line without command_id gets a new one each time, so sending the file again sends new commands. With command_ids
     of your own, sending it again changes nothing.

@@ -10,10 +10,10 @@ import structlog
 from celery.worker import state
 
 from enrollment.errors import DeadLetterCode
+from tasks.arrival import Arrival
 from tasks.caution import RETRY, Blocked
 from tasks.messages import Message
 from tasks.ports import ServicePort
-from tasks.transaction import Arrival
 from worker import liveness, metrics
 from worker.consume.decoding import Refused, decode_message, expired
 from worker.consume.monitoring import Monitor

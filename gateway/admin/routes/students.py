@@ -159,8 +159,8 @@ def _said(student_id: int, command_id: UUID, record: Record | None, *, ids: str 
     """Return what to say of a command that was sent."""
     if record is None:
         return {"said": "waiting", "student_id": student_id, "command_id": command_id, "tries": tries, "ids": ids}
-    values: dict[str, Any] = {"said": record.outcome, "record": record}
-    if record.outcome == "applied":
+    values: dict[str, Any] = {"said": "kept" if record.waiting else record.outcome, "record": record}
+    if record.outcome != "rejected":
         return values
     typed = set(numbers(ids.replace(",", " ").replace(";", " ").split()))
     wrong = [brief(e) for e in record.errors if e.code == ErrorCode.UNKNOWN_COURSES and typed & set(e.ids)]

@@ -30,6 +30,7 @@ PAGES = (
     "/admin/courses/101",
     "/admin/commands/00000000-0000-7000-8000-000000000000",
     "/admin/events",
+    "/admin/waiting",
     "/admin/imports",
     "/admin/dead-letters",
     "/admin/dead-letters/of/expired",

@@ -4,15 +4,15 @@ Why: the overview counts the commands of the last hour, day and week without rea
 keeps the trace context of a command for its event, which the relay writes again after an outage. The index is built
 without blocking writers; the column is null in every row that is there, so no row is rewritten.
 
-Revision: 0013, after 0010
+Revision: 0012, after 0011
 """
 
 from alembic import op
 
 from migrations import steps
 
-revision = "0013"
-down_revision = "0010"
+revision = "0012"
+down_revision = "0011"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,161 @@
+"""Commands that wait for their time, or for a student or course: which of them wait no longer.
+
+Nothing here looks at every command that waits. Times are found by an index; students and courses by a step through
+another one for each that is waited for, however many commands wait for it.
+"""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from enrollment.fold import Record
+from models.arrays import plain
+from models.deferred import COLUMNS, Deferred, Reason, Wait, deferred_of
+from models.ledger import PATIENCE
+from models.records import RECORD_COLUMNS, record_of
+
+_AWAITED: Final = "reason IN ('time', 'unknown_course', 'unknown_student')"  # as the index has it
+_OVER: Final = text(f"""
+    SELECT {COLUMNS} FROM deferred_commands
+     WHERE {_AWAITED} AND until <= clock_timestamp() ORDER BY until LIMIT :most FOR UPDATE SKIP LOCKED
+""")
+_NEXT: Final = text(f"""
+    SELECT extract(epoch FROM until - clock_timestamp())::float FROM deferred_commands
+     WHERE {_AWAITED} ORDER BY until LIMIT 1
+""")
+# The subqueries take one look at a primary key each: they are never turned into a scan of the whole table.
+_CATALOG: Final = text("""
+      WITH RECURSIVE wait AS (
+           (SELECT reason, waits_for FROM deferred_commands
+             WHERE (reason, waits_for) > (:reason, CAST(:id AS bigint)) AND reason > 'time'
+             ORDER BY reason, waits_for LIMIT 1)
+           UNION ALL
+           SELECT next.reason, next.waits_for FROM wait CROSS JOIN LATERAL (
+                  SELECT reason, waits_for FROM deferred_commands AS d
+                   WHERE (d.reason, d.waits_for) > (wait.reason, wait.waits_for) AND d.reason > 'time'
+                   ORDER BY d.reason, d.waits_for LIMIT 1) AS next)
+    SELECT reason, waits_for,
+           CASE reason WHEN 'unknown_course' THEN (SELECT true FROM courses AS c WHERE c.id = waits_for)
+                       ELSE (SELECT true FROM students AS s WHERE s.id = waits_for) END
+      FROM wait LIMIT :most
+""")
+
+# What is being decided at this moment is waited for; not for long: its worker may be frozen.
+_PATIENTLY: Final = text(f"SET LOCAL lock_timeout = '{PATIENCE}ms'")
+_LOCK: Final = text(f"""
+    SELECT {COLUMNS} FROM deferred_commands WHERE command_id = ANY(CAST(:commands AS uuid[])) ORDER BY id FOR UPDATE
+""")
+_RECORDS: Final = text(f"SELECT {RECORD_COLUMNS} FROM commands WHERE command_id = ANY(CAST(:commands AS uuid[]))")
+
+
+class Looked(NamedTuple):
+    """One step through what is waited for: what of it is there now, and where to go on; None: that was all."""
+
+    there: list[Wait]
+    last: Wait | None
+
+
+def over(connection: Connection, most: int) -> list[Deferred]:
+    """Return up to `most` commands whose time has come, or whose wait is over, the earliest first; they are locked."""
+    return list(map(deferred_of, connection.execute(_OVER, {"most": most})))
+
+
+def next_over(connection: Connection) -> float | None:
+    """Return in how many seconds the next command's time comes, or its wait is over; None: none waits."""
+    seconds: float | None = connection.execute(_NEXT).scalar_one_or_none()
+    return seconds
+
+
+def look(connection: Connection, after: Wait | None, most: int) -> Looked:
+    """Look whether the students and courses are there that commands wait for: up to `most`, beginning after `after`."""
+    reason, id_ = (after.reason, after.id) if after else (Reason.TIME, 0)
+    rows = connection.execute(_CATALOG, {"reason": reason, "id": id_, "most": most}).all()
+    waits = [(Wait(Reason(row[0]), row[1]), bool(row[2])) for row in rows]
+    return Looked([wait for wait, there in waits if there], waits[-1][0] if len(waits) == most else None)
+
+
+def lock(connection: Connection, command_ids: Collection[UUID]) -> list[Deferred]:
+    """Lock those of these commands that wait, and return them. Raises what `is_locked` tells."""
+    connection.execute(_PATIENTLY)
+    return list(map(deferred_of, connection.execute(_LOCK, {"commands": plain(command_ids)})))
+
+
+def records(connection: Connection, command_ids: Collection[UUID]) -> list[Record]:
+    """Return what is known of those of these commands that are there."""
+    return list(map(record_of, connection.execute(_RECORDS, {"commands": plain(command_ids)})))
+
+
+class AwaitedCommand(NamedTuple):
+    """A command that waits, as a list shows it: `reason` and `waits_for` are what it is kept under now."""
+
+    id: int
+    command_id: UUID
+    reason: Reason
+    waits_for: int
+    student_id: int | None
+    until: datetime
+    first_seen: datetime
+
+
+class Share(NamedTuple):
+    """How many commands wait for one student or course."""
+
+    reason: Reason
+    id: int
+    commands: int
+
+
+class Counts(NamedTuple):
+    """How many commands wait by reason, and for which students and courses the most do. Up to `COUNTED` are counted."""
+
+    commands: dict[Reason, int]
+    shares: list[Share]
+
+
+COUNTED: Final = 100_000  # of each reason; some 20 ms
+_LIST: Final = text(f"""
+    SELECT id, command_id, reason, waits_for, student_id, until, first_seen FROM deferred_commands
+     WHERE {_AWAITED} AND id > CAST(:after AS bigint)
+       AND (CAST(:reason AS text) IS NULL OR (reason, waits_for) = (:reason, CAST(:waits_for AS bigint)))
+     ORDER BY id LIMIT CAST(:limit AS bigint)
+""")
+_COUNTS: Final = text(f"""
+    SELECT reason, (SELECT count(*) FROM (SELECT FROM deferred_commands AS d WHERE d.reason = r.reason
+                                           LIMIT {COUNTED}) AS some)
+      FROM unnest(ARRAY['time', 'unknown_course', 'unknown_student']) AS r(reason)
+""")
+_SHARES: Final = text(f"""
+    SELECT reason, waits_for, count(*) AS commands
+      FROM (SELECT reason, waits_for FROM deferred_commands WHERE reason > 'time'
+             ORDER BY reason, waits_for LIMIT {2 * COUNTED}) AS some
+     GROUP BY reason, waits_for ORDER BY commands DESC, reason, waits_for LIMIT :most
+""")
+# A command that waits for its time is left: its stamp would be in the future.
+_RELEASE: Final = text("""
+    UPDATE deferred_commands SET until = clock_timestamp()
+     WHERE reason > 'time' AND (command_id = ANY(CAST(:commands AS uuid[]))
+                                OR (reason, waits_for) = (:reason, CAST(:waits_for AS bigint)))
+""")
+
+
+def page(connection: Connection, *, of: Wait | None = None, after: int = 0, limit: int = 100) -> list[AwaitedCommand]:
+    """Return commands that wait for their time or the catalog, in order of `id`; with `of`, for this alone."""
+    parameters = {"after": after, "limit": limit, "reason": of and of.reason, "waits_for": of and of.id}
+    rows = map(AwaitedCommand._make, connection.execute(_LIST, parameters))
+    return [row._replace(reason=Reason(row.reason)) for row in rows]
+
+
+def counts(connection: Connection, most: int = 10) -> Counts:
+    """Return how many commands wait, and for what the most do."""
+    commands = {Reason(reason): number for reason, number in connection.execute(_COUNTS)}
+    shares = [Share(Reason(row[0]), row[1], row[2]) for row in connection.execute(_SHARES, {"most": most})]
+    return Counts(commands, shares)
+
+
+def end_waits(connection: Connection, command_ids: Collection[UUID], of: Wait | None = None) -> int:
+    """Let commands wait for the catalog no longer: workers decide them in a moment. Return how many there are."""
+    parameters = {"commands": plain(command_ids), "reason": of and of.reason, "waits_for": of and of.id}
+    return int(connection.execute(_RELEASE, parameters).rowcount)

@@ -1,0 +1,91 @@
+"""Commands that wait for their time, or for a student or course: decided when it has come, by the way of every batch.
+
+Times are looked for by index. Of students and courses all that are waited for are looked at, one after the other and
+some at a time: a worker gives that a tenth of its time at most, however many there are.
+"""
+
+from time import monotonic
+from typing import Final
+
+import structlog
+from sqlalchemy import Engine
+
+from models import awaited, deferred, locks
+from models.db_errors import describe, is_locked, is_outage
+from models.deferred import Deferred, Wait
+from tasks.arrival import Arrival
+from tasks.caution import Blocked
+from tasks.deferred import BUDGET, LOOK, Settle
+from tasks.deferring import PutOff, units_from
+
+_LOOKED_AT: Final = 1_000  # students and courses looked at in one step; some milliseconds
+_PAGE: Final = 500  # commands decided in one step
+_REST: Final = 9  # a pause is at least so many times as long as the look before it
+
+log = structlog.get_logger(__name__)
+
+
+class Awaiting:
+    """What one worker does about the commands that wait."""
+
+    def __init__(self, engine: Engine, settle: Settle) -> None:
+        self._engine = engine
+        self._settle = settle
+        self._after: Wait | None = None  # what was looked at last; None: the look begins anew
+        self._look_from = 0.0
+        self._next: float | None = None  # seconds until a time comes, when that was asked last
+
+    def release(self) -> float | None:
+        """Decide what waits no longer; return the seconds until the next look, None: nothing waits."""
+        begin = monotonic()
+        try:
+            while self._step():
+                if monotonic() > begin + BUDGET:
+                    return monotonic() - begin  # half of the time is for what arrives
+        except Blocked:
+            return LOOK
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            if not is_locked(error):
+                log.warning("waiting_commands_away", error=describe(error))
+            return LOOK
+        if self._next is None:
+            return None
+        rest = max(self._look_from - monotonic(), 0.01)
+        return min(LOOK, rest, self._next if self._next > 0 else LOOK)  # what is over is at hand of another worker
+
+    def _step(self) -> bool:
+        """Decide some; tell whether there is more to decide right now."""
+        kept = self._over() or self._there()
+        if not kept:
+            return False
+        decided = self._settle(units_from(kept), Arrival(), lambda: None, releasing=True)
+        done = sum(not isinstance(result, PutOff) for _, result in decided)
+        if done:
+            log.info("waiting_commands_decided", commands=done)
+        return True
+
+    def _over(self) -> list[Deferred]:
+        """Return commands whose time has come, or whose wait is over."""
+        with self._engine.connect() as connection:
+            self._next = awaited.next_over(connection)
+            return awaited.over(connection, _PAGE) if self._next is not None and self._next <= 0 else []
+
+    def _there(self) -> list[Deferred]:
+        """Return commands whose student or course is there now, of the next that are looked at."""
+        begin = monotonic()
+        if self._next is None or begin < self._look_from:
+            return []
+        with self._engine.connect() as connection:  # what is locked here is let go of, and locked again to be decided
+            locks.reserve(connection)
+            while True:
+                looked = awaited.look(connection, self._after, _LOOKED_AT)
+                kept = deferred.page(connection, looked.there, _PAGE)
+                if len(kept) < _PAGE:
+                    self._after = looked.last
+                if kept or self._after is None or monotonic() > begin + BUDGET:
+                    break
+        if not kept:
+            self._look_from = max(begin + LOOK * (self._after is None), begin + (1 + _REST) * (monotonic() - begin))
+        return kept
