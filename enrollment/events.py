@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from enrollment.commands import Kind, Time, format_time
 from enrollment.errors import Rejection
 from enrollment.fold import Record
+from enrollment.traces import attributes_of
 from enrollment.waiting import WaitingFor
 
 SOURCE: Final = "/enrollment-worker"
@@ -29,6 +30,7 @@ def _optional(*names: str) -> Any:
     return amend
 
 
+_OPTIONAL: Final = ("subject", "traceparent", "tracestate")  # left out where there is none
 _MORE: Final = ("waiting_for", "until", "target")  # what most events do not say
 
 
@@ -73,7 +75,7 @@ class Event(BaseModel):
         frozen=True,
         extra="ignore",
         json_schema_serialization_defaults_required=True,
-        json_schema_extra=_optional("subject"),
+        json_schema_extra=_optional(*_OPTIONAL),
     )
 
     specversion: Annotated[Literal["1.0"], Field(description="The version of CloudEvents.")] = "1.0"
@@ -83,6 +85,10 @@ class Event(BaseModel):
     subject: Annotated[str | None, Field(description="`students/<id>`; left out where no student was named.")] = None
     time: Annotated[Time, Field(description="When the command was committed.")]
     datacontenttype: Annotated[Literal["application/json"], Field(description="What `data` is.")] = "application/json"
+    traceparent: Annotated[
+        str | None, Field(description="The trace of the command (CloudEvents' distributed tracing); left out without.")
+    ] = None
+    tracestate: Annotated[str | None, Field(description="Of that trace, where its sender gave one.")] = None
     data: EventData
 
     @property
@@ -92,8 +98,10 @@ class Event(BaseModel):
 
     def to_json(self) -> str:
         """Return the event as it stands on the stream."""
-        unsaid = {name for name in _MORE if not getattr(self.data, name)}
-        return self.model_dump_json(exclude={"data": unsaid, **({} if self.subject is not None else {"subject": True})})
+        unsaid = {name: True for name in _OPTIONAL if getattr(self, name) is None}
+        return self.model_dump_json(
+            exclude={"data": {name for name in _MORE if not getattr(self.data, name)}, **unsaid}
+        )
 
 
 def event_json(record: Record) -> str:
@@ -103,13 +111,15 @@ def event_json(record: Record) -> str:
     """
     id_, student_id, effects = str(record.command_id), record.student_id, record.effects
     subject = "" if student_id is None else f'"subject":"students/{student_id}",'
+    traced = attributes_of(record.trace).items() if record.trace else ()
+    trace = "".join([f'"{name}":{_quote(value)},' for name, value in traced])
     errors = ",".join([error.model_dump_json() for error in record.errors]) if record.errors else ""
     more = "" if record.waiting is None else f",{record.waiting.model_dump_json()[1:-1]}"
     if record.target is not None:
         more += f',"target":"{record.target}"'
     return (
         f'{{"specversion":"1.0","id":"{id_}","source":"{SOURCE}","type":"enrollment.{record.outcome}.v1",{subject}'
-        f'"time":"{format_time(record.processed_at)}","datacontenttype":"application/json",'
+        f'"time":"{format_time(record.processed_at)}","datacontenttype":"application/json",{trace}'
         f'"data":{{"command_id":"{id_}","command":{_text(record.command)},'
         f'"student_id":{"null" if student_id is None else student_id},"course_ids":{_numbers(record.course_ids)},'
         f'"issued_at":{_text(None if record.issued_at is None else format_time(record.issued_at))},'
@@ -129,11 +139,14 @@ def _numbers(values: tuple[int, ...] | None) -> str:
 
 def event_of(record: Record) -> Event:
     """Return the event that tells the world what came of a command."""
+    trace = attributes_of(record.trace)
     return Event(
         id=record.command_id,
         type=cast("EventType", f"enrollment.{record.outcome}.v1"),
         subject=None if record.student_id is None else f"students/{record.student_id}",
         time=record.processed_at,
+        traceparent=trace.get("traceparent"),
+        tracestate=trace.get("tracestate"),
         data=EventData(
             command_id=record.command_id,
             command=record.command,

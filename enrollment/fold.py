@@ -94,6 +94,7 @@ class Record(NamedTuple):
     content_hash: bytes
     waiting: Waiting | None = None  # of one that waits
     target: UUID | None = None  # of one that withdraws another
+    trace: str | None = None  # enrollment.traces; it decides nothing
 
 
 class Repeat(NamedTuple):

@@ -9,9 +9,10 @@ from gateway import admin, exception_handlers
 from gateway.dependencies import Gateway
 from gateway.middleware.admission import AdmissionMiddleware, is_admin
 from gateway.middleware.request_log import RequestLogMiddleware
+from gateway.middleware.tracing import TracingMiddleware
 from gateway.openapi import set_openapi
 from gateway.routes import commands, courses, docs, enrollments, events, operations, students
-from worker import logging
+from worker import logging, tracing
 from worker.settings import Settings
 
 _FIRST_CONNECT = 1.0  # seconds that a start waits for the event stream; it goes on without
@@ -19,6 +20,7 @@ _FIRST_CONNECT = 1.0  # seconds that a start waits for the event stream; it goes
 
 def create_app(settings: Settings) -> FastAPI:
     """Return the application. It connects when it starts. Raises SettingsError."""
+    tracing.configure(settings, "enrollment-gateway")
     gateway = Gateway.connect(settings)
     app = FastAPI(
         title="Enrollment gateway",
@@ -40,6 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
         refusal=_error_response,
     )
     app.add_middleware(RequestLogMiddleware, metrics=gateway.metrics)
+    app.add_middleware(TracingMiddleware)
     return app
 
 

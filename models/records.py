@@ -39,6 +39,7 @@ _COMMON: Final[Mapping[str, _Column]] = {
 _RARE: Final[Mapping[str, _Column]] = {  # columns that most records leave empty
     "waiting": _Column("text", lambda rs: quoted(map(_waiting, rs)), "{}::jsonb"),
     "target": _Column("uuid", lambda rs: nullable([r.target and r.target.hex for r in rs])),
+    "trace": _Column("text", lambda rs: quoted([r.trace for r in rs])),
 }
 _ALL: Final = {**_COMMON, **_RARE}
 RECORD_COLUMNS: Final = f"{', '.join(_ALL)}, processed_at"
@@ -61,7 +62,7 @@ PUT_RARE_RECORDS: Final = _put(_ALL)
 
 def is_rare(record: Record) -> bool:
     """Tell whether a record needs the columns that most leave empty."""
-    return record.waiting is not None or record.target is not None
+    return record.waiting is not None or record.target is not None or record.trace is not None
 
 
 def parameters_of(records: Sequence[Record], *, rare: bool = False) -> dict[str, Any]:
@@ -86,6 +87,7 @@ def record_of(row: Row[Any]) -> Record:
         content_hash=row.content_hash,
         waiting=None if row.waiting is None else Waiting.model_validate(row.waiting),
         target=row.target,
+        trace=row.trace,
     )
 
 

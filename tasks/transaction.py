@@ -16,6 +16,7 @@ from enrollment.errors import DeadLetterCode
 from enrollment.fold import Changes, Record, Repeat, Reused, State, Verdict, fold
 from enrollment.ids import uuid7
 from enrollment.parsing import Invalid, Unidentified, content_hash
+from enrollment.traces import trace_of
 from enrollment.waiting import Policy
 from models import dead_letters, deferred, ledger, locks
 from models.db_errors import is_locked
@@ -181,7 +182,8 @@ def _folded(
     folded = fold(state, [request for request, _ in known], now, first_seen=times, policy=policy)
     verdicts = iter(folded.verdicts)
     decided: list[tuple[Unit, Result]] = [
-        (unit, unit.request if isinstance(unit.request, Unidentified) else next(verdicts)) for unit, _ in seen
+        (unit, unit.request if isinstance(unit.request, Unidentified) else _traced(unit, next(verdicts)))
+        for unit, _ in seen
     ]
     return decided, folded.changes
 
@@ -206,6 +208,13 @@ def _end_waits(connection: Connection, decided: Iterable[tuple[Unit, Result]]) -
     over = [result.command_id for unit, result in decided if isinstance(result, Record) and is_told(unit)]
     if over:
         ledger.take_waiting(connection, over)
+
+
+def _traced(unit: Unit, verdict: Verdict) -> Verdict:
+    """Return a verdict whose event goes on with the trace of the message."""
+    if not isinstance(verdict, Record) or "traceparent" not in unit.message.headers:
+        return verdict
+    return verdict._replace(trace=trace_of(unit.message.headers))
 
 
 def _held_up(decided: Sequence[tuple[Unit, Result]], seen: Sequence[Seen], busy: Busy) -> tuple[list[Seen], list[Held]]:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, event
 
 from enrollment.fold import Record
 from enrollment.parsing import Unidentified
+from enrollment.traces import trace_id_of
 from tasks.batch import EventRelay
 from tasks.messages import Unit
 from tasks.transaction import Committed, Result
@@ -56,7 +57,9 @@ def _shown(unit: Unit, result: Result) -> dict[str, Any]:
     request = unit.request
     if isinstance(request, Unidentified):
         return {"outcome": "dead_letter", "code": request.code}
-    said = {"command_id": str(request.command_id), "command": request.command, "source": request.source}
+    said: dict[str, Any] = {"command_id": str(request.command_id), "command": request.command, "source": request.source}
+    if trace_id := trace_id_of(unit.message.headers):
+        said["trace_id"] = trace_id
     if isinstance(result, Record):
         codes = [error.code for error in result.errors]
         return {**said, "student_id": result.student_id, "outcome": result.outcome, "codes": codes}

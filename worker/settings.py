@@ -118,6 +118,12 @@ class Settings(BaseSettings):
     log_format: Annotated[
         Literal["auto", "json", "console"], Field(description="auto: console on a terminal, else JSON lines.")
     ] = "auto"
+    tracing: Annotated[
+        bool, Field(description="Trace with OpenTelemetry, which reads variables of its own (OTEL_…) as well.")
+    ] = False
+    traceparent: Annotated[
+        str | None, Field(validation_alias="TRACEPARENT", description="The trace of which a call of ours is a part.")
+    ] = None
     metrics_port: Annotated[
         int | None,
         Field(ge=0, le=65435, description="Workers serve metrics on the first free port from here. 0: any. None: not."),

@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from json import JSONEncoder
 from time import monotonic, sleep
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 from enrollment.addresses import is_redis, redis_url
 from enrollment.client.errors import BrokerAway
+from enrollment.client.tracing import sending
 from enrollment.names import BULK_QUEUE, QUEUE
 from enrollment.pauses import pauses
 
@@ -44,6 +46,7 @@ class OutgoingMessage(NamedTuple):
     task_id: str
     about: str  # what monitors show of the arguments: no student ids
     body: str  # JSON
+    trace: Mapping[str, str] = MappingProxyType({})  # headers of W3C Trace Context
 
 
 Send = Callable[[OutgoingMessage], None]
@@ -69,6 +72,10 @@ class BrokerConnection:
 
     def publish(self, message: OutgoingMessage, command_ids: tuple[UUID, ...]) -> None:
         """Put one message on its queue. Raises BrokerAway."""
+        with sending(message.task, message.queue, message.task_id, len(command_ids)) as trace:
+            self._publish(message._replace(trace=trace) if trace else message, command_ids)
+
+    def _publish(self, message: OutgoingMessage, command_ids: tuple[UUID, ...]) -> None:
         deadline = monotonic() + self._patience
         waits = pauses(*_PAUSES)
         while True:
@@ -130,7 +137,13 @@ def _push(connection: Any, envelope: str, prefix: str, message: OutgoingMessage)
 
     `connection` is redis-py's; an error of its own means that the message may not be there.
     """
-    gaps = {**message._asdict(), "body": b64encode(message.body.encode()).decode(), "delivery_tag": uuid4()}
+    trace = "".join([f", {_encode(name)}: {_encode(value)}" for name, value in message.trace.items()])
+    gaps = {
+        **message._asdict(),
+        "trace": trace,
+        "body": b64encode(message.body.encode()).decode(),
+        "delivery_tag": uuid4(),
+    }
     connection.send_command("LPUSH", f"{prefix}{message.queue}", envelope % gaps)
     connection.read_response()
 
@@ -138,7 +151,7 @@ def _push(connection: Any, envelope: str, prefix: str, message: OutgoingMessage)
 def _envelope() -> str:
     """Return the text of a message as kombu puts it on a list of Redis, byte for byte, with gaps for `%`."""
     gaps = OutgoingMessage("%(queue)s", "%(task)s", "%(task_id)s", "%(about)s", "%(body)s")
-    return _encode(
+    text = _encode(
         {
             "body": gaps.body,
             "content-encoding": "utf-8",
@@ -155,6 +168,7 @@ def _envelope() -> str:
             },
         }
     )
+    return text.replace('"stamps": {}', '"stamps": {}%(trace)s', 1)  # where there is a trace, it follows
 
 
 def _produce(producer: "Producer", message: OutgoingMessage) -> None:
@@ -193,6 +207,7 @@ def _headers(message: OutgoingMessage) -> dict[str, Any]:
         "replaced_task_nesting": 0,
         "stamped_headers": None,
         "stamps": {},
+        **message.trace,
     }
 
 

@@ -1,7 +1,8 @@
 """Around everything: each request is timed, counted and logged; what nobody foresaw becomes a problem."""
 
+from collections.abc import Mapping
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -29,7 +30,7 @@ class RequestLogMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, method = perf_counter(), _method(scope)
+        began, method = perf_counter(), method_of(scope)
         if method == "HEAD" and not is_endless(scope["path"]):
             scope = {**scope, "method": "GET"}  # the same answer; the server leaves the body out (RFC 9110, 9.3.2)
         answered = False
@@ -46,16 +47,30 @@ class RequestLogMiddleware:
             await self._app(scope, receive, observed)
         except Exception as error:
             hidden = isinstance(error, DBAPIError)  # in full it would show the values of the statement
-            log.exception("request_failed", route=_route(scope), error=describe(error), exc_info=not hidden)
+            log.exception("request_failed", route=route_of(scope), error=describe(error), exc_info=not hidden)
             if not answered:
                 problem = Problem(500, "internal_error", "This was not foreseen. It is in the gateway's log.")
                 await problem.response()(scope, receive, observed)
 
     def _record(self, method: str, scope: Scope, status: int, seconds: float) -> None:
-        route = _route(scope)
-        client = getattr(scope.get("state", {}).get("client"), "name", None)
+        route = route_of(scope)
+        state = scope.get("state", {})
+        client = getattr(state.get("client"), "name", None)
         self._metrics.answered(method, route, status, seconds)
-        log.info("request", method=method, route=route, status=status, seconds=round(seconds, 4), client=client)
+        log.info(
+            "request",
+            method=method,
+            route=route,
+            status=status,
+            seconds=round(seconds, 4),
+            client=client,
+            **_trace(state),
+        )
+
+
+def _trace(state: Mapping[str, Any]) -> dict[str, str]:
+    trace_id = state.get("trace_id")
+    return {"trace_id": trace_id} if trace_id else {}
 
 
 def is_endless(path: str) -> bool:
@@ -63,12 +78,12 @@ def is_endless(path: str) -> bool:
     return path in ("/events", "/admin/events/stream")
 
 
-def _route(scope: Scope) -> str:
+def route_of(scope: Scope) -> str:
     """Return the template, as `/students/{student_id}`."""
     return getattr(scope.get("route"), "path", _UNROUTED)
 
 
-def _method(scope: Scope) -> str:
+def method_of(scope: Scope) -> str:
     """Return the method, where it is one of those that exist: a name that anyone made up is no label."""
     method: str = scope["method"]
     return method if method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS") else "other"

@@ -130,10 +130,13 @@ def send_file(
     A line without command_id gets a new one each time, so sending the file again sends new commands. With command_ids
     of your own, sending it again changes nothing.
     """
+    from worker import tracing
     from worker.cli.file import send_lines
+    from worker.settings import Settings
 
     if not _readable(path):
         raise typer.BadParameter(f"there is no file {path}", param_hint="FILE")
+    tracing.configure(Settings.load(), "enrollment-cli")
     report = send_lines(path, progress=not as_json)
     if as_json:
         document(report.as_json())
@@ -161,10 +164,12 @@ def _command(kind: str, student: int, courses: list[str] | None, **said: str | N
 def _send(command: "Command", wait: bool, timeout: float, as_json: bool) -> None:
     from enrollment.client import Client
     from enrollment.commands import as_fields
+    from worker import tracing
     from worker.cli.outcome import show_outcome
     from worker.settings import Settings
 
     settings = Settings.load()
+    tracing.configure(settings, "enrollment-cli")
     options = settings.transport_options()
     with Client(settings.require_broker_url(), patience=_PATIENCE, transport_options=options) as client:
         client.send(command)

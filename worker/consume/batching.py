@@ -14,7 +14,7 @@ from tasks.arrival import Arrival
 from tasks.caution import RETRY, Blocked
 from tasks.messages import Message
 from tasks.ports import ServicePort
-from worker import liveness, metrics
+from worker import liveness, metrics, tracing
 from worker.consume.decoding import Refused, decode_message, expired
 from worker.consume.monitoring import Monitor
 from worker.transport import Channel
@@ -137,7 +137,9 @@ class Batch:
         messages = [entry.message for entry in entries]
         begin = monotonic()
         try:
-            outcomes = consumer.service.handle(messages, consumer.keep_alive, arrival)
+            with tracing.batch(messages) as traced:
+                outcomes = consumer.service.handle(traced.messages, consumer.keep_alive, arrival)
+                traced.came_of(outcomes)
         except Blocked:
             return False
         except Exception:  # nobody foresaw it: the messages come again, one by one, and end as dead letters
@@ -153,7 +155,8 @@ class Batch:
         if again:
             consumer.claim_soon()
         consumer.monitor.finished(messages, outcomes, seconds)
-        log.info("batch_applied", messages=len(messages), seconds=round(seconds, 4))
+        trace = {"trace_id": traced.trace_id} if traced.trace_id else {}
+        log.info("batch_applied", messages=len(messages), seconds=round(seconds, 4), **trace)
         return True
 
     def _withdrawn(self, entry: _Gathered) -> bool:
