@@ -6,7 +6,7 @@ costs a server a twentieth of its time at most. (Most of the time of the finding
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Final, Generic, TypeVar
@@ -31,6 +31,7 @@ from worker.streams import StreamState
 EVERY: Final = 4.0  # seconds that an answer is kept at least
 FINDINGS_EVERY: Final = 15.0  # the same of `doctor`, which asks all workers
 WAITED: Final = 60.0  # seconds after which a message that waits is trouble, as in deploy/prometheus/alerts.yml
+PATIENCE: Final = 2.5  # seconds that a page waits for an answer; then it shows the one before
 _COST: Final = 20  # times what it took, an answer is kept
 _AWAY: Final = (SQLAlchemyError, RedisError, OperationalError, OSError)
 
@@ -44,6 +45,7 @@ PLACES: Final[Mapping[str, tuple[str, str]]] = {
     "workers": ("/admin/runbook#enrollmentnoworker", "What helps"),
     "queues": ("/admin/runbook#enrollmentbacklogold", "What helps"),
 }
+SETTING: Final = ("/admin/runbook#setting", "What helps")
 ELSEWHERE: Final = ("/admin/runbook#enrollmentserveraway", "What helps")
 
 T = TypeVar("T")
@@ -53,27 +55,31 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Kept(Generic[T]):
-    """An answer that is kept for a while; None where its server is away. Asked for by one request at a time."""
+    """An answer that is kept for a while; None: there is none yet, or its server is away. Asked for once at a time."""
 
     least: float = EVERY
     cost: float = _COST
     _found: T | None = None
     _until: float = 0.0
-    _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _asking: asyncio.Task[None] | None = None
 
     async def get(self, ask: Callable[[], Awaitable[T]]) -> T | None:
-        """Return what is kept, or ask anew."""
-        async with self._asking:
-            if monotonic() >= self._until:
-                begin = monotonic()
-                try:
-                    self._found = await ask()
-                except _AWAY as error:  # which server it is, the findings say
-                    log.info("overview_incomplete", error=describe(error))
-                    self._found = None
-                took = monotonic() - begin
-                self._until = monotonic() + max(self.least, self.cost * took)
-            return self._found
+        """Return what is kept; ask anew where it is old, and wait a moment for that."""
+        if monotonic() >= self._until and (self._asking is None or self._asking.done()):
+            self._asking = asyncio.create_task(self._ask(ask))
+        if self._asking is not None:
+            await asyncio.wait([self._asking], timeout=PATIENCE)
+        return self._found
+
+    async def _ask(self, ask: Callable[[], Awaitable[T]]) -> None:
+        begin = monotonic()
+        try:
+            self._found = await ask()
+        except _AWAY as error:  # which server it is, the findings say
+            log.info("overview_incomplete", error=describe(error))
+            self._found = None
+        took = monotonic() - begin
+        self._until = monotonic() + max(self.least, self.cost * took)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,7 @@ class Shown:
 
     at: datetime
     window: str
-    findings: Sequence[Finding]
+    findings: Sequence[Finding] | None
     activity: Activity | None
     now: Statistics | None
     depths: Depths | None
@@ -92,7 +98,7 @@ class Shown:
     def trouble(self) -> Sequence[Finding]:
         """What is not well, the worst first."""
         late = [] if self.depths is None else list(_late(self.depths))
-        found = [finding for finding in (*self.findings, *late) if finding.status != "ok"]
+        found = [finding for finding in (*(self.findings or ()), *late) if finding.status != "ok"]
         return sorted(found, key=lambda finding: finding.status != "fail")
 
 
@@ -118,13 +124,13 @@ class Overview:
     async def show(self, window: str) -> Shown:
         """Return what there is to show."""
         findings, happened, now, depths, entries = await asyncio.gather(
-            self._findings.get(lambda: to_thread.run_sync(self._find)),
+            self._findings.get(lambda: to_thread.run_sync(self._find, abandon_on_cancel=True)),
             self._activity[window].get(lambda: self._happened(window)),
             self._now.get(lambda: self._gateway.read(statistics)),
-            self._depths.get(lambda: to_thread.run_sync(self._broker.depths)),
-            self._entries.get(lambda: to_thread.run_sync(self._stream.state)),
+            self._depths.get(lambda: to_thread.run_sync(self._broker.depths, abandon_on_cancel=True)),
+            self._entries.get(lambda: to_thread.run_sync(self._stream.state, abandon_on_cancel=True)),
         )
-        return Shown(datetime.now(UTC), window, findings or (), happened, now, depths, entries)
+        return Shown(datetime.now(UTC), window, findings, happened, now, depths, entries)
 
     async def _happened(self, window: str) -> Activity:
         found = await self._gateway.read(activity.activity, WINDOWS[window], share=self._share[window])
@@ -141,6 +147,11 @@ def _late(depths: Depths) -> Any:
             message = f"{queue.messages:,} wait in {name}, the oldest for {queue.oldest:.0f} s"
             advice = "See that workers run and take from it; start more of them where the rate is above what they do"
             yield Finding("warn", "queues", message, advice)
+
+
+def place_of(finding: Finding) -> tuple[str, str]:
+    """Return where trouble is mended, and the words of the link."""
+    return PLACES.get(finding.name) or (SETTING if finding.advice.startswith("Set ") else ELSEWHERE)
 
 
 def overview_of(request: Request) -> Overview:

@@ -1,9 +1,12 @@
 """What templates say things with: times, signs, and the meaning of codes."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
+
+from markupsafe import Markup, escape
 
 from enrollment.errors import DeadLetterCode, ErrorCode, Rejection, unknown_courses
 from enrollment.taken import taken_because
@@ -32,6 +35,7 @@ _MEANINGS: Final[Mapping[str, str]] = {
     DeadLetterCode.REVOKED: "Somebody revoked it before it was processed.",
     DeadLetterCode.EXPIRED: "Its sender gave it a time, which was over before it was processed.",
 }
+_CODE: Final = re.compile(r"`([^`]*)`")
 _NAMED: Final = 30  # ids that a rejection names where it is not all that is shown
 LONGEST: Final = 200_000  # characters of a payload that can be corrected on a page
 _BEGINNING: Final = 5_000  # characters that are shown of a longer one
@@ -99,6 +103,11 @@ def span(seconds: float | None) -> str:
     return f"{1000 * seconds:.0f} ms"
 
 
+def with_code(words: str) -> Markup:
+    """Return a sentence with what stands between backticks as code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(words))))  # noqa: S704 - escaped before
+
+
 FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "iso": iso,
     "moment": moment,
@@ -111,4 +120,5 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "taken_because": taken_because,
     "number": number,
     "span": span,
+    "with_code": with_code,
 }

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from starlette.responses import Response
 
 from gateway.admin.charts import chart
-from gateway.admin.overview import ELSEWHERE, PLACES, overview_of
+from gateway.admin.overview import overview_of, place_of
 from gateway.admin.pages import page_router, render
 
 router = page_router()
@@ -31,8 +31,7 @@ async def show(request: Request, window: Annotated[Literal["hour", "day", "week"
         request,
         "overview.html",
         shown=shown,
-        places=PLACES,
-        elsewhere=ELSEWHERE,
+        place_of=place_of,
         commands=chart((it.begin, it.applied, it.rejected) for it in steps),
         times=chart((it.begin, it.median or 0, (it.slow or 0) - (it.median or 0)) for it in steps),
     )

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from enrollment.client import Client
-from gateway.admin.overview import ELSEWHERE, PLACES
+from gateway.admin.overview import ELSEWHERE, PLACES, SETTING
 from tests.admin import enter, opened
 from tests.eventually import eventually
 from tests.gateway import Backend, assert_problem
@@ -46,13 +46,13 @@ def test_trouble_is_told_in_the_words_of_doctor_with_where_it_is_mended(
 ) -> None:
     dead_letter(student_id=backend.new_student(), course_id=[101])
     page = eventually(lambda: it if "dead letters open: " in (it := shown(admin)) or "dead letter open: " in it else "")
-    assert "See them with `enrollment dead-letters list`" in page
+    assert "See them with <code>enrollment dead-letters list</code>" in page
     assert '<a href="/admin/dead-letters" id="place-' in page
 
 
 def test_every_place_that_the_overview_leads_to_is_in_the_runbook(admin: httpx.Client) -> None:
     runbook = admin.get("/admin/runbook").text
-    for address, _ in (*PLACES.values(), ELSEWHERE):
+    for address, _ in (*PLACES.values(), SETTING, ELSEWHERE):
         path, _, anchor = address.partition("#")
         assert admin.get(path).status_code == 200
         assert not anchor or f'id="{anchor}"' in runbook
