@@ -77,11 +77,13 @@ class Submitter:
         wait: float,
         command_id: UUID | None = None,
         check: Callable[[], Awaitable[None]] | None = None,
+        note: Callable[[Sequence[UUID]], Awaitable[None]] | None = None,
     ) -> Submitted:
         """Send one request's changes, and wait at most `wait` seconds for what comes of them.
 
         `command_id` makes them repeatable: the same changes under it are the same commands. `check` is called, and may
-        raise, before they are sent for the first time. Raises a Problem where other changes had the id first,
+        raise, before they are sent for the first time; `note`, with their ids, right before they are. Raises a
+        Problem where other changes had the id first,
         BrokerAway, redis.RedisError and DBAPIError.
         """
         now = self._now = max(datetime.now(UTC), self._now + _STEP)
@@ -96,6 +98,8 @@ class Submitter:
                 since = await self._read(checks.clock)
             elif check is not None:
                 await check()
+            if note is not None:
+                await note(ids)
             await self._producer.send(commands)
             self._metrics.sent(command.command for command in commands)
             events = tuple(expected.events()) if wait > 0 and await expected.wait(wait) else None

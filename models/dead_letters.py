@@ -12,6 +12,7 @@ from sqlalchemy import Connection, TextClause, text
 from enrollment.commands import MAX_ID
 from enrollment.errors import DeadLetterCode, UnknownDeadLetter
 from enrollment.parsing import canonical
+from models import audit
 from models.arrays import nested, nullable, plain, quoted
 
 # A message delivered again is the same dead letter: the first row stands. And a command whose acknowledgement was lost
@@ -149,7 +150,7 @@ _REPLAYED: Final = text("""
 """)
 _DISCARD: Final = text(f"""
     UPDATE dead_letters SET discarded_at = clock_timestamp()
-     WHERE id = ANY(CAST(:ids AS bigint[])) AND {_OPEN}
+     WHERE id = ANY(CAST(:ids AS bigint[])) AND {_OPEN} RETURNING id
 """)
 
 
@@ -206,10 +207,12 @@ def mark_replayed(connection: Connection, dead_letter_id: int, command_ids: Iter
     connection.execute(_REPLAYED, {"id": dead_letter_id, "commands": plain(command_ids)})
 
 
-def discard(connection: Connection, dead_letter_ids: Iterable[int]) -> int:
-    """Note that nothing is to come of these; they are kept. Return how many of them were open."""
+def discard(connection: Connection, dead_letter_ids: Iterable[int], *, by: str) -> int:
+    """Note that nothing is to come of these, and who said so; they are kept. Return how many of them were open."""
     ids = [id_ for id_ in dead_letter_ids if 0 < id_ <= MAX_ID]
-    return connection.execute(_DISCARD, {"ids": plain(ids)}).rowcount
+    discarded = connection.execute(_DISCARD, {"ids": plain(ids)}).scalars().all()
+    audit.add(connection, by, audit.DISCARDED, map(audit.dead_letter, discarded))
+    return len(discarded)
 
 
 def _one(connection: Connection, statement: TextClause, dead_letter_id: int) -> DeadLetter:

@@ -33,6 +33,7 @@ RIGHTS: Final[Mapping[str, Mapping[str, str]]] = {
         **dict.fromkeys(("student_courses", "tombstones", "replace_marks", "commands", "outbox"), "SELECT"),
         "deferred_commands": "SELECT",
         "dead_letters": "SELECT, UPDATE",
+        "audit": "SELECT, INSERT",
         **dict.fromkeys(_IMPORTS, _ALL),
     },
     "reader": dict.fromkeys(("alembic_version", "students", "courses", "student_courses", "commands"), "SELECT"),
@@ -88,7 +89,10 @@ def _owner(tables: Mapping[str, str], schemas: str, database: str) -> Iterator[s
     yield from (f"ALTER TABLE {table} OWNER TO {name}" for table in tables.values())
     # What tells of deleted rows writes with its owner's rights.
     schema = tables["student_courses"].rpartition(".")[0]
-    yield f"ALTER FUNCTION {schema}.tell_of_taken_pairs() OWNER TO {name}"
+    yield from (
+        f"ALTER FUNCTION {schema}.{function}() OWNER TO {name}"
+        for function in ("tell_of_taken_pairs", "refuse_change_of_audit")
+    )
 
 
 def _role(role: str, tables: Mapping[str, str], schemas: str, database: str) -> Iterator[str]:

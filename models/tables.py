@@ -210,6 +210,21 @@ class DeadLetter(Base):
     discarded_at: Mapped[datetime | None]
 
 
+class Audit(Base):
+    """Who decided what by hand (models/audit.py). Rows are only added: a trigger refuses the rest."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("audit_subject_idx", "subject"),)
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    who: Mapped[str]
+    action: Mapped[str]
+    subject: Mapped[str]
+    command_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
+    detail: Mapped[dict[str, Any]] = mapped_column(JSONB)
+
+
 class Import(Base):
     """One import of a file, or the undoing of one: what was planned, how far it got, what came of it."""
 

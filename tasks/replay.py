@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID, uuid5
 
@@ -13,7 +14,7 @@ from enrollment.commands import Command, Kind, parse_time
 from enrollment.errors import DeadLetterCode, EnrollmentError
 from enrollment.names import KINDS
 from enrollment.parsing import Invalid, Request, Unidentified, content_hash, parse_many, parse_single
-from models import dead_letters
+from models import audit, dead_letters
 from models.dead_letters import DeadLetter
 from tasks.messages import eta_of
 
@@ -40,8 +41,12 @@ class Replayed:
     command_ids: tuple[UUID, ...]
 
 
-def replay(engine: Engine, send: Send, dead_letter_id: int, payload: str | None = None) -> Replayed:
+def replay(
+    engine: Engine, send: Send, dead_letter_id: int, payload: str | None = None, *, by: str = "nobody"
+) -> Replayed:
     """Send the commands of a dead letter through the queue, with `payload` (JSON) in place of its own where given.
+
+    `by` is who wants it, for the audit.
 
     A command keeps its id where nothing was processed under it, and its `issued_at`; where it had none, it gets the
     time at which the message was kept. So a replay never undoes what came later. Ids and times are made from what is
@@ -59,7 +64,14 @@ def replay(engine: Engine, send: Send, dead_letter_id: int, payload: str | None 
         if len(done) < len(ids):
             send([command for command in commands if command.command_id not in done])
         dead_letters.mark_replayed(connection, letter.id, ids)
+        action = audit.REPLAYED if payload is None else audit.EDITED
+        audit.add(connection, by, action, [audit.dead_letter(letter.id)], command_ids=ids, detail=_edited(payload))
     return Replayed(letter.id, ids)
+
+
+def _edited(payload: str | None) -> dict[str, str]:
+    """Return what tells one correction from another, without what it says of a student."""
+    return {} if payload is None else {"payload_sha256": sha256(payload.encode()).hexdigest()}
 
 
 def _commands(letter: DeadLetter, payload: str | None) -> Iterator[Command]:

@@ -12,8 +12,8 @@ from worker.settings import Settings
 
 
 @contextmanager
-def replayer() -> Iterator[Callable[[int, str | None], Replayed]]:
-    """Give a function that replays one dead letter, with another payload where one is given.
+def replayer(by: str) -> Iterator[Callable[[int, str | None], Replayed]]:
+    """Give a function that replays one dead letter for `by`, with another payload where one is given.
 
     It raises UnknownDeadLetter, CannotReplay and BrokerAway; the dead letter is then as it was.
     """
@@ -21,7 +21,7 @@ def replayer() -> Iterator[Callable[[int, str | None], Replayed]]:
     engine = make_engine(settings.require_database_url(), application_name="enrollment replay")
     try:
         with Client(settings.require_broker_url(), transport_options=settings.transport_options()) as client:
-            yield partial(replay, engine, partial(send_all, client))
+            yield partial(replay, engine, partial(send_all, client), by=by)
     finally:
         engine.dispose()
 

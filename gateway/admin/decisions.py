@@ -42,24 +42,24 @@ class Decided:
     refused: list[tuple[int, str]] = field(default_factory=list)  # the id, and why it cannot be replayed
 
 
-async def replay_one(settings: Settings, letter_id: int, payload: str | None) -> None:
+async def replay_one(settings: Settings, letter_id: int, payload: str | None, by: str) -> None:
     """Send a dead letter again, corrected where `payload` is given. Raises CannotReplay, UnknownDeadLetter."""
-    await to_thread.run_sync(_replay_one, settings, letter_id, payload)
+    await to_thread.run_sync(_replay_one, settings, letter_id, payload, by)
 
 
-async def replay_many(settings: Settings, letter_ids: Iterable[int]) -> Decided:
+async def replay_many(settings: Settings, letter_ids: Iterable[int], by: str) -> Decided:
     """Send dead letters again as they are, AT_ONCE at most."""
-    return await to_thread.run_sync(_replay_many, settings, list(letter_ids)[:AT_ONCE])
+    return await to_thread.run_sync(_replay_many, settings, list(letter_ids)[:AT_ONCE], by)
 
 
-async def replay_oldest(settings: Settings, code: str) -> Decided:
+async def replay_oldest(settings: Settings, code: str, by: str) -> Decided:
     """Send the oldest dead letters of one code again, AT_ONCE at most."""
-    return await to_thread.run_sync(_replay_oldest, settings, code)
+    return await to_thread.run_sync(_replay_oldest, settings, code, by)
 
 
-async def discard(settings: Settings, letter_ids: Iterable[int]) -> Decided:
+async def discard(settings: Settings, letter_ids: Iterable[int], by: str) -> Decided:
     """Note that nothing is to come of these."""
-    return await to_thread.run_sync(_discard, settings, list(letter_ids))
+    return await to_thread.run_sync(_discard, settings, list(letter_ids), by)
 
 
 def client(settings: Settings) -> Client:
@@ -68,32 +68,32 @@ def client(settings: Settings) -> Client:
     return Client(settings.require_broker_url(), patience=PATIENCE, transport_options=options)
 
 
-def _replay_one(settings: Settings, letter_id: int, payload: str | None) -> None:
+def _replay_one(settings: Settings, letter_id: int, payload: str | None, by: str) -> None:
     with database(settings) as engine, client(settings) as sender:
-        replay(engine, partial(send_all, sender), letter_id, payload)
+        replay(engine, partial(send_all, sender), letter_id, payload, by=by)
 
 
-def _replay_many(settings: Settings, letter_ids: Sequence[int]) -> Decided:
+def _replay_many(settings: Settings, letter_ids: Sequence[int], by: str) -> Decided:
     decided = Decided(nothing=not letter_ids)
     with database(settings) as engine, client(settings) as sender:
         for letter_id in letter_ids:
             try:
-                replay(engine, partial(send_all, sender), letter_id)
+                replay(engine, partial(send_all, sender), letter_id, by=by)
                 decided.replayed += 1
             except CannotReplay as error:
                 decided.refused.append((letter_id, error.reason))
     return decided
 
 
-def _replay_oldest(settings: Settings, code: str) -> Decided:
+def _replay_oldest(settings: Settings, code: str, by: str) -> Decided:
     with database(settings) as engine, engine.connect() as connection:
         ids = dead_letters.open_ids(connection, code=code)
-    return _replay_many(settings, ids[:AT_ONCE])
+    return _replay_many(settings, ids[:AT_ONCE], by)
 
 
-def _discard(settings: Settings, letter_ids: Sequence[int]) -> Decided:
+def _discard(settings: Settings, letter_ids: Sequence[int], by: str) -> Decided:
     with database(settings) as engine, engine.begin() as connection:
-        return Decided(discarded=dead_letters.discard(connection, letter_ids), nothing=not letter_ids)
+        return Decided(discarded=dead_letters.discard(connection, letter_ids, by=by), nothing=not letter_ids)
 
 
 @contextmanager

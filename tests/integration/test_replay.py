@@ -123,8 +123,8 @@ def test_a_broker_that_is_away_leaves_the_dead_letter_open(engine: Engine) -> No
 def test_a_discarded_dead_letter_is_kept_and_no_longer_listed(engine: Engine, send: Any, rows: Rows) -> None:
     letter = keep(engine, DeadLetterCode.EXPIRED, [[1, [10]], {}], str(uuid4()))
     with engine.begin() as connection:
-        assert dead_letters.discard(connection, [letter, 10**30, -1]) == 1
-        assert dead_letters.discard(connection, [letter]) == 0
+        assert dead_letters.discard(connection, [letter, 10**30, -1], by="cli/me") == 1
+        assert dead_letters.discard(connection, [letter], by="cli/me") == 0
         assert not dead_letters.newest(connection)
         assert not dead_letters.counts(connection)
         assert not dead_letters.open_ids(connection)

@@ -46,6 +46,10 @@ FILL: dict[str, LiteralString] = {  # what each revision brings, and a row or tw
     "0010": "SELECT",
     "0011": "UPDATE commands SET target = gen_random_uuid()",
     "0012": "UPDATE commands SET trace = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'",
+    "0013": """
+        INSERT INTO audit (who, action, subject, command_ids, detail)
+        VALUES ('admin', 'student.changed', 'students/1', '{}', '{}')
+    """,
 }
 
 

@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from worker.cli import (
+    audit,
     catalog,
     dead_letters,
     doctor,
@@ -17,6 +18,7 @@ from worker.cli import (
     local,
     lookups,
     migrate,
+    privacy,
     privileges,
     send,
     waiting,
@@ -91,11 +93,13 @@ for module in (
     events,
     dead_letters,
     waiting,
+    audit,
     catalog,
     migrate,
     doctor,
     gateway,
     exporter,
+    privacy,
     privileges,
     local,
 ):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.output import Json, document, fields, gap, say, table
+from worker.cli.output import Json, document, fields, gap, say, table, whoami
 
 if TYPE_CHECKING:
     from enrollment.errors import DeadLetterCode
@@ -87,7 +87,7 @@ def replay(
     text = None if payload is None else payload.read_text(encoding="utf-8")
     done: list[Replayed] = []
     refused: list[CannotReplay] = []
-    with replayer() as again:
+    with replayer(whoami()) as again:
         for dead_letter_id in chosen:
             try:
                 done.append(again(dead_letter_id, text))
@@ -112,7 +112,7 @@ def discard(ids: Ids = None, code: Code = None, all_: All = False, json: Json = 
 
     chosen = _chosen(ids, code, all_)
     with database() as connection:
-        count = dead_letters.discard(connection, chosen)
+        count = dead_letters.discard(connection, chosen, by=whoami())
     if json:
         document({"discarded": count})
     else:

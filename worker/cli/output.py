@@ -50,6 +50,13 @@ def say(message: str) -> None:
     typer.echo(printable(message))
 
 
+def whoami() -> str:
+    """Return who runs this, as the audit names them: the account of the system."""
+    from getpass import getuser
+
+    return f"cli/{getuser()}"
+
+
 def gap() -> None:
     """Keep two tables apart, where a person reads them."""
     if sys.stdout.isatty():

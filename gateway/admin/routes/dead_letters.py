@@ -13,7 +13,7 @@ from gateway.admin.decisions import AT_ONCE, CannotReplay, Decided
 from gateway.admin.errors import page_not_found
 from gateway.admin.form import numbers
 from gateway.admin.pages import page_router, render, see
-from gateway.admin.session import Posted, text_of
+from gateway.admin.session import Posted, Who, text_of
 from gateway.dependencies import Held
 from models import dead_letters
 from models.arrays import storable
@@ -67,20 +67,20 @@ async def group(request: Request, gateway: Held, code: str, asked: Asked, before
 
 
 @router.post("/dead-letters/decide")
-async def decide(request: Request, gateway: Held, form: Posted) -> Response:
+async def decide(request: Request, gateway: Held, who: Who, form: Posted) -> Response:
     """Replay or discard those that were selected."""
     ids, code, decision = numbers(form.getlist("id")), text_of(form, "code"), text_of(form, "decision")
     if not storable(code):
         raise page_not_found()
     if decision == "replay":
-        decided = await decisions.replay_many(gateway.settings, ids)
+        decided = await decisions.replay_many(gateway.settings, ids, who.source)
     elif decision == "replay-all":
-        decided = await decisions.replay_oldest(gateway.settings, code)
+        decided = await decisions.replay_oldest(gateway.settings, code, who.source)
     elif decision == "discard" and ids and text_of(form, "sure") != "yes":
         back = f"/admin/dead-letters/{ids[0]}" if len(ids) == 1 else f"/admin/dead-letters/of/{quote(code, safe='')}"
         return render(request, "dead_letter_sure.html", ids=ids, code=code, back=back)
     elif decision == "discard":
-        decided = await decisions.discard(gateway.settings, ids)
+        decided = await decisions.discard(gateway.settings, ids, who.source)
     else:
         raise page_not_found()
     return await _group(request, gateway, code, decided)
@@ -93,7 +93,7 @@ async def show(request: Request, gateway: Held, letter_id: int) -> Response:
 
 
 @router.post("/dead-letters/{letter_id}/replay")
-async def replay(request: Request, gateway: Held, form: Posted, letter_id: int) -> Response:
+async def replay(request: Request, gateway: Held, who: Who, form: Posted, letter_id: int) -> Response:
     """Replay one, as it is or corrected."""
     payload = text_of(form, "payload") if text_of(form, "as") == "corrected" else None
     if payload is not None:
@@ -101,7 +101,7 @@ async def replay(request: Request, gateway: Held, form: Posted, letter_id: int) 
         if template_filters.is_long(letter.payload):  # a page never showed it whole
             return await _letter(request, gateway, letter_id, wrong=_TOO_LONG, status=422)
     try:
-        await decisions.replay_one(gateway.settings, letter_id, payload)
+        await decisions.replay_one(gateway.settings, letter_id, payload, who.source)
     except CannotReplay as error:
         return await _letter(request, gateway, letter_id, payload=payload, wrong=error.reason, status=422)
     return see(f"/admin/dead-letters/{letter_id}")

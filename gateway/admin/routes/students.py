@@ -1,5 +1,6 @@
 """Students: found, shown, and enrolled."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from gateway.admin.pages import PAGE, After, SearchText, is_htmx, links, page_ro
 from gateway.admin.session import Posted, Who, text_of
 from gateway.admin.template_filters import brief
 from gateway.dependencies import Held
-from models import queries
+from models import audit, queries
 from models.queries import search
 
 router = page_router()
@@ -88,7 +89,11 @@ async def save(request: Request, gateway: Held, who: Who, form: Posted, student_
         read_command({"command": change.kind.value, "student_id": student_id, "course_ids": list(change.course_ids)})
     except InvalidCommand as error:
         return await _not_sent(request, gateway, student_id, ids, str(error))
-    submitted = await gateway.submitter.submit([change], source=who.source, wait=_PATIENCE)
+
+    async def note(ids: Sequence[UUID]) -> None:  # before it is sent: nothing is changed that nobody is known for
+        await gateway.read(audit.add, who.source, audit.CHANGED, [audit.student(student_id)], command_ids=ids)
+
+    submitted = await gateway.submitter.submit([change], source=who.source, wait=_PATIENCE, note=note)
     command_id = submitted.commands[0].command_id
     if not is_htmx(request):
         return see(f"/admin/students/{student_id}?command={command_id}")

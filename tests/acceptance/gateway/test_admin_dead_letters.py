@@ -7,7 +7,8 @@ from html import unescape
 import httpx
 from sqlalchemy import text
 
-from tests.admin import commands, submit
+from models import audit
+from tests.admin import NAME, commands, submit
 from tests.eventually import eventually
 from tests.gateway import Backend
 
@@ -35,6 +36,27 @@ def test_dead_letters_are_replayed_and_discarded_by_reason(
     answer = submit(admin, f"/admin/dead-letters/{wrong}", "/admin/dead-letters/decide", sure="yes", **said)
     assert "1 discarded." in answer.text
     assert "Discarded" in admin.get(f"/admin/dead-letters/{wrong}").text
+    with backend.engine.connect() as connection:
+        [discarded, edited] = audit.newest(connection, limit=2)
+    assert (discarded.action, discarded.subject) == ("dead_letter.discarded", f"dead-letters/{wrong}")
+    assert (edited.action, edited.subject) == ("dead_letter.edited", f"dead-letters/{right}")
+    assert {discarded.who, edited.who} == {f"admin/{NAME}"}
+    page = admin.get("/admin/audit").text
+    assert f'/admin/dead-letters/{wrong}"' in page
+    assert str(edited.command_ids[0]) in page
+
+
+def test_who_changes_a_student_by_hand_is_known(admin: httpx.Client, backend: Backend, courses_of: Courses) -> None:
+    student = backend.new_student()
+    page = f"/admin/students/{student}"
+    submit(admin, page, f"{page}/courses", ids="101")
+    eventually(lambda: courses_of(student) == [101])
+    with backend.engine.connect() as connection:
+        [entry] = audit.newest(connection, subject=audit.student(student))
+        source = connection.scalar(
+            text("SELECT source FROM commands WHERE command_id = :id"), {"id": entry.command_ids[0]}
+        )
+    assert (entry.who, entry.action) == (source, "student.changed") == (f"admin/{NAME}", "student.changed")
 
 
 def test_a_payload_too_long_for_a_page_is_replayed_as_it_is_or_not_at_all(
