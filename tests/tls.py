@@ -43,20 +43,20 @@ def secured(redis: Redis, folder: Path, *, ask: bool = False) -> Iterator[Secure
         authority.configure_trust(context)
         context.verify_mode = ssl.CERT_REQUIRED
     loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(asyncio.start_server(_to(redis.port), "127.0.0.1", 0, ssl=context))
+    server = loop.run_until_complete(asyncio.start_server(relay(redis.port), "127.0.0.1", 0, ssl=context))
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     port = server.sockets[0].getsockname()[1]
     try:
         yield Secured(redis.password, port, folder / "ca.pem", folder / "other.pem", folder / "client.pem")
     finally:
-        asyncio.run_coroutine_threadsafe(_end(server), loop).result()
+        asyncio.run_coroutine_threadsafe(end(server), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
 
 
-def _to(port: int) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+def relay(port: int) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with suppress(OSError):
@@ -73,7 +73,7 @@ def _to(port: int) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awa
     return serve
 
 
-async def _end(server: asyncio.Server) -> None:
+async def end(server: asyncio.Server) -> None:
     server.close()
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
