@@ -72,7 +72,8 @@ _ACTIVITY: Final = text("""
                           THEN ('x' || substr(replace(command_id::text, '-', ''), 1, 12))::bit(48)::bigint / 1000.0
                           ELSE extract(epoch FROM issued_at) END)::float AS seconds
                  FROM commands
-                WHERE processed_at >= CAST(:since AS timestamptz) + number * CAST(:piece AS interval)
+                WHERE outcome IN ('applied', 'rejected')
+                  AND processed_at >= CAST(:since AS timestamptz) + number * CAST(:piece AS interval)
                   AND processed_at < CAST(:since AS timestamptz) + number * CAST(:piece AS interval)
                                      + CAST(:part AS interval)) AS c
          LIMIT :most),

@@ -23,7 +23,7 @@ RIGHTS: Final[Mapping[str, Mapping[str, str]]] = {
         "students": _LOCKED.format(column="name"),
         "courses": _LOCKED.format(column="title"),
         **dict.fromkeys(("student_courses", "tombstones", "replace_marks", "deferred_commands", "outbox"), _ALL),
-        "commands": "SELECT, INSERT",
+        "commands": "SELECT, INSERT, DELETE",  # one that waits is replaced by what came of it
         "dead_letters": "SELECT, INSERT, UPDATE",
     },
     "gateway": {  # and `enrollment` at the command line: import, catalog, dead-letters
@@ -31,7 +31,7 @@ RIGHTS: Final[Mapping[str, Mapping[str, str]]] = {
         "students": _CATALOG,
         "courses": _CATALOG,
         **dict.fromkeys(("student_courses", "tombstones", "replace_marks", "commands", "outbox"), "SELECT"),
-        "deferred_commands": "SELECT",
+        "deferred_commands": "SELECT, UPDATE (until)",
         "dead_letters": "SELECT, UPDATE",
         "audit": "SELECT, INSERT",
         **dict.fromkeys(_IMPORTS, _ALL),
@@ -39,7 +39,7 @@ RIGHTS: Final[Mapping[str, Mapping[str, str]]] = {
     "reader": dict.fromkeys(("alembic_version", "students", "courses", "student_courses", "commands"), "SELECT"),
     "exporter": {
         "outbox": "SELECT",
-        "deferred_commands": "SELECT (reason, waits_for, first_seen)",
+        "deferred_commands": "SELECT (reason, waits_for, first_seen, until)",
         "dead_letters": "SELECT (id, code, received_at, replayed_at, discarded_at)",  # no payloads
     },
 }
