@@ -124,13 +124,13 @@ _LIST: Final = text(f"""
 """)
 _COUNTS: Final = text(f"""
     SELECT reason, (SELECT count(*) FROM (SELECT FROM deferred_commands AS d WHERE d.reason = r.reason
-                                           LIMIT {COUNTED}) AS some)
+                                           LIMIT {COUNTED}) AS counted)
       FROM unnest(ARRAY['time', 'unknown_course', 'unknown_student']) AS r(reason)
 """)
 _SHARES: Final = text(f"""
     SELECT reason, waits_for, count(*) AS commands
       FROM (SELECT reason, waits_for FROM deferred_commands WHERE reason > 'time'
-             ORDER BY reason, waits_for LIMIT {2 * COUNTED}) AS some
+             ORDER BY reason, waits_for LIMIT {2 * COUNTED}) AS counted
      GROUP BY reason, waits_for ORDER BY commands DESC, reason, waits_for LIMIT :most
 """)
 # A command that waits for its time is left: its stamp would be in the future.
