@@ -14,7 +14,7 @@ from enrollment import errors
 from enrollment.commands import Command, Kind, Replace, Unenroll, Withdraw, format_time
 from enrollment.errors import Rejection
 from enrollment.parsing import Invalid, Request, content_hash
-from enrollment.waiting import AT_ONCE, Policy, Waiting, time_of
+from enrollment.waiting import AT_ONCE, Policy, Waiting
 
 MAX_AHEAD: Final = timedelta(minutes=5)  # how far a producer's clock may be ahead of the worker's
 WITHDRAWN: Final = b"-"  # what stands for the content of a command that was withdrawn before it came
@@ -167,9 +167,10 @@ def fold(
             verdicts.append(Repeat(request.command_id) if seen in (content, WITHDRAWN) else Reused(request))
             continue
         processed[request.command_id] = content
-        stamp = Stamp(time_of(request, seen_at), request.command_id)
+        stamp = Stamp(request.effective_at or request.issued_at or seen_at, request.command_id)
         rejections = _rejections(state, request, seen_at, policy)
-        waiting = policy.waiting(request, rejections, seen_at, now, state.promised)
+        due = not rejections and stamp.issued_at <= now
+        waiting = None if due else policy.waiting(request, rejections, seen_at, now, state.promised)
         effects = Effects()
         if waiting is None and not rejections and not isinstance(request, Invalid):
             student = students.get(request.student_id)
@@ -198,7 +199,7 @@ def _rejections(state: State, request: Request, seen_at: datetime, policy: Polic
     found: list[Rejection] = []
     if request.issued_at is not None and request.issued_at > seen_at + MAX_AHEAD:
         found.append(errors.issued_in_future(format_time(request.issued_at), MAX_AHEAD // timedelta(minutes=1)))
-    if request.effective_at or request.wait_until:
+    if policy.longest is not None:
         found += policy.rejections(request, seen_at)
     if request.student_id not in state.students:
         found.append(errors.unknown_student(request.student_id))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
 from itertools import islice
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, ClassVar, Final, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -43,6 +43,7 @@ M = TypeVar("M", bound=BaseModel)
 class Invalid:
     """A message with a usable command id that is not a valid command. What it did not say, or not well, is None."""
 
+    effective_at: ClassVar[None] = None
     command_id: UUID
     command: Kind | None
     student_id: int | None

@@ -95,9 +95,3 @@ class Policy:
 
 
 AT_ONCE: Final = Policy()  # nothing waits that does not say so
-
-
-def time_of(request: Request, seen_at: datetime) -> datetime:
-    """Return the time of a request's stamp: when it takes effect, if it says so; else when it was issued."""
-    effective_at = None if isinstance(request, Invalid) else request.effective_at
-    return effective_at or request.issued_at or seen_at

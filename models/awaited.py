@@ -51,6 +51,13 @@ _LOCK: Final = text(f"""
 _RECORDS: Final = text(f"SELECT {RECORD_COLUMNS} FROM commands WHERE command_id = ANY(CAST(:commands AS uuid[]))")
 
 
+# Counted when a session has nothing to do, within seconds after its commit.
+_ADDED: Final = text("""
+    SELECT coalesce(sum(n_tup_ins), 0)::bigint FROM pg_stat_user_tables
+     WHERE relid IN (to_regclass('students'), to_regclass('courses'))
+""")
+
+
 class Looked(NamedTuple):
     """One step through what is waited for: what of it is there now, and where to go on; None: that was all."""
 
@@ -75,6 +82,12 @@ def look(connection: Connection, after: Wait | None, most: int) -> Looked:
     rows = connection.execute(_CATALOG, {"reason": reason, "id": id_, "most": most}).all()
     waits = [(Wait(Reason(row[0]), row[1]), bool(row[2])) for row in rows]
     return Looked([wait for wait, there in waits if there], waits[-1][0] if len(waits) == most else None)
+
+
+def added(connection: Connection) -> int:
+    """Return a number that rises soon after students or courses were added; a hint, and no more."""
+    number: int = connection.execute(_ADDED).scalar_one()
+    return number
 
 
 def lock(connection: Connection, command_ids: Collection[UUID]) -> list[Deferred]:

@@ -1,7 +1,8 @@
 """Commands that wait for their time, or for a student or course: decided when it has come, by the way of every batch.
 
 Times are looked for by index. Of students and courses all that are waited for are looked at, one after the other and
-some at a time: a worker gives that a tenth of its time at most, however many there are.
+some at a time: a worker gives that a small part of its time, however many there are. PostgreSQL counts the rows that
+are added to both tables; when it counts more, the next look at all of them is a faster one.
 """
 
 from time import monotonic
@@ -20,7 +21,8 @@ from tasks.deferring import PutOff, units_from
 
 _LOOKED_AT: Final = 1_000  # students and courses looked at in one step; some milliseconds
 _PAGE: Final = 500  # commands decided in one step
-_REST: Final = 9  # a pause is at least so many times as long as the look before it
+_REST: Final = 29  # a pause is at least so many times as long as the look before it
+_HURRY: Final = 3  # the same while students or courses were added
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +35,8 @@ class Awaiting:
         self._settle = settle
         self._after: Wait | None = None  # what was looked at last; None: the look begins anew
         self._look_from = 0.0
+        self._added = -1  # students and courses, as PostgreSQL counts them
+        self._hurried = 0  # times that all of them are still looked at fast: the rest of this time, and once more
         self._next: float | None = None  # seconds until a time comes, when that was asked last
 
     def release(self) -> float | None:
@@ -79,6 +83,9 @@ class Awaiting:
             return []
         with self._engine.connect() as connection:  # what is locked here is let go of, and locked again to be decided
             locks.reserve(connection)
+            added = awaited.added(connection)
+            if added != self._added:
+                self._added, self._hurried = added, 2
             while True:
                 looked = awaited.look(connection, self._after, _LOOKED_AT)
                 kept = deferred.page(connection, looked.there, _PAGE)
@@ -87,5 +94,8 @@ class Awaiting:
                 if kept or self._after is None or monotonic() > begin + BUDGET:
                     break
         if not kept:
-            self._look_from = max(begin + LOOK * (self._after is None), begin + (1 + _REST) * (monotonic() - begin))
+            rest = (_HURRY if self._hurried else _REST) * (monotonic() - begin)
+            all_looked_at = self._after is None
+            self._hurried -= all_looked_at and self._hurried > 0
+            self._look_from = max(begin + LOOK * all_looked_at, monotonic() + rest)
         return kept

@@ -8,7 +8,6 @@ from enrollment.commands import Withdraw
 from enrollment.fold import Effects, Record
 from enrollment.ids import uuid7
 from enrollment.parsing import Invalid, Unidentified
-from enrollment.waiting import time_of
 from enrollment.withdrawing import withdraw
 from models import awaited, dead_letters, deferred, ledger
 from models.db_errors import Overtaken
@@ -55,7 +54,9 @@ def _untold(kept: Deferred) -> Record:
         command=request.kind if not isinstance(request, Invalid | Unidentified) else None,
         student_id=kept.student_id,
         course_ids=None if isinstance(request, Unidentified) else request.course_ids,
-        issued_at=time_of(request, kept.first_seen) if not isinstance(request, Unidentified | Withdraw) else None,
+        issued_at=request.effective_at or request.issued_at or kept.first_seen
+        if not isinstance(request, Unidentified | Withdraw)
+        else None,
         source=None if isinstance(request, Unidentified) else request.source,
         outcome="waiting" if valid else "rejected",
         effects=Effects(),
