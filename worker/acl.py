@@ -113,8 +113,12 @@ def _users(names: _Names) -> Iterator[User]:
     stream, queues, control = escaped(names.stream), (*names.queues,), (*names.control,)
     yield User("producer", _words(_CONNECT, _PUT, _DECLARE), queues)
     yield User("consumer", _words(_CONNECT, _FOLLOW, _GROUP), (stream,))
-    yield User(
-        "gateway", _words(_CONNECT, _PUT, _FOLLOW, _REMEMBER), (*queues, f"{{{stream}}}:gateway:*"), reads=(stream,)
+    yield User(  # its overview asks what `doctor` asks
+        "gateway",
+        _words(_CONNECT, _PUT, _FOLLOW, _REMEMBER, _BROADCAST, _ANSWERS, _LOOK, _MEASURE),
+        (*queues, *control, f"{{{stream}}}:gateway:*"),
+        (*names.keys(*_CLAIMS), stream),
+        names.channels,
     )
     yield User(
         "worker",
