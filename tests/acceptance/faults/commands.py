@@ -71,7 +71,7 @@ class Generator:
         elif chance < 0.19:
             return self._without_id()
         else:
-            made = _single(self._said(), positional=self.rng.random() < 0.2)
+            made = single(self._said(), positional=self.rng.random() < 0.2)
         self._before.append(made)
         if len(self._before) > 400:
             del self._before[: 200 + self.rng.randrange(100)]
@@ -79,7 +79,7 @@ class Generator:
 
     def good(self) -> Message:
         """Return a single command that is valid and stamped."""
-        return _single(self._valid(stamped=True))
+        return single(self._valid(stamped=True))
 
     def _said(self) -> SentCommand:
         sorts: list[tuple[Callable[[], SentCommand], int]] = [
@@ -147,7 +147,7 @@ class Generator:
         """Say something else under an id that was said before."""
         other = self._valid(stamped=True)
         command_id = self.rng.choice(before.said).command_id
-        return _single(SentCommand(command_id, other.kind, {**other.fields, "source": f"reuse/{self._id()}"}))
+        return single(SentCommand(command_id, other.kind, {**other.fields, "source": f"reuse/{self._id()}"}))
 
     def _apply(self) -> Message:
         said = tuple(self._said() for _ in range(self.rng.randint(1, self.most_in_one)))
@@ -167,7 +167,8 @@ class Generator:
         return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
 
 
-def _single(said: SentCommand, *, positional: bool = False) -> Message:
+def single(said: SentCommand, *, positional: bool = False) -> Message:
+    """Return the message of one command."""
     fields = dict(said.fields)
     args: tuple[Any, ...] = ()
     if positional and {"student_id", "course_ids"} <= fields.keys():

@@ -37,7 +37,7 @@ STEPS: Final = ("", "\x06\x163", "\x06\x166", "\x06\x169")  # how kombu names th
 LISTS: Final = [f"{queue}{step}" for queue in ("enrollment", "enrollment.bulk") for step in STEPS]
 RECORDS: Final = ["unacked", "unacked_index", "unacked_deliveries"]
 # In the order in which a relay reads them: it may be looking, every two seconds, while they are emptied.
-TABLES: Final = "deferred_commands, outbox, commands, student_courses, tombstones, replace_marks, dead_letters"
+TABLES: Final = "outbox, commands, student_courses, tombstones, replace_marks, dead_letters, deferred_commands"
 
 
 class Harness:
@@ -223,9 +223,9 @@ class Harness:
                 pipeline.exists(name)
             counts = dict(zip([*LISTS, *RECORDS], pipeline.execute(), strict=True))
         with self.database() as connection:
-            for table in ("deferred_commands", "outbox"):
-                row = connection.execute(f"SELECT count(*) AS found FROM {table}").fetchone()
-                counts[table] = row["found"] if row else 0
+            for table in ("outbox", "deferred_commands"):
+                row = connection.execute(f"SELECT count(*) AS rows FROM {table}").fetchone()
+                counts[table] = row["rows"] if row else 0
         return [f"{count} in {name!r}" for name, count in counts.items() if count]
 
     def drain(self) -> None:

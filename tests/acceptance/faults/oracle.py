@@ -14,6 +14,7 @@ from tests.acceptance.faults.sent_log import SentLog, content_of
 
 Stamped = tuple[datetime, UUID, str, int, Sequence[int]]
 REUSED = "command_id_reused"
+WAITING = "enrollment.waiting.v1"
 EFFECTS = ("enrolled", "unenrolled", "unchanged", "superseded")
 
 
@@ -102,7 +103,11 @@ def _fits(said: SentCommand, row: Mapping[str, Any], seen: Seen) -> bool:
         set(fields["course_ids"]),
         fields.get("source"),
     )
-    return same and _stamp_fits(fields.get("issued_at"), row["issued_at"], seen) and _effects_fit(said, row)
+    return (
+        same
+        and _stamp_fits(fields.get("effective_at", fields.get("issued_at")), row["issued_at"], seen)
+        and _effects_fit(said, row)
+    )
 
 
 def _stamp_fits(said: str | None, stored: datetime, seen: Seen) -> bool:
@@ -151,11 +156,15 @@ def _check_rows(standing: Mapping[str, SentCommand], seen: Seen, verdict: Verdic
 
 
 def _check_events(seen: Seen, verdict: Verdict) -> None:
-    told = Counter(event["id"] for event in seen.events)
-    for command_id in seen.commands.keys() - told.keys():
+    waiting = [event for event in seen.events if event["type"] == WAITING]
+    final = [event for event in seen.events if event["type"] != WAITING]
+    for of_a_sort in (waiting, final):
+        told = Counter(event["id"] for event in of_a_sort)
+        verdict.duplicated += [f"command {id_}: {count} events" for id_, count in told.items() if count > 1]
+    for command_id in seen.commands.keys() - {event["id"] for event in final}:
         verdict.lost.append(f"command {command_id}: no event")
-    verdict.duplicated += [f"command {command_id}: {count} events" for command_id, count in told.items() if count > 1]
-    for event in seen.events:
+    verdict.wrong += [f"event {e['id']} is of no command" for e in waiting if e["id"] not in seen.commands]
+    for event in final:
         row = seen.commands.get(event["id"])
         if row is None:
             verdict.wrong.append(f"event {event['id']} is of no command")

@@ -12,6 +12,7 @@ from tests.acceptance.faults import (
     process_faults,
     relays,
     server_faults,
+    waiting_faults,
 )
 from tests.acceptance.faults.scenario import GOALS, Outcome, Scenario
 
@@ -23,6 +24,7 @@ SCENARIOS: Final[Sequence[Scenario]] = [
     *clock.SCENARIOS,
     *malformed.SCENARIOS,
     *relays.SCENARIOS,
+    *waiting_faults.SCENARIOS,
     *control.SCENARIOS,
 ]
 SHORT: Final = [scenario for scenario in SCENARIOS if scenario.short]
