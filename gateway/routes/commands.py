@@ -20,11 +20,11 @@ router = APIRouter(tags=["commands"])
 async def get_command(
     request: Request, gateway: Held, command_id: CommandId, _: Prefer = None, __: IfNoneMatch = None
 ) -> Response:
-    """A command and what came of it; `pending` while that is not known. `Prefer: wait=N` waits for it."""
+    """A command and what came of it; `pending` or `waiting` while that is not known. `Prefer: wait=N` waits for it."""
     preference = preference_of(request.headers.getlist("prefer"), 0)
     with gateway.listener.expecting([command_id]) as expected:
         event = await _stored(gateway, command_id)
-        if event is None and preference.wait:
+        if (event is None or event.is_waiting) and preference.wait:
             waited = await expected.wait(preference.wait)
             event = expected.events()[0] if waited else await _stored(gateway, command_id)  # an event may be lost
     if event is not None:

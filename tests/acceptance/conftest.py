@@ -73,6 +73,9 @@ class Outside:
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(entry["event"]) for _, entry in cast(Any, self.redis.xrange(STREAM))]
 
+    def events_of(self, command_id: str) -> list[dict[str, Any]]:
+        return [event for event in self.events() if event["id"] == command_id]
+
     def event(self, command_id: str) -> dict[str, Any]:
         """Wait for the event of a command; make sure there is one only."""
         [event] = eventually(lambda: [event for event in self.events() if event["id"] == command_id])

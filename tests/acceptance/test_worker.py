@@ -56,6 +56,24 @@ def test_a_stock_celery_client_needs_to_know_the_names_only(outside: Outside) ->
     assert outside.courses_of(student) == [101]
 
 
+def test_a_countdown_of_a_stock_celery_client_is_heeded_and_told(outside: Outside) -> None:
+    student = outside.new_student()
+    client = Celery("somebody", broker=outside.stack.broker_url, set_as_current=False)
+    with client.connection_for_write() as connection:
+        said = {"course_ids": [101]}
+        sent = client.send_task(ENROLL, (student,), said, queue="enrollment", connection=connection, countdown=1.5)
+    waiting = outside.event(str(sent.id))
+    assert waiting["type"] == "enrollment.waiting.v1"
+    assert outside.courses_of(student) == []
+    validator = Draft202012Validator(json.loads((FOLDER / "enrollment.event.v1.json").read_text()))
+    validator.validate(waiting)
+    _, applied = eventually(lambda: [both for both in [outside.events_of(str(sent.id))] if len(both) == 2])[0]
+    assert (applied["type"], applied["data"]["issued_at"]) == ("enrollment.applied.v1", waiting["data"]["until"])
+    assert applied["time"] >= waiting["data"]["until"]
+    assert outside.courses_of(student) == [101]
+    eventually(outside.drained)
+
+
 def test_a_repeat_is_done_and_told_once(outside: Outside) -> None:
     student = outside.new_student()
     id_ = str(uuid4())

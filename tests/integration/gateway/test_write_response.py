@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from uuid import uuid4
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 from sqlalchemy import text
 
+from enrollment.client import Client
 from gateway.submission import repeatable_id
 from tests.eventually import eventually
 from tests.gateway import Backend, assert_problem, ids
@@ -78,6 +80,30 @@ def test_an_outcome_is_found_although_its_event_never_came(http: httpx.Client, b
             redis.delete("enrollment.events")
     assert (answer.status_code, ids(answer)) == (200, [101])
     eventually(lambda: http.get("/readyz").status_code == 200)
+
+
+def test_a_write_that_waits_says_so_and_where_its_outcome_will_be(http: httpx.Client, backend: Backend) -> None:
+    courses = f"/students/{backend.new_student()}/courses"
+    answer = http.post(courses, json={"course_id": 999, "wait_until": "2999-01-01T00:00:00Z"})
+    [command] = answer.json()["commands"]
+    assert (answer.status_code, answer.headers["location"]) == (202, f"/commands/{command['command_id']}")
+    assert (command["outcome"], command["until"]) == ("waiting", "2999-01-01T00:00:00Z")
+    assert command["waiting_for"] == [{"code": "unknown_courses", "ids": [999]}]
+    assert http.get(answer.headers["location"]).json()["outcome"] == "waiting"
+    with Client(backend.redis.url) as client:
+        client.withdraw(UUID(command["command_id"]))
+        assert client.wait_for(UUID(command["command_id"])).is_waiting
+        assert client.wait_for(UUID(command["command_id"]), final=True).type == "enrollment.withdrawn.v1"
+    assert http.get(answer.headers["location"], headers={"Prefer": "wait=5"}).json()["outcome"] == "withdrawn"
+
+
+def test_a_write_may_take_effect_later(http: httpx.Client, backend: Backend) -> None:
+    courses = f"/students/{backend.new_student()}/courses"
+    at = (datetime.now(UTC) + timedelta(seconds=1)).isoformat().replace("+00:00", "Z")
+    answer = http.put(courses, json={"course_ids": [101], "effective_at": at})
+    assert (answer.status_code, answer.json()["commands"][0]["until"]) == (202, at)
+    final = http.get(answer.headers["location"], headers={"Prefer": "wait=10"}).json()
+    assert (final["outcome"], final["issued_at"]) == ("applied", at)
 
 
 # --- the same key is the same command
