@@ -72,9 +72,12 @@ worker_send_task_events = True
 task_send_sent_event = False
 task_track_started = True
 
-# Beat. The relay is the net below the workers, who publish what they commit themselves.
+# Beat. The relay is the net below the workers, who publish what they commit themselves. Retention does a little each
+# time, on whichever worker takes the message, where ENROLLMENT_RETENTION is set.
 beat_schedule = {
     "relay": {"task": "enrollment.relay.v1", "schedule": 5.0, "options": {"queue": "enrollment", "expires": 5.0}},
 }
+if _settings.retention is not None:
+    beat_schedule["retention"] = {**beat_schedule["relay"], "task": "enrollment.retention.v1"}
 beat_scheduler = "celery.beat:Scheduler"  # in memory: an interval needs no file to be remembered in
 timezone = "UTC"

@@ -54,6 +54,7 @@ class ErrorCode(StrEnum):
     ISSUED_IN_FUTURE = "issued_in_future"
     TOO_FAR_AHEAD = "too_far_ahead"
     ALREADY_DECIDED = "already_decided"
+    TOO_OLD = "too_old"
 
 
 class DeadLetterCode(StrEnum):
@@ -144,4 +145,16 @@ def already_decided(target: object, outcome: str) -> Rejection:
         message=f"Command {target} can no longer be withdrawn: it was {outcome}. Nothing was changed. Send a command "
         "that decides otherwise.",
         fields=("target",),
+    )
+
+
+def too_old(issued_at: str, before: str) -> Rejection:
+    """The command is from a time of which the commands are forgotten: it may be a repeat."""
+    return Rejection(
+        code=ErrorCode.TOO_OLD,
+        message=(
+            f"issued_at is {issued_at}, and commands from before {before} are no longer kept, so this one may be a "
+            f"repeat. If it still is to happen, set issued_at to now and {SEND_AGAIN}."
+        ),
+        fields=("issued_at",),
     )

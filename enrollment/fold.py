@@ -60,13 +60,15 @@ class StudentState:
 class State:
     """What the fold must know: the students and courses named that exist, and the command ids already processed.
 
-    Of the students' pairs, those that are `needed`; others change nothing.
+    Of the students' pairs, those that are `needed`; others change nothing. Commands with a stamp from before `oldest`
+    may be forgotten: nobody could tell a repeat.
     """
 
     students: dict[int, StudentState] = field(default_factory=dict)
     courses: set[int] = field(default_factory=set)
     processed: dict[UUID, bytes] = field(default_factory=dict)  # command id: content hash, or WITHDRAWN
     promised: dict[UUID, datetime] = field(default_factory=dict)  # of commands that waited: until when, at the longest
+    oldest: datetime = BEFORE_ALL.issued_at
 
 
 class Effects(NamedTuple):
@@ -201,6 +203,9 @@ def _rejections(state: State, request: Request, seen_at: datetime, policy: Polic
         found.append(errors.issued_in_future(format_time(request.issued_at), MAX_AHEAD // timedelta(minutes=1)))
     if policy.longest is not None:
         found += policy.rejections(request, seen_at)
+    time = request.effective_at or request.issued_at or seen_at
+    if time < state.oldest:
+        found.append(errors.too_old(format_time(time), format_time(state.oldest)))
     if request.student_id not in state.students:
         found.append(errors.unknown_student(request.student_id))
     if not state.courses.issuperset(request.course_ids):

@@ -143,6 +143,19 @@ def content_hash(request: Request | Withdraw) -> bytes:
             text += f" effective {format_time(request.effective_at)}"
         if request.wait_until is not None:
             text += f" waits until {format_time(request.wait_until)}"
+    return _digest(text)
+
+
+def hash_with_time(said: str, issued_at: datetime, source: str | None) -> bytes:
+    """Return the content hash of a command that said `issued_at`, and nothing else that has to do with time.
+
+    `said`: its kind, its student and its courses, ascending.
+    """
+    text = f"{said} at {format_time(issued_at)}"
+    return _digest(text if source is None else f"{text} from {source}")
+
+
+def _digest(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=16).digest()
 
 

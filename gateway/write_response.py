@@ -29,6 +29,7 @@ _STATUS: Final[Mapping[ErrorCode, int]] = {
     ErrorCode.ISSUED_IN_FUTURE: 409,
     ErrorCode.TOO_FAR_AHEAD: 422,
     ErrorCode.ALREADY_DECIDED: 409,
+    ErrorCode.TOO_OLD: 409,
 }
 
 _AGAIN: Final = "send the request again with a new Idempotency-Key"

@@ -15,6 +15,7 @@ from enrollment.parsing import Invalid, Request
 from models.arrays import plain, quoted
 from models.db_errors import Overtaken
 from models.records import PUT_RARE_RECORDS, PUT_RECORDS, is_rare, parameters_of
+from models.retention import OLDEST
 
 # In id order, so that two batches with students in common wait for each other instead of deadlocking. NO KEY: rows that
 # refer to a student (foreign keys) are not blocked.
@@ -49,6 +50,11 @@ _READ: Final = text(f"""
     UNION ALL
     SELECT 'processed', NULL, NULL, NULL, command_id, content_hash
       FROM commands WHERE command_id = ANY(CAST(:commands AS uuid[]))
+    UNION ALL
+    SELECT 'oldest', NULL, NULL, {OLDEST}, NULL, NULL FROM retention
+    UNION ALL
+    SELECT 'processed', NULL, NULL, NULL, command_id, content_hash
+      FROM forgotten_commands WHERE command_id = ANY(CAST(:timeless AS uuid[]))
     UNION ALL
     SELECT 'deferred', NULL, NULL, NULL, command_id, content_hash
       FROM deferred_commands WHERE command_id = ANY(CAST(:commands AS uuid[]))
@@ -177,6 +183,8 @@ def read_state(
                 pair = Pair(what == "enrolled", stamp)
                 # Both are there where another hand put the row back: it counts, but is no older than the tombstone.
                 pairs[b] = pair if b not in pairs else Pair(enrolled=True, stamp=max(stamp, pairs[b].stamp))
+            case "oldest":
+                state.oldest = at
             case "replaced":
                 state.students[a].replaced = Stamp(at, id_)
             case _:
@@ -192,6 +200,7 @@ def _named(students: Collection[int], requests: Sequence[Request], told: Abstrac
     pairs = sorted(pair for pair in named if pair[0] in students)
     return {
         "commands": plain({request.command_id for request in requests} - told),
+        "timeless": plain({request.command_id for request in requests if request.issued_at is None} - told),
         "courses": plain({course_id for command in commands for course_id in command.course_ids}),
         "whole": plain(whole.intersection(students)),
         "named_students": plain([pair[0] for pair in pairs]),

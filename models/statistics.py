@@ -39,6 +39,9 @@ _LOCK_WAITS: Final = text("""
 """)
 
 
+_RETENTION: Final = text("SELECT removed, extract(epoch FROM passed_at)::float FROM retention")
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """Bytes on disk with indexes, and about how many rows."""
@@ -59,12 +62,15 @@ class Statistics:
     lock_waits: int
     longest_lock_wait: float
     waiting: awaited.Counts
+    retention_removed: int  # rows, ever
+    retention_completed: float | None  # when a walk last came to its end: Unix time
 
 
 def statistics(connection: Connection) -> Statistics:
     """Measure everything."""
     batches, age = outbox.backlog(connection)
     tables = connection.execute(_TABLES, {"tables": plain(TABLES)})
+    removed, completed = connection.execute(_RETENTION).one()
     waits, longest = connection.execute(_LOCK_WAITS).one()
     return Statistics(
         outbox_batches=batches,
@@ -75,4 +81,6 @@ def statistics(connection: Connection) -> Statistics:
         lock_waits=waits,
         longest_lock_wait=longest,
         waiting=awaited.counts(connection, most=10),
+        retention_removed=removed,
+        retention_completed=completed,
     )

@@ -14,6 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 BIGINTS = ARRAY(BigInteger)
 TIME = TIMESTAMP(timezone=True)
+THIS_TRANSACTION = text("((pg_current_xact_id())::text)::bigint")
 
 
 class Base(DeclarativeBase):
@@ -117,6 +118,7 @@ class CommandRecord(Base):
     __table_args__ = (
         Index("commands_student_id_issued_at_idx", "student_id", "issued_at", "command_id"),
         Index("commands_processed_at_idx", "processed_at"),
+        Index("commands_position_command_id_idx", "position", "command_id"),
     )
 
     command_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -136,6 +138,30 @@ class CommandRecord(Base):
     trace: Mapped[str | None]  # W3C traceparent, and after a blank tracestate
     waiting: Mapped[dict[str, Any] | None] = mapped_column(JSONB)  # of one that waits: what for, and until when
     target: Mapped[UUID | None]  # of a withdraw: the command that it is about
+    position: Mapped[int] = mapped_column(server_default=THIS_TRANSACTION)  # in the change feed; 0: older than the feed
+
+
+class ForgottenCommand(Base):
+    """The id of a command that is removed and said no time: without it, nothing would tell a repeat."""
+
+    __tablename__ = "forgotten_commands"
+
+    command_id: Mapped[UUID] = mapped_column(primary_key=True)
+    content_hash: Mapped[bytes]
+
+
+class Retention(Base):
+    """One row: before which time everything is refused, because ids may be forgotten, and how far the walk is."""
+
+    __tablename__ = "retention"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    forgotten_before: Mapped[datetime] = mapped_column(server_default=text("'0001-01-01 00:00:00+00'::timestamptz"))
+    part: Mapped[int] = mapped_column(server_default="0")  # which table: models.retention.Part
+    after_a: Mapped[int] = mapped_column(server_default="-1")  # its last key: a number
+    after_b: Mapped[str] = mapped_column(server_default="")  # and what comes after it in the key
+    passed_at: Mapped[datetime | None]  # when the walk last came to the end
+    removed: Mapped[int] = mapped_column(server_default="0")  # rows, ever
 
 
 class OutboxBatch(Base):

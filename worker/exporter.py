@@ -107,6 +107,10 @@ def database(found: Statistics) -> Iterator[Metric]:
     yield _plain("enrollment_database_lock_waits", "Connections that wait for a lock.", found.lock_waits)
     about = "Seconds that the longest of them has waited."
     yield _plain("enrollment_database_lock_wait_seconds", about, found.longest_lock_wait)
+    yield _plain("enrollment_retention_removed_rows", "Rows that retention has removed.", found.retention_removed)
+    if found.retention_completed is not None:
+        about = "When retention last came to the end of the tables."
+        yield _plain("enrollment_retention_completed_timestamp_seconds", about, found.retention_completed)
 
 
 def _waiting(found: Counts) -> Iterator[Metric]:

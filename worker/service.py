@@ -6,11 +6,13 @@ from typing import Final, Self
 from sqlalchemy import Engine
 
 from enrollment.waiting import AT_ONCE, Policy
+from models import retention
 from models.dead_letters import NewDeadLetter
 from models.engine import WORKER, WORKER_NAME, make_engine
 from tasks.arrival import Arrival
 from tasks.batch import BatchProcessor
 from tasks.messages import Message
+from tasks.retention import retain
 from worker.observing import Observed
 from worker.publishing import Publisher, connect
 from worker.relay import Relay
@@ -22,7 +24,11 @@ _STREAM_PATIENCE: Final = 1.0  # seconds for the event stream to answer: command
 class Service:
     """Applies batches and publishes their events. One per process, made after the fork."""
 
-    def __init__(self, engine: Engine, publisher: Publisher, policy: Policy = AT_ONCE) -> None:
+    def __init__(
+        self, engine: Engine, publisher: Publisher, policy: Policy = AT_ONCE, *, days: int | None = None
+    ) -> None:
+        """`days`: how long commands are kept; None: for ever."""
+        self._engine, self._days = engine, days
         self._relay = Relay(engine, publisher)
         self._observed = Observed(engine, self._relay)
         self._batches = BatchProcessor(engine, self._observed, policy)
@@ -30,11 +36,13 @@ class Service:
     @classmethod
     def connect(cls, settings: Settings) -> Self:
         """Return a service for these settings. Nothing is connected yet. Raises SettingsError."""
-        engine = make_engine(settings.database_address(), application_name=WORKER_NAME, options=WORKER)
+        days = settings.retention
+        options = WORKER if days is None else {**WORKER, retention.SETTING: str(days)}
+        engine = make_engine(settings.database_address(), application_name=WORKER_NAME, options=options)
         credentials = settings.events_credentials()
         client = connect(settings.require_events_url(), patience=_STREAM_PATIENCE, credentials=credentials)
         publisher = Publisher(client, stream=settings.events_stream, maxlen=settings.events_maxlen)
-        return cls(engine, publisher, settings.policy())
+        return cls(engine, publisher, settings.policy(), days=days)
 
     def handle(
         self,
@@ -64,3 +72,7 @@ class Service:
     def relay(self, *, older_than: float | None = None) -> int:
         """Publish what is committed and not yet sent; return the number of events added."""
         return self._relay.catch_up(older_than=older_than)
+
+    def retain(self) -> int:
+        """Remove some of what is older than the retention; return the number of rows."""
+        return 0 if self._days is None else retain(self._engine, self._days)

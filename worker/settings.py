@@ -111,6 +111,10 @@ class Settings(BaseSettings):
     longest_wait: Annotated[
         float | None, Field(gt=0, description="Days that effective_at and wait_until may be ahead. None: no limit.")
     ] = None
+    retention: Annotated[
+        int | None,
+        Field(ge=1, le=36_500, description="Days for which commands are kept. Older ones are refused. None: for ever."),
+    ] = None
     visibility_timeout: Annotated[
         float, Field(ge=5, description="Seconds until the messages of a dead worker are claimed by another.")
     ] = 30

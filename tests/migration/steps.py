@@ -50,6 +50,7 @@ FILL: dict[str, LiteralString] = {  # what each revision brings, and a row or tw
         INSERT INTO audit (who, action, subject, command_ids, detail)
         VALUES ('admin', 'student.changed', 'students/1', '{}', '{}')
     """,
+    "0014": "INSERT INTO forgotten_commands VALUES (gen_random_uuid(), '\\x00')",
 }
 
 

@@ -20,6 +20,7 @@ from worker.cli import (
     migrate,
     privacy,
     privileges,
+    retention,
     send,
     waiting,
 )
@@ -95,6 +96,7 @@ for module in (
     waiting,
     audit,
     catalog,
+    retention,
     migrate,
     doctor,
     gateway,

@@ -1,6 +1,6 @@
 """Group commit: what one claim brings is one batch. No timer: an idle worker starts at once, a busy one gathers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic, sleep
@@ -34,23 +34,23 @@ class BatchConsumer(Protocol):
     def service(self) -> ServicePort: ...
     def dead_letter(self, delivery: Any, code: DeadLetterCode, reason: str) -> None: ...
     def claim_soon(self) -> None: ...
-    def relay(self) -> None: ...
     def keep_alive(self) -> None: ...
 
 
-class RelayStrategy:
-    """What Celery calls for the relay's message: nothing that the message says is heeded, and it cannot come twice."""
+class PeriodicStrategy:
+    """What Celery calls for a message of beat: nothing that the message says is heeded, and it cannot come twice."""
 
-    def __init__(self, consumer: BatchConsumer) -> None:
+    def __init__(self, consumer: BatchConsumer, act: Callable[[], object]) -> None:
         self._consumer = consumer
+        self._act = act
 
     def __call__(self, delivery: Any, *_: object) -> None:
-        """Acknowledge, then relay when the event loop is free."""
+        """Acknowledge, then act when the event loop is free."""
         delivery.ack()
         if self._consumer.hub:
-            self._consumer.hub.call_later(0, self._consumer.relay)
+            self._consumer.hub.call_later(0, self._act)
         else:
-            self._consumer.relay()
+            self._act()
 
 
 class Strategy:

@@ -14,10 +14,10 @@ from vine import promise
 from enrollment.errors import DeadLetterCode
 from tasks.caution import RETRY, Blocked
 from tasks.commands import CommandTask
-from tasks.periodic import RelayTask
+from tasks.periodic import RELAY, RETENTION, PeriodicTask
 from tasks.ports import ServicePort, service_of
 from worker import liveness, metrics
-from worker.consume.batching import Batch, RelayStrategy, Strategy
+from worker.consume.batching import Batch, PeriodicStrategy, Strategy
 from worker.consume.dead_letters import dead_letter_of_entry, dead_letter_of_message
 from worker.consume.decoding import Refused, key_of
 from worker.consume.inflating import inflate
@@ -65,11 +65,12 @@ class Consumer(stock.Consumer):
         self.timer.call_repeatedly(RELAY_EVERY, self.relay)
         self.timer.call_repeatedly(LOOK_EVERY, self.look_out)
         super().update_strategies()
+        acts = {RELAY: self.relay, RETENTION: self.retain}
         for name, task in self.app.tasks.items():
             if isinstance(task, CommandTask):
                 self.strategies[name] = Strategy(task, self)
-            elif isinstance(task, RelayTask):
-                self.strategies[name] = RelayStrategy(self)
+            elif isinstance(task, PeriodicTask):
+                self.strategies[name] = PeriodicStrategy(self, acts[name])
 
     def create_task_handler(self, promise: type[promise] = promise) -> Callable[[Any], None]:  # noqa: ARG002 (Celery's)
         """Return what takes each delivery. Whatever is wrong with one is that one's fault and stops nothing."""
@@ -166,6 +167,10 @@ class Consumer(stock.Consumer):
             liveness.process.taking()  # RabbitMQ pushes: that the loop runs and is subscribed is all that can be shown
         if not self._releasing:
             self.release()
+
+    def retain(self) -> None:
+        """Remove some of what is older than the retention."""
+        self.service.retain()
 
     def release(self) -> None:
         """Apply what was put off, and look again soon while there is some."""
