@@ -11,7 +11,7 @@ from gateway.middleware.admission import AdmissionMiddleware, is_admin
 from gateway.middleware.request_log import RequestLogMiddleware
 from gateway.middleware.tracing import TracingMiddleware
 from gateway.openapi import set_openapi
-from gateway.routes import commands, courses, docs, enrollments, events, operations, students
+from gateway.routes import changes, commands, courses, docs, enrollments, events, operations, students
 from worker import logging, tracing
 from worker.settings import Settings
 
@@ -30,7 +30,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.gateway = gateway
-    for module in (enrollments, students, courses, commands, events, operations, docs, admin):
+    for module in (enrollments, students, courses, commands, events, changes, operations, docs, admin):
         app.include_router(module.router)
     exception_handlers.register(app, _error_response)
     set_openapi(app, keys=not gateway.authenticator.local_only)

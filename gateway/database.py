@@ -1,7 +1,7 @@
 """The read side: the query module, off the event loop, over a small pool of connections."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
@@ -62,6 +62,11 @@ class Database:
                 return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
         except TimeoutError:
             raise NoAnswer(f"No answer in {self._patience:g} s.") from None
+
+    def stream(self, question: Callable[[Connection], Iterator[T]]) -> Iterator[T]:
+        """Yield what `question` finds in one snapshot, on a connection of its own, as fast as it is taken."""
+        with self._engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+            yield from question(connection)
 
     def close(self) -> None:
         """Hang up. What is still under way ends by itself."""

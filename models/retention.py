@@ -106,6 +106,8 @@ _REMEMBER: Final = text("""
     ON CONFLICT DO NOTHING
 """)
 _REMOVE: Final = text("DELETE FROM commands WHERE command_id = ANY(CAST(:ids AS uuid[]))")
+# 1: some of those that are older than the feed; transactions are numbered from 3.
+_GONE: Final = text("UPDATE retention SET gone_to = greatest(gone_to, :position, 1)")
 _FIRST_ID: Final = "00000000-0000-0000-0000-000000000000"
 
 
@@ -207,6 +209,7 @@ def _forget(connection: Connection, rows: list[Row[Any]]) -> None:
     if timeless:
         connection.execute(_REMEMBER, {"ids": plain(timeless)})
     connection.execute(_REMOVE, {"ids": plain([row.command_id for row in rows])})
+    connection.execute(_GONE, {"position": rows[-1].position})
 
 
 def _timeless(row: Row[Any]) -> bool:

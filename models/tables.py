@@ -162,6 +162,7 @@ class Retention(Base):
     after_b: Mapped[str] = mapped_column(server_default="")  # and what comes after it in the key
     passed_at: Mapped[datetime | None]  # when the walk last came to the end
     removed: Mapped[int] = mapped_column(server_default="0")  # rows, ever
+    gone_to: Mapped[int] = mapped_column(server_default="0")  # up to this position, commands may be missing
 
 
 class OutboxBatch(Base):

@@ -10,7 +10,7 @@ A position that is kept beside what was made of the events is never ahead of it 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
@@ -21,12 +21,14 @@ from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from enrollment.addresses import redis_url
+from enrollment.consumer.feed import Feed, FeedGone
 from enrollment.errors import EnrollmentError
 from enrollment.events import Event
 from enrollment.names import STREAM
 
 BEGINNING: Final = "0-0"  # the position before the first entry
 FIELD: Final = "event"
+FEED: Final = "feed:"  # with what follows, a position in the change feed, which is below the stream
 PAGE: Final = 500  # entries read at once
 WAIT: Final = 2.0  # seconds that Redis holds a question open while nothing comes
 _LATE: Final = 60 * 60 * 1000  # milliseconds after its command's commit when an event may still be published
@@ -64,6 +66,21 @@ def entry_of(entry_id: str, fields: Mapping[str, str]) -> Entry:
         return Entry(entry_id, text, None)
 
 
+def feed_entry(text: str) -> Entry:
+    """Return an event of the feed as an entry, whose id says no place in the stream."""
+    entry = entry_of("", {FIELD: text})
+    return Entry(f"{FEED}{entry.event.id if entry.event else ''}", text, entry.event)
+
+
+def _end(client: Redis, stream: str) -> str:
+    """Return the place after the last entry of the stream."""
+    try:
+        info = cast("Mapping[str, Any]", client.xinfo_stream(stream))
+    except ResponseError:  # there is no such key
+        return BEGINNING
+    return str(info["last-generated-id"])
+
+
 def connect(url: str, wait: float) -> Redis:
     """Return a client for questions that are held open for `wait` seconds. It tries once: callers repeat.
 
@@ -84,12 +101,22 @@ def connect(url: str, wait: float) -> Redis:
 class Reader:
     """Reads the stream from a position, for one thread at a time. After an error of Redis, read again.
 
-    `position` is the id of the last entry that was read. It moves with each `read`: keep it when the entries are dealt
-    with. A reader that starts from a kept position gets everything after it.
+    `position` is where it is. It moves with each `read`: keep it when the entries are dealt with. A reader that starts
+    from a kept position gets everything after it. With a `feed`, a reader whose entries are gone from the stream reads
+    on there, and comes back to the stream by itself; around such a change, events may come twice.
     """
 
-    def __init__(self, events_url: str, *, stream: str = STREAM, position: str = BEGINNING, wait: float = WAIT) -> None:
+    def __init__(
+        self,
+        events_url: str,
+        *,
+        stream: str = STREAM,
+        position: str = BEGINNING,
+        wait: float = WAIT,
+        feed: Feed | None = None,
+    ) -> None:
         """Read after `position`; wait about `wait` seconds for something new."""
+        self._feed = feed
         self.position = position
         self._client = connect(events_url, wait)
         self._stream = stream
@@ -101,11 +128,16 @@ class Reader:
 
         Raises RedisError, and EventsMissed once for each gap: whoever reads on all the same gets what is left.
         """
+        if self.position.startswith(FEED):
+            return self._read_feed(count)
         seconds = self._wait if wait is None else min(wait, self._wait)
         block = max(1, int(seconds * 1000))  # 0 would be for ever
         reply: Any = self._client.xread({self._stream: self.position}, count=count, block=block)
         # After the read, so that nothing can be trimmed in between.
         if not self._told and lost(self._client, self._stream, self.position):
+            if self._feed is not None:
+                self.position = f"{FEED}{self._since()}"
+                return self._read_feed(count)
             self._told = True
             raise EventsMissed(self._stream, self.position)
         entries = [entry_of(*entry) for entry in entries_of(reply)]
@@ -113,6 +145,31 @@ class Reader:
             self.position = entries[-1].id
             self._told = False
         return entries
+
+    def _since(self) -> str:
+        """Return where the feed begins for who was at this place of the stream: an event may be published late."""
+        milliseconds = order(self.position)[0] - _LATE
+        return f"since={datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()}" if milliseconds > 0 else ""
+
+    def _read_feed(self, count: int) -> list[Entry]:
+        """Return a page of the feed; at its end, go back to where the stream ended before that was seen."""
+        feed = self._feed
+        if feed is None:
+            raise EventsMissed(self._stream, self.position)
+        name, _, value = self.position.removeprefix(FEED).rpartition("=")
+        place = {name or "after": value} if value else {}
+        try:
+            page = feed.page(count=count, **place)
+            if not page.texts and not page.more:
+                end = _end(self._client, self._stream)
+                ahead = feed.page(count=count, after=page.cursor, ahead="true")
+                if not ahead.more:
+                    self.position = end
+                    return [feed_entry(text) for text in ahead.texts]
+        except FeedGone as error:
+            raise EventsMissed(self._stream, self.position) from error
+        self.position = f"{FEED}{page.cursor}"
+        return [feed_entry(text) for text in page.texts]
 
     def begin(self, loaded: datetime) -> str:
         """Move to where a copy begins whose rows were loaded at that time; return the position.

@@ -51,6 +51,7 @@ FILL: dict[str, LiteralString] = {  # what each revision brings, and a row or tw
         VALUES ('admin', 'student.changed', 'students/1', '{}', '{}')
     """,
     "0014": "INSERT INTO forgotten_commands VALUES (gen_random_uuid(), '\\x00')",
+    "0015": "UPDATE retention SET gone_to = 1",
 }
 
 

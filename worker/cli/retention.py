@@ -1,4 +1,4 @@
-"""`enrollment retention`, `enrollment export`: what is removed when, and an archive of it before that."""
+"""`enrollment retention`, `export`, `snapshot`: what is removed when, and what is written down of it before that."""
 
 from datetime import datetime
 from pathlib import Path
@@ -79,10 +79,28 @@ def export(
     say(f"{number(archived.commands, 'command')} in {output}, complete. SHA-256: {archived.sha256}")
 
 
+def snapshot(
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", dir_okay=False, help="A file; default: here.")
+    ] = None,
+) -> None:
+    """Write all enrollments as JSON Lines: first the cursor from which GET /changes goes on, at last their number."""
+    from contextlib import nullcontext
+    from sys import stdout
+
+    from models import feed
+    from worker.cli.connect import database
+
+    with database() as connection, output.open("w", encoding="utf-8") if output else nullcontext(stdout) as file:
+        connection.execution_options(isolation_level="REPEATABLE READ")
+        file.writelines(feed.snapshot(connection))
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
     app.add_typer(verbs, name="retention", rich_help_panel="Look after")
     app.command(rich_help_panel="Look after")(export)
+    app.command(rich_help_panel="Read")(snapshot)
 
 
 def _show(days: int | None, before: datetime, found: "State", going: "list[Going]") -> None:
