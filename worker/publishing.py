@@ -15,21 +15,71 @@ from enrollment.fold import Record
 from worker.secret_files import renewing
 
 REMEMBERED: Final = 24 * 60 * 60  # seconds during which publishing a batch again adds nothing
+SILENT: Final = 7 * 24 * 60 * 60 * 1000  # milliseconds after which nothing is kept for a group any more
 
 # An event is only ever published with its batch (a command id is in one outbox row at most), so the check on the batch
 # is the check on each event id, for one key instead of hundreds.
-# KEYS: the stream; the batch's key (a string, expires). ARGV: seconds to remember, about how many entries to keep, the
-# events, one per line.
+# KEYS: the stream; the batch's key (a string, expires). ARGV: seconds to remember, the events, one per line, and for
+# `_TRIM` about how many entries to keep, how many at most for groups that lag, and the silence of a group given up.
 _PUBLISH: Final = """
 if not redis.call('SET', KEYS[2], '1', 'NX', 'EX', ARGV[1]) then return 0 end
 local count = 0
-for event in string.gmatch(ARGV[3], '[^\\n]+') do
-  local added = redis.pcall('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', 'event', event)
+for event in string.gmatch(ARGV[2], '[^\\n]+') do
+  local added = redis.pcall('XADD', KEYS[1], '*', 'event', event)
   if type(added) == 'table' and added.err then -- nothing is undone by itself: the batch is not published after all
     redis.call('DEL', KEYS[2])
     return added
   end
   count = count + 1
+end
+"""
+# Entries beyond the length go, but not those that a group has yet to read or to acknowledge: these are kept up to a
+# second length. Nodes of up to 100 entries go at a time, so nothing is counted or compared one by one.
+_TRIM: Final = """
+local keep, most, silent = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local function before(a, b)
+  local time_a, number_a = string.match(a, '(%d+)-(%d+)')
+  local time_b, number_b = string.match(b, '(%d+)-(%d+)')
+  time_a, time_b = tonumber(time_a), tonumber(time_b)
+  return time_a < time_b or (time_a == time_b and tonumber(number_a) < tonumber(number_b))
+end
+local function map(flat)
+  local found = {}
+  for i = 1, #flat, 2 do found[flat[i]] = flat[i + 1] end
+  return found
+end
+local function lives(group)
+  local consumers = redis.call('XINFO', 'CONSUMERS', KEYS[1], group)
+  for _, consumer in ipairs(consumers) do
+    if map(consumer)['idle'] < silent then return true end
+  end
+  return #consumers == 0
+end
+local function unread()
+  local first = nil
+  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    local group = map(flat)
+    if lives(group['name']) then
+      local from = group['last-delivered-id']
+      if group['pending'] > 0 then from = redis.call('XPENDING', KEYS[1], group['name'])[2] end
+      if not first or before(from, first) then first = from end
+    end
+  end
+  return first
+end
+local length = redis.call('XLEN', KEYS[1])
+if length > keep then
+  local known, first = pcall(unread)
+  if not known or not first then
+    redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', keep)
+  else
+    local turns, gone = 100, 1
+    while gone > 0 and turns > 0 and length > keep + 100 do
+      gone = redis.call('XTRIM', KEYS[1], 'MINID', '~', first, 'LIMIT', 100)
+      length, turns = length - gone, turns - 1
+    end
+    if length > most then redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', most) end
+  end
 end
 return count
 """
@@ -38,11 +88,13 @@ return count
 class Publisher:
     """Publishes batches of events to one stream."""
 
-    def __init__(self, client: Redis, *, stream: str, maxlen: int) -> None:
+    def __init__(self, client: Redis, *, stream: str, maxlen: int, most: int | None = None) -> None:
+        """Keep about `maxlen` entries, and up to `most` (default: twice that) while a group has not read them."""
+        self._most = max(maxlen, most or 2 * maxlen)
         self._client = client
         self._stream = stream
         self._maxlen = maxlen
-        self._publish = client.register_script(_PUBLISH)
+        self._publish = client.register_script(_PUBLISH + _TRIM)
 
     def publish(self, batch_id: UUID, records: Sequence[Record], events: Sequence[str] = ()) -> int:
         """Put the events of a committed batch on the stream; return how many, 0 if they are there already.
@@ -56,7 +108,7 @@ class Publisher:
         # The hash tag keeps both keys on one node of a Redis Cluster.
         keys = [self._stream, f"{{{self._stream}}}:batch:{batch_id}"]
         try:
-            added: int = self._publish(keys=keys, args=[REMEMBERED, self._maxlen, lines])
+            added: int = self._publish(keys=keys, args=[REMEMBERED, lines, self._maxlen, self._most, SILENT])
         except ResponseError:
             # A master that became a replica answers, and refuses writes for ever: a new connection finds the new one.
             self._client.connection_pool.disconnect()

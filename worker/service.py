@@ -41,7 +41,8 @@ class Service:
         engine = make_engine(settings.database_address(), application_name=WORKER_NAME, options=options)
         credentials = settings.events_credentials()
         client = connect(settings.require_events_url(), patience=_STREAM_PATIENCE, credentials=credentials)
-        publisher = Publisher(client, stream=settings.events_stream, maxlen=settings.events_maxlen)
+        maxlen, most = settings.events_maxlen, settings.events_maxlen_unread
+        publisher = Publisher(client, stream=settings.events_stream, maxlen=maxlen, most=most)
         return cls(engine, publisher, settings.policy(), days=days)
 
     def handle(

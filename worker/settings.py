@@ -96,6 +96,10 @@ class Settings(BaseSettings):
     events_maxlen: Annotated[
         int, Field(ge=1000, description="Events kept on the stream, about. One takes some 500 bytes of Redis memory.")
     ] = 1_000_000
+    events_maxlen_unread: Annotated[
+        int | None,
+        Field(ge=1000, description="Events kept at most while a group has not read them. None: twice events_maxlen."),
+    ] = None
     batch_messages: Annotated[
         int, Field(ge=1, le=5000, description="Messages claimed at once, so the largest batch. More: longer locks.")
     ] = 500

@@ -1,16 +1,21 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
+from enrollment.commands import Enroll
+from enrollment.fold import Record, State, StudentState, fold
 from enrollment.names import ENROLL
 from models import outbox
 from tests.acceptance.faults.proxy import Proxy
 from tests.integration.conftest import STREAM, message
+from worker import publishing
 from worker.local.redis import Redis as RedisServer
 from worker.publishing import Publisher, connect
 from worker.service import Service
@@ -114,3 +119,42 @@ def test_a_stream_that_failed_over_behind_its_address_is_found_though_the_old_co
             assert master.xlen(STREAM) == 1
         client.close()
         proxy.close()
+
+
+@pytest.mark.parametrize(
+    ("read", "kept"),
+    [(0, 3000), (4900, 1000)],
+    ids=["what a group has not read is kept up to the second length", "what all groups have read goes"],
+)
+def test_the_stream_keeps_for_groups(redis_client: Redis, read: int, kept: int) -> None:
+    redis_client.xgroup_create(STREAM, "library", id="0", mkstream=True)
+    for start in range(0, 5000, 500):
+        publish(redis_client, range(start, start + 500))
+        if read:
+            reply: Any = redis_client.xreadgroup("library", "one", {STREAM: ">"}, count=500)
+            redis_client.xack(STREAM, "library", *(entry_id for entry_id, _ in reply[0][1]))
+    assert kept <= redis_client.xlen(STREAM) < kept + 300
+
+
+def test_the_stream_keeps_what_a_group_has_read_and_not_acknowledged(redis_client: Redis) -> None:
+    redis_client.xgroup_create(STREAM, "library", id="0", mkstream=True)
+    publish(redis_client, range(2000))
+    redis_client.xreadgroup("library", "one", {STREAM: ">"}, count=2000)
+    publish(redis_client, range(2000, 2500))
+    assert redis_client.xlen(STREAM) == 2500
+
+
+def test_nothing_is_kept_for_a_group_that_was_given_up(redis_client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "SILENT", -1)
+    redis_client.xgroup_create(STREAM, "library", id="0", mkstream=True)
+    redis_client.xreadgroup("library", "one", {STREAM: ">"})
+    publish(redis_client, range(2000))
+    assert redis_client.xlen(STREAM) < 1300
+
+
+def publish(client: Redis, numbers: range) -> None:
+    publisher = Publisher(client, stream=STREAM, maxlen=1000, most=3000)
+    state = State(students={1: StudentState()}, courses={10})
+    commands = [Enroll(command_id=UUID(int=n + 1), student_id=1, course_ids=(10,)) for n in numbers]
+    verdicts = fold(state, commands, datetime.now(UTC)).verdicts
+    publisher.publish(uuid4(), [it for it in verdicts if isinstance(it, Record)])
