@@ -55,6 +55,7 @@ class ErrorCode(StrEnum):
     TOO_FAR_AHEAD = "too_far_ahead"
     ALREADY_DECIDED = "already_decided"
     TOO_OLD = "too_old"
+    COURSE_CLOSED = "course_closed"
 
 
 class DeadLetterCode(StrEnum):
@@ -157,4 +158,19 @@ def too_old(issued_at: str, before: str) -> Rejection:
             f"repeat. If it still is to happen, set issued_at to now and {SEND_AGAIN}."
         ),
         fields=("issued_at",),
+    )
+
+
+def course_closed(course_ids: Iterable[int]) -> Rejection:
+    """The command would enroll a student in courses that take no more enrollments."""
+    ids = tuple(sorted(course_ids))
+    are, them = ("Course {} is", "it") if len(ids) == 1 else ("Courses {} are", "them")
+    return Rejection(
+        code=ErrorCode.COURSE_CLOSED,
+        message=(
+            f"{are.format(', '.join(map(str, ids)))} closed: no one can be enrolled any more. Nothing was changed. "
+            f"Open {them} or leave {them} out, then {SEND_AGAIN}."
+        ),
+        ids=ids,
+        fields=("course_ids",),
     )

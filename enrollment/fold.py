@@ -69,6 +69,7 @@ class State:
     processed: dict[UUID, bytes] = field(default_factory=dict)  # command id: content hash, or WITHDRAWN
     promised: dict[UUID, datetime] = field(default_factory=dict)  # of commands that waited: until when, at the longest
     oldest: datetime = BEFORE_ALL.issued_at
+    closed: set[int] = field(default_factory=set)  # courses that take no more enrollments
 
 
 class Effects(NamedTuple):
@@ -173,6 +174,8 @@ def fold(
         rejections = _rejections(state, request, seen_at, policy)
         due = not rejections and stamp.issued_at <= now
         waiting = None if due else policy.waiting(request, rejections, seen_at, now, state.promised)
+        if due and state.closed:
+            rejections = _closed(state, students, request, stamp)
         effects = Effects()
         if waiting is None and not rejections and not isinstance(request, Invalid):
             student = students.get(request.student_id)
@@ -211,6 +214,21 @@ def _rejections(state: State, request: Request, seen_at: datetime, policy: Polic
     if not state.courses.issuperset(request.course_ids):
         found.append(errors.unknown_courses(set(request.course_ids) - state.courses))
     return tuple(found)
+
+
+def _closed(
+    state: State, students: Mapping[int, StudentState], request: Request, stamp: Stamp
+) -> tuple[Rejection, ...]:
+    """Reject what would newly enroll a student in a closed course; who is enrolled may be named."""
+    if isinstance(request, Invalid | Unenroll):
+        return ()
+    student = students.get(request.student_id) or state.students[request.student_id]
+    new = {
+        course_id
+        for course_id in state.closed.intersection(request.course_ids)
+        if not student.enrolled_in(course_id) and student.decided(course_id) < stamp
+    }
+    return (errors.course_closed(new),) if new else ()
 
 
 def _apply(student: StudentState, command: Command, stamp: Stamp) -> Effects:

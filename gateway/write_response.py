@@ -30,6 +30,7 @@ _STATUS: Final[Mapping[ErrorCode, int]] = {
     ErrorCode.TOO_FAR_AHEAD: 422,
     ErrorCode.ALREADY_DECIDED: 409,
     ErrorCode.TOO_OLD: 409,
+    ErrorCode.COURSE_CLOSED: 409,
 }
 
 _AGAIN: Final = "send the request again with a new Idempotency-Key"

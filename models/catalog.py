@@ -1,7 +1,7 @@
 """Loading students and courses: set-based, all or nothing, and the same rows a second time change nothing."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 
 import psycopg
 from sqlalchemy import Connection, TextClause, text
@@ -148,6 +148,16 @@ def upsert_courses(connection: Connection, rows: Iterable[NewCourse], *, first_l
     A constant number of statements. Raises CatalogError, and the transaction must then be rolled back.
     """
     return _upsert(connection, _COURSES, NewCourse._fields, rows, first_line)
+
+
+def absent(connection: Connection, table: Literal["students", "courses"]) -> list[int]:
+    """Return the ids that the load of this table, which went before in this transaction, did not name."""
+    statement = text(f"""
+        SELECT t.id FROM {table} AS t
+         WHERE NOT EXISTS (SELECT FROM pg_temp.staged AS s WHERE s.id = t.id)
+           AND NOT EXISTS (SELECT FROM pg_temp.staged AS s WHERE s.sis_id = t.sis_id) ORDER BY t.id
+    """)
+    return list(connection.execute(statement).scalars())
 
 
 def _upsert(

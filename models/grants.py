@@ -11,7 +11,7 @@ from models.tables import Base
 PREFIX: Final = "enrollment_"  # of the roles' names
 
 _ALL: Final = "SELECT, INSERT, UPDATE, DELETE"
-_CATALOG: Final = "SELECT, INSERT, UPDATE"
+_CATALOG: Final = "SELECT, INSERT, UPDATE"  # `catalog remove` is for the owner
 # A worker locks students and courses, and changes neither: PostgreSQL asks for the right to update a column. Without it
 # on courses, a worker would learn of a lock only by waiting for it (models/locks.py).
 _LOCKED: Final = "SELECT, UPDATE ({column})"
@@ -24,12 +24,18 @@ RIGHTS: Final[Mapping[str, Mapping[str, str]]] = {
         "courses": _LOCKED.format(column="title"),
         **dict.fromkeys(("student_courses", "tombstones", "replace_marks", "deferred_commands", "outbox"), _ALL),
         "commands": "SELECT, INSERT, DELETE",  # one that waits is replaced by what came of it
-        "dead_letters": "SELECT, INSERT, UPDATE",
+        "closed_courses": "SELECT",
+        "dead_letters": _ALL,
+        "retention": "SELECT, UPDATE",
+        "forgotten_commands": "SELECT, INSERT",
     },
     "gateway": {  # and `enrollment` at the command line: import, catalog, dead-letters
         "alembic_version": "SELECT",
         "students": _CATALOG,
         "courses": _CATALOG,
+        "closed_courses": "SELECT, INSERT, DELETE",
+        "retention": "SELECT",
+        "forgotten_commands": "SELECT",
         **dict.fromkeys(("student_courses", "tombstones", "replace_marks", "commands", "outbox"), "SELECT"),
         "deferred_commands": "SELECT, UPDATE (until)",
         "dead_letters": "SELECT, UPDATE",
@@ -38,6 +44,7 @@ RIGHTS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "reader": dict.fromkeys(("alembic_version", "students", "courses", "student_courses", "commands"), "SELECT"),
     "exporter": {
+        "retention": "SELECT",
         "outbox": "SELECT",
         "deferred_commands": "SELECT (reason, waits_for, first_seen, until)",
         "dead_letters": "SELECT (id, code, received_at, replayed_at, discarded_at)",  # no payloads

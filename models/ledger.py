@@ -51,6 +51,9 @@ _READ: Final = text(f"""
     SELECT 'processed', NULL, NULL, NULL, command_id, content_hash
       FROM commands WHERE command_id = ANY(CAST(:commands AS uuid[]))
     UNION ALL
+    SELECT 'closed', course_id, NULL, NULL, NULL, NULL
+      FROM closed_courses WHERE course_id = ANY(CAST(:courses AS bigint[]))
+    UNION ALL
     SELECT 'oldest', NULL, NULL, {OLDEST}, NULL, NULL FROM retention
     UNION ALL
     SELECT 'processed', NULL, NULL, NULL, command_id, content_hash
@@ -183,6 +186,8 @@ def read_state(
                 pair = Pair(what == "enrolled", stamp)
                 # Both are there where another hand put the row back: it counts, but is no older than the tombstone.
                 pairs[b] = pair if b not in pairs else Pair(enrolled=True, stamp=max(stamp, pairs[b].stamp))
+            case "closed":
+                state.closed.add(a)
             case "oldest":
                 state.oldest = at
             case "replaced":

@@ -66,6 +66,17 @@ class Course(Base):
     )
 
 
+class ClosedCourse(Base):
+    """A course that takes no more enrollments; those that it has stay, and can be taken back."""
+
+    __tablename__ = "closed_courses"
+
+    course_id: Mapped[int] = mapped_column(
+        ForeignKey("courses.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    closed_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
 class StudentCourse(Base):
     """One enrollment: a row is there if and only if the student is enrolled now.
 

@@ -9,12 +9,14 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from enrollment.errors import EnrollmentError
+from models import removal
 from models.catalog import (
     BadRow,
     CatalogError,
     Counts,
     NewCourse,
     NewStudent,
+    absent,
     upsert_courses,
     upsert_students,
 )
@@ -29,16 +31,38 @@ class NotLoaded(EnrollmentError):
         super().__init__(f"{path}: {error}")
 
 
-def load(connection: Connection, *, students: Path | None = None, courses: Path | None = None) -> dict[str, Counts]:
-    """Load either file or both; return what became of the rows, by table. Raises NotLoaded: then roll back."""
+class NothingToKeep(EnrollmentError):
+    """A full load of a file without rows would remove everything."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} has no rows, so a full load would remove everything; is it the right file?")
+
+
+def load(
+    connection: Connection, *, students: Path | None = None, courses: Path | None = None, full: bool = False
+) -> dict[str, Counts]:
+    """Load either file or both; return what became of the rows, by table. `full`: who is not in its file goes.
+
+    Raises NotLoaded, NothingToKeep and StillEnrolled: then roll back.
+    """
     done: dict[str, Counts] = {}
     if students is not None:
         with _rows_of(students, NewStudent) as rows:
             done["students"] = upsert_students(connection, rows, first_line=2)
+        if full:
+            _remove_absent(connection, "students", students, done["students"])
     if courses is not None:
         with _rows_of(courses, NewCourse) as more:
             done["courses"] = upsert_courses(connection, more, first_line=2)
+        if full:
+            _remove_absent(connection, "courses", courses, done["courses"])
     return done
+
+
+def _remove_absent(connection: Connection, table: removal.Table, path: Path, counts: Counts) -> None:
+    if not sum(counts):
+        raise NothingToKeep(path)
+    removal.remove_ids(connection, table, absent(connection, table))
 
 
 @contextmanager

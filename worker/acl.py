@@ -29,7 +29,7 @@ _ANSWERS: Final = (
     "evalsha script|load script|exists time zadd zrem zrangebyscore exists"  # kombu's notes of who listens
 )
 _TRANSPORT: Final = "blmove rpop rpush hset hget hmget hdel hlen hexists eval"
-_PUBLISH: Final = "set del xadd"
+_PUBLISH: Final = "set del xadd xlen xtrim xpending xinfo|groups xinfo|consumers"  # in a script
 _LOOK: Final = "info type scan xlen xrevrange"  # `doctor`, and what a worker warns of
 _MEASURE: Final = "lindex hlen xinfo|stream xinfo|groups"
 

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from redis import Redis
     from sqlalchemy import Connection
 
+    from enrollment.client import Client
+
 
 @contextmanager
 def database() -> "Iterator[Connection]":
@@ -34,3 +36,14 @@ def stream() -> "Iterator[tuple[Redis, str]]":
     settings = Settings.load()
     with connect(settings.require_events_url(), WAIT) as client:
         yield client, settings.events_stream
+
+
+@contextmanager
+def client_of_broker() -> "Iterator[Client]":
+    """Give what sends commands."""
+    from enrollment.client import Client
+    from worker.settings import Settings
+
+    settings = Settings.load()
+    with Client(settings.require_broker_url(), transport_options=settings.transport_options()) as client:
+        yield client

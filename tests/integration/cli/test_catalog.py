@@ -1,11 +1,17 @@
 """`enrollment catalog load`: CSV files, good and bad."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from enrollment.names import ENROLL, REPLACE, UNENROLL
+from tests.gateway import Backend
 from tests.integration.cli.conftest import Run, write
+from tests.integration.conftest import message
+from worker.service import Service
 
 
 def test_catalog_load_adds_and_changes_and_a_second_time_does_nothing(run: Run, tmp_path: Path) -> None:
@@ -49,3 +55,61 @@ def test_catalog_load_refuses_what_is_not_utf8(run: Run, tmp_path: Path) -> None
     path = tmp_path / "s.csv"
     path.write_bytes(b"id,name\n1,Ana\n2,Jos\xe9\n")
     assert "Line 3: the name is not a text" in run("catalog", "load", "--students", path).error
+
+
+def test_a_closed_course_keeps_who_is_enrolled_and_takes_no_one_else(run: Run, service: Service) -> None:
+    def outcomes(*messages: object) -> list[str]:
+        return [it.split()[0] for it in service.handle(list(messages))]  # type: ignore[arg-type]
+
+    assert outcomes(message(ENROLL, 1, [10, 11])) == ["applied"]
+    assert run("catalog", "close", "10", "C99").error == "There is no course C99.\n"
+    assert outcomes(message(ENROLL, 1, [10, 12]), message(REPLACE, 1, [10])) == ["applied", "applied"]
+    assert outcomes(message(ENROLL, 2, [10]), message(REPLACE, 2, [10, 11])) == ["rejected", "rejected"]
+    assert outcomes(message(UNENROLL, 1, [10]), message(ENROLL, 1, [10])) == ["applied", "rejected"]
+    assert run("catalog", "open", "10").output == "1 course opened.\n"
+    assert outcomes(message(ENROLL, 1, [10])) == ["applied"]
+
+
+def test_who_has_enrollments_is_not_removed(run: Run, service: Service) -> None:
+    service.handle([message(ENROLL, 1, [10])])
+    refused = run("catalog", "remove", "--students", "1", "2")
+    assert (refused.code, "1 have enrollments, 1 together (1): nothing was removed" in refused.error) == (1, True)
+    assert len(run("students").rows) == 5
+    service.handle([message(UNENROLL, 1, [10])])
+    assert run("catalog", "remove", "--students", "1", "2").output == "2 students removed.\n"
+
+
+def test_a_removed_id_that_comes_back_does_not_bring_back_what_older_commands_said(
+    run: Run, service: Service, tmp_path: Path
+) -> None:
+    late = message(ENROLL, 1, [10], issued_at="2026-01-01T00:00:00Z")
+    service.handle([message(UNENROLL, 1, [10])])
+    run("catalog", "remove", "--students", "1")
+    run("catalog", "load", "--students", write(tmp_path / "s.csv", "id,name", "1,Ana"))
+    service.handle([late])
+    assert run("courses-of", "1").rows == []
+
+
+def test_a_full_load_removes_who_is_not_in_the_file(
+    run: Run, catalog: None, tmp_path: Path, rows: Callable[..., list[tuple[Any, ...]]]
+) -> None:
+    assert run("catalog", "load", "--full", "--courses", write(tmp_path / "none.csv", "id")).code == 1
+    run("catalog", "load", "--full", "--courses", write(tmp_path / "c.csv", "id,sis_id", "10,a", ",new"))
+    assert rows("id, sis_id", "courses") == [(1, "new"), (10, "a")]
+
+
+def test_what_is_exported_can_be_loaded(run: Run, catalog: None, tmp_path: Path) -> None:
+    csv = tmp_path / "students.csv"
+    csv.write_text(run("catalog", "export", "--students").output)
+    assert run("catalog", "load", "--full", "--students", csv).output == "0 new students, 0 changed, 5 as before.\n"
+
+
+def test_remove_unenrolls_first_by_commands_where_that_is_asked_for(run: Run, backend: Backend) -> None:
+    student = backend.new_student()
+    with backend.engine.begin() as connection:
+        connection.execute(text("INSERT INTO student_courses VALUES (:id, 101), (:id, 102)"), {"id": student})
+    done = run("catalog", "remove", "--students", "--unenroll", student, **backend.variables())
+    assert done.output == "1 student removed.\n"
+    with backend.engine.connect() as connection:
+        statement = text("SELECT unenrolled FROM commands WHERE student_id = :id AND source = 'catalog:remove'")
+        assert connection.execute(statement, {"id": student}).scalars().all() == [[101, 102]]
