@@ -115,6 +115,7 @@ DEAD: Final[Mapping[str, Change]] = {
     "17 MB": lambda made, marker: json.dumps({"x": marker, **made, "y": "x" * 17_000_000}),
     "a million values": lambda made, marker: json.dumps({**made, "x": marker, "y": [0] * 1_300_000}),
     "bad expiry": _with("headers", expires="tomorrow"),
+    "bad eta": _with("headers", eta="never"),
     "5,000 digits": _body(lambda marker: f'[[{"9" * 5000}], {{"source": "{marker}"}}, {{}}]'),
     "100,000 deep": _body(lambda marker: f'["{marker}",' + "[" * 100_000),
     "NaN": _body(lambda marker: f'[[NaN, [1]], {{"source": "{marker}"}}, {{}}]'),
@@ -152,7 +153,6 @@ ODD: Final[Mapping[str, Callable[[Envelope, list[Any]], object]]] = {
     "no delivery info": lambda made, _: made["properties"].pop("delivery_info"),
     "bad time limit": lambda made, _: made["headers"].update(timelimit="soon"),
     "a time limit of nothing": lambda made, _: made["headers"].update(timelimit=[0.001, 0.001]),
-    "bad eta": lambda made, _: made["headers"].update(eta="never"),
     "callbacks": lambda made, body: made.update(body=_with_callbacks(body)),
 }
 
