@@ -14,12 +14,14 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from migrations.recording import BEGIN, COMMIT, recording
-from models.db_errors import describe
+from models.db_errors import describe, is_locked
 from models.engine import make_engine
 from models.tables import Base
 from worker.settings import Settings, SettingsError
 
-LOCK_TIMEOUT: Final = "5s"  # a revision that waits for a table makes everybody behind it wait as well
+LOCK_TIMEOUT: Final = "2s"  # a revision that waits for a table makes everybody behind it wait as well
+LOCK_TRIES: Final = 30  # of a table that is in use; between two of them, whoever waited gets on
+LOCK_PAUSE: Final = 2.0  # seconds
 STATEMENT_TIMEOUT: Final = "60s"  # a statement that must take longer says so (migrations.steps._without_timeouts)
 ADVISORY_LOCK: Final = 4_815_162_342_001  # any number that nothing else in the database uses
 MIGRATOR_WAIT: Final = 600.0  # seconds until the second of two migrators gives up
@@ -82,12 +84,26 @@ def _migrate(connection: Connection) -> None:
     connection.commit()
     statements: list[str] | None = context.config.attributes.get("statements")
     if statements is None:
-        _run(connection)
+        _run_patiently(connection)
         return
     with recording(connection, statements):
         statements.append(BEGIN)
         _run(connection)
         statements.pop()
+
+
+def _run_patiently(connection: Connection) -> None:
+    """Begin a revision again whose table is locked. Those before it are done: each is a transaction of its own."""
+    for left in reversed(range(LOCK_TRIES)):
+        try:
+            _run(connection)
+        except DBAPIError as error:
+            if not (is_locked(error) and left):
+                raise
+            connection.rollback()
+            time.sleep(LOCK_PAUSE)
+        else:
+            return
 
 
 def _run(connection: Connection) -> None:
