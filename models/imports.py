@@ -57,6 +57,7 @@ _OUTCOMES: Final = text(f"""
            count(*) FILTER (WHERE k.unchanged <> '{{}}') AS unchanged,
            count(*) FILTER (WHERE k.superseded <> '{{}}') AS superseded,
            count(*) FILTER (WHERE k.outcome = 'rejected') AS rejected,
+           count(*) FILTER (WHERE k.outcome = 'waiting') AS waiting,
            count(*) FILTER (WHERE k.command_id IS NULL AND d.code IS NOT NULL) AS dead
       FROM (SELECT number, command_id FROM import_rows
              WHERE import_id = :id AND number > :after AND number <= :up_to AND planned IN {SENT}

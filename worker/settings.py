@@ -59,7 +59,7 @@ def read_patience(value: object) -> object:
     """Read `600,portal=3600`."""
     if not isinstance(value, str):
         return value
-    parts = [part.rpartition("=") for part in value.replace(" ", "").split(",") if part]
+    parts = [part.strip().rpartition("=") for part in value.split(",") if part.strip()]
     named = {source: number for source, equals, number in parts if equals}
     unnamed = [number for _, equals, number in parts if not equals]
     if len(unnamed) > 1 or len(named) + len(unnamed) < len(parts):

@@ -14,7 +14,7 @@ from models.imports import ImportRecord, Outgoing
 from tasks.imports.plan import Tell, by_role, load_catalog
 
 PAUSE: Final = 0.3  # seconds between two looks for outcomes
-_COUNTED: Final = ("enrolled", "unenrolled", "unchanged", "superseded", "rejected", "dead")
+_COUNTED: Final = ("enrolled", "unenrolled", "unchanged", "superseded", "rejected", "waiting", "dead")
 
 
 class Moved(EnrollmentError):

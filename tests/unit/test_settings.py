@@ -1,5 +1,6 @@
 import importlib
 import sys
+from datetime import timedelta
 
 import pytest
 from celery.app.defaults import NAMESPACES, flatten
@@ -62,3 +63,19 @@ def test_celery_knows_every_name_in_celeryconfig(monkeypatch: pytest.MonkeyPatch
     config = importlib.import_module("celeryconfig")
     known = {entry[0] for entry in flatten(NAMESPACES)}
     assert {name for name in vars(config) if not name.startswith("_")} <= known
+
+
+def test_how_long_commands_wait_is_said_once_and_for_some_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENROLLMENT_WAIT_FOR_CATALOG", "600, portal=3600,sis:nightly=0")
+    monkeypatch.setenv("ENROLLMENT_LONGEST_WAIT", "365")
+    policy = Settings.load().policy()
+    assert (policy.patience.seconds, policy.by_source["portal"].seconds) == (600, 3600)
+    assert policy.by_source["sis:nightly"] == timedelta(0)
+    assert policy.longest == timedelta(days=365)
+
+
+@pytest.mark.parametrize("value", ["soon", "1,2", "portal=1,portal=2", "a b=1", "-1"])
+def test_a_patience_that_cannot_be_read_is_a_clear_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("ENROLLMENT_WAIT_FOR_CATALOG", value)
+    with pytest.raises(SettingsError, match="ENROLLMENT_WAIT_FOR_CATALOG"):
+        Settings.load()
