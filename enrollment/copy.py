@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from enrollment.commands import Kind
 from enrollment.events import Event
-from enrollment.fold import Pair, Stamp, StudentState
+from enrollment.state import Pair, Stamp, StudentState
 
 
 class Decision(NamedTuple):

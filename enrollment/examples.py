@@ -10,8 +10,9 @@ from uuid import UUID
 from enrollment import names
 from enrollment.commands import Command, Enroll, Replace, Unenroll, Withdraw, as_fields
 from enrollment.events import Event, event_of
-from enrollment.fold import BEFORE_ALL, Pair, Record, State, StudentState, fold
+from enrollment.fold import Record, fold
 from enrollment.parsing import Request, parse_single
+from enrollment.state import BEFORE_ALL, Pair, State, StudentState
 
 ISSUED_AT: Final = datetime(2026, 1, 31, 9, 30, 0, 481, tzinfo=UTC)
 _STEP: Final = timedelta(microseconds=1)  # a command is later than the one before

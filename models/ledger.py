@@ -10,8 +10,9 @@ from sqlalchemy import Connection, text
 
 from enrollment.commands import format_time
 from enrollment.events import event_json
-from enrollment.fold import BEFORE_ALL, Changes, Pair, Record, Stamp, State, StudentState, needed
+from enrollment.fold import Changes, Record, needed
 from enrollment.parsing import Invalid, Request
+from enrollment.state import BEFORE_ALL, Pair, Stamp, State, StudentState
 from models.arrays import plain, quoted
 from models.db_errors import Overtaken
 from models.records import PUT_RARE_RECORDS, PUT_RECORDS, is_rare, parameters_of

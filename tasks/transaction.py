@@ -13,9 +13,10 @@ from sqlalchemy.exc import DBAPIError
 
 from enrollment.commands import Withdraw
 from enrollment.errors import DeadLetterCode
-from enrollment.fold import Changes, Record, Repeat, Reused, State, Verdict, fold
+from enrollment.fold import Changes, Record, Repeat, Reused, Verdict, fold
 from enrollment.ids import uuid7
 from enrollment.parsing import Invalid, Unidentified, content_hash
+from enrollment.state import State
 from enrollment.traces import trace_of
 from enrollment.waiting import Policy
 from models import dead_letters, deferred, ledger, locks

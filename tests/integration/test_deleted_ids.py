@@ -15,8 +15,8 @@ from sqlalchemy import Engine
 
 from enrollment.copy import follow
 from enrollment.events import Event
-from enrollment.fold import StudentState
 from enrollment.names import ENROLL, REPLACE, UNENROLL
+from enrollment.state import StudentState
 from enrollment.taken import REASONS, taken_because
 from models import ledger, outbox, queries
 from models.engine import make_engine

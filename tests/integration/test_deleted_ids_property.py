@@ -13,8 +13,8 @@ from redis import Redis
 
 from enrollment.copy import follow
 from enrollment.events import Event
-from enrollment.fold import StudentState
 from enrollment.names import ENROLL, REPLACE, UNENROLL
+from enrollment.state import StudentState
 from tests.integration.conftest import message
 from tests.unit.copies import Rows, rows_of
 from worker.service import Service

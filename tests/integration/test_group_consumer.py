@@ -11,8 +11,8 @@ from redis import Redis
 from enrollment.consumer import BEGINNING, EntryBatch, EventsMissed, GroupConsumer, Reader
 from enrollment.copy import follow
 from enrollment.events import Event
-from enrollment.fold import StudentState
 from enrollment.names import ENROLL, REPLACE
+from enrollment.state import StudentState
 from tasks.messages import Message
 from tests.integration.conftest import STREAM, message
 from worker.local.redis import Redis as RedisServer

@@ -10,8 +10,9 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from enrollment.commands import Enroll
-from enrollment.fold import Record, State, StudentState, fold
+from enrollment.fold import Record, fold
 from enrollment.names import ENROLL
+from enrollment.state import State, StudentState
 from models import outbox
 from tests.acceptance.faults.proxy import Proxy
 from tests.integration.conftest import STREAM, message

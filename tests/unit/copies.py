@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from enrollment.events import Event, event_of
-from enrollment.fold import Record, State, StudentState, fold
+from enrollment.fold import Record, fold
 from enrollment.parsing import Request
+from enrollment.state import State, StudentState
 from tests.unit.strategies import NOW
 
 Rows = set[tuple[int, int]]

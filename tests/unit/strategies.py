@@ -6,7 +6,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from enrollment.commands import Command, Enroll, Replace, Unenroll
-from enrollment.fold import State, StudentState
+from enrollment.state import State, StudentState
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STUDENTS = (1, 2, 3)

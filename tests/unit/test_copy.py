@@ -10,8 +10,8 @@ from enrollment.commands import Command, Enroll, Kind, Replace, Unenroll
 from enrollment.consumer import Entry
 from enrollment.copy import decisions, follow, sortable
 from enrollment.events import Event
-from enrollment.fold import Pair, Stamp, StudentState
 from enrollment.parsing import parse_single
+from enrollment.state import Pair, Stamp, StudentState
 from examples.python import copy_to_sqlite as example
 from tests.unit.copies import Rows, apply, rows_of
 from tests.unit.strategies import COURSES, NOW, STUDENTS, commands, empty_state

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from enrollment.commands import Command, Enroll, Kind, Replace, Unenroll
 from enrollment.errors import ErrorCode
-from enrollment.fold import Changes, Folded, Pair, Record, Repeat, Reused, Stamp, State, StudentState, fold, needed
+from enrollment.fold import Changes, Folded, Record, Repeat, Reused, fold, needed
 from enrollment.parsing import Invalid, Request, parse_single
+from enrollment.state import Pair, Stamp, State, StudentState
 from tests.unit.strategies import COURSES, NOW, STUDENTS, UNKNOWN_COURSE, UNKNOWN_STUDENT, commands, empty_state
 
 ONE, TWO, THREE = UUID(int=1), UUID(int=2), UUID(int=3)

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from enrollment.commands import Command, Enroll, Unenroll, as_fields
 from enrollment.errors import ErrorCode
-from enrollment.fold import WITHDRAWN, Record, Repeat, State, StudentState, fold
+from enrollment.fold import WITHDRAWN, Record, Repeat, fold
 from enrollment.parsing import Invalid, Request, content_hash, parse_many, parse_single
+from enrollment.state import State, StudentState
 from enrollment.waiting import Policy
 from tests.unit.strategies import COURSES, NOW, STUDENTS, UNKNOWN_COURSE, UNKNOWN_STUDENT, commands, empty_state
 from tests.unit.test_fold import after, enrolled

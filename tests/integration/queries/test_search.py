@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from enrollment.commands import Enroll
-from enrollment.fold import Record, State, fold
+from enrollment.fold import Record, fold
+from enrollment.state import State
 from models import ledger
 from models.queries import search
 from models.queries.search import NAME_WORDS, Place
