@@ -22,7 +22,7 @@ from worker import health, schema
 from worker.cli.output import number
 from worker.health import Finding
 from worker.lists import read_by
-from worker.locks import locked_tables, waiting_commands
+from worker.locks import locked_tables, put_off_commands
 from worker.lookout import PAGE, QUEUES, Search
 from worker.publishing import connect
 from worker.settings import BrokerOptions, Settings, SettingsError
@@ -93,7 +93,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
                 yield from _catalog(connection)
                 yield _backlog(connection)
                 yield _dead_letters(connection)
-                yield waiting_commands(engine, connection)
+                yield put_off_commands(engine, connection)
     finally:
         engine.dispose()
 

@@ -28,7 +28,7 @@ def locked_tables(engine: "Engine") -> Iterator[Finding]:
         yield Finding("warn", "locks", found, _advice(sessions))
 
 
-def waiting_commands(engine: "Engine", connection: "Connection") -> Finding:
+def put_off_commands(engine: "Engine", connection: "Connection") -> Finding:
     """Find commands that wait for a lock of others."""
     waiting = deferred.waiting(connection)
     if not waiting:

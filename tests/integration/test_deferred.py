@@ -378,9 +378,9 @@ def ends(
     locked: Sequence[tuple[int, ...]],
 ) -> list[list[tuple[Any, ...]]]:
     """Apply the parts one after the other, with some students locked during each; return the rows in the end."""
-    tables = "student_courses, tombstones, replace_marks, commands, outbox, dead_letters, students, courses"
+    tables = "student_courses, tombstones, replace_marks, commands, outbox, dead_letters, closed_courses"
     with engine.begin() as connection:
-        connection.execute(text(f"TRUNCATE {tables}, deferred_commands"))
+        connection.execute(text(f"TRUNCATE {tables}, students, courses, deferred_commands"))
         connection.execute(text("INSERT INTO students (id) VALUES (1), (2), (3)"))
         connection.execute(text("INSERT INTO courses (id) VALUES (10), (11), (12), (13)"))
     service = Service(worker_engine, publisher)

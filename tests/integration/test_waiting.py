@@ -333,13 +333,13 @@ def ends(
     loads: Sequence[tuple[int, ...]] | None,
 ) -> list[list[tuple[Any, ...]]]:
     """Apply the parts one after the other, with some of the catalog after each; return the rows in the end."""
-    tables = "student_courses, tombstones, replace_marks, commands, outbox, dead_letters, students, courses"
+    tables = "student_courses, tombstones, replace_marks, commands, outbox, dead_letters, closed_courses"
     everything = (
         "INSERT INTO students (id) VALUES (1), (2), (3) ON CONFLICT DO NOTHING",
         "INSERT INTO courses (id) VALUES (10), (11), (12), (13) ON CONFLICT DO NOTHING",
     )
     with engine.begin() as connection:
-        connection.execute(text(f"TRUNCATE {tables}, deferred_commands"))
+        connection.execute(text(f"TRUNCATE {tables}, students, courses, deferred_commands"))
         for statement in everything if loads is None else ():
             connection.execute(text(statement))
     service = Service(worker_engine, publisher)
