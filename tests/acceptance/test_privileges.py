@@ -277,7 +277,7 @@ def test_roles_have_no_right_to_a_table_that_is_left_out(place: Place, role: str
         ("worker", "UPDATE students SET id = 0"),
         ("worker", "UPDATE courses SET code = ''"),
         ("worker", "UPDATE commands SET outcome = ''"),
-        ("worker", "DELETE FROM dead_letters"),
+        ("worker", "DELETE FROM audit"),
         ("worker", "CREATE TABLE mine (id int)"),
         ("worker", "ALTER TABLE students DISABLE TRIGGER ALL"),
         ("gateway", "DELETE FROM student_courses"),

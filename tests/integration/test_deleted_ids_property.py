@@ -21,7 +21,8 @@ from worker.service import Service
 
 STUDENTS, COURSES = (1, 2), (10, 11, 12)
 EMPTY: LiteralString = """
-    TRUNCATE closed_courses, students, courses, student_courses, tombstones, replace_marks, commands, outbox, dead_letters;
+    TRUNCATE students, courses, closed_courses, student_courses;
+    TRUNCATE tombstones, replace_marks, commands, outbox, dead_letters;
     INSERT INTO students (id) VALUES (1), (2);
     INSERT INTO courses (id) VALUES (10), (11), (12);
 """
