@@ -1,11 +1,13 @@
 """`celery -A worker worker -c N`: N processes, one program to the person who starts, stops and watches it."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -209,31 +211,61 @@ def refused(*options: str, **variables: str) -> str:
     return line
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (
-            "-P prefork",
-            "--pool cannot be used with this worker: every process is a worker of its own; leave it out, or",
-        ),
-        ("--pool=threads -c 4", "--pool cannot be used"),
-        ("-D --pool processes", "--pool cannot be used"),
-        ("--autoscale=4,1", "say it with -c N"),
-        ("--max-tasks-per-child=9", "limit the memory of the service"),
-        ("--max-memory-per-child=9", "limit the memory of the service"),
-        ("--time-limit=9", "a batch is one transaction"),
-        ("--soft-time-limit=9", "a batch is one transaction"),
-        ("-O fair", "nothing is handed out within a process"),
-        ("--disable-prefetch", "set ENROLLMENT_BATCH_MESSAGES"),
-        ("--pool-start-method=spawn", "processes are forked"),
-        ("-s schedule", "beat keeps its schedule in memory"),
-        ("-c2 -B", "start it by itself with celery -A worker beat"),
-        ("-c2 --purge", "purge first with celery -A worker purge"),
-        ("-Q nothing", "No such queue: nothing; the queues are enrollment, enrollment.bulk."),
-    ],
-)
-def test_what_cannot_be_honoured_is_refused_before_anything_connects(options: str, said: str) -> None:
-    assert said in refused(*options.split())
+REFUSED = {
+    "-P prefork": "--pool cannot be used with this worker: every process is a worker of its own; leave it out, or",
+    "--pool=threads -c 4": "--pool cannot be used",
+    "-D --pool processes": "--pool cannot be used",
+    "--autoscale=4,1": "say it with -c N",
+    "--max-tasks-per-child=9": "limit the memory of the service",
+    "--max-memory-per-child=9": "limit the memory of the service",
+    "--time-limit=9": "a batch is one transaction",
+    "--soft-time-limit=9": "a batch is one transaction",
+    "-O fair": "nothing is handed out within a process",
+    "--disable-prefetch": "set ENROLLMENT_BATCH_MESSAGES",
+    "--pool-start-method=spawn": "processes are forked",
+    "-s schedule": "beat keeps its schedule in memory",
+    "-c2 -B": "start it by itself with celery -A worker beat",
+    "-c2 --purge": "purge first with celery -A worker purge",
+    "-Q nothing": "No such queue: nothing; the queues are enrollment, enrollment.bulk.",
+}
+ASK_ALL = """
+import json, os, sys, tempfile
+import worker.celery
+from celery.__main__ import main
+
+answers = []
+for options in json.load(sys.stdin):
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        if not (pid := os.fork()):
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            sys.argv = ["celery", "-A", "worker", "worker", *options.split()]
+            sys.exit(main())
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        out.seek(0)
+        err.seek(0)
+        answers.append((code, out.read(), err.read()))
+json.dump(answers, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, Any]:
+    """Give exit code, output and errors for each set of options; Celery is imported once for all."""
+    command, variables = [sys.executable, "-c", ASK_ALL], environment(NOWHERE)
+    said = json.dumps(list(REFUSED))
+    done = subprocess.run(
+        command, input=said, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+    )
+    return dict(zip(REFUSED, json.loads(done.stdout), strict=True))
+
+
+@pytest.mark.parametrize("options", REFUSED)
+def test_what_cannot_be_honoured_is_refused_before_anything_connects(options: str, answers: dict[str, Any]) -> None:
+    code, output, errors = answers[options]
+    assert (code, output) == (1, "")
+    [line] = errors.splitlines()
+    assert REFUSED[options] in line
 
 
 def test_what_is_said_by_a_variable_is_refused_as_well() -> None:

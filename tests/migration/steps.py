@@ -100,7 +100,7 @@ class Database:
         for table in self.tables():
             with self.connection.cursor(row_factory=dict_row) as cursor:
                 query = sql.SQL("SELECT * FROM {table} ORDER BY {table}").format(table=sql.Identifier(table))
-                found[table] = cursor.execute(query).fetchall()
+                found[table] = cursor.execute(query, prepare=False).fetchall()  # columns come and go
         return found
 
     def keeps(self, before: Rows) -> bool:

@@ -19,9 +19,7 @@ from worker.lists import lists_of, read_by, unread
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "all ten steps": {"priority_steps": list(range(10))},
-    "a separator": {"sep": ":"},
-    "both": {"sep": ":", "priority_steps": list(range(10)), "queue_order_strategy": "priority"},
-    "a prefix": {"global_keyprefix": "school:"},
+    "a separator": {"sep": ":", "queue_order_strategy": "priority"},
     "all three": {"sep": "/", "priority_steps": [0, 5], "global_keyprefix": "school."},
 }
 
