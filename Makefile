@@ -13,6 +13,10 @@ INSTALLED := $(VENV)/.installed
 PARSER := .ci/asyncapi/node_modules/.package-lock.json
 CACHES := .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 
+# Hundreds of processes start in the tests. Without compiled modules each would take seconds to import them anew.
+export UV_COMPILE_BYTECODE := 1
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install demo up test chaos bench bench-short lint format asyncapi dist try-dist lock clean
