@@ -6,9 +6,10 @@ import psycopg
 import pytest
 
 from tests.integration.cli.conftest import Run
+from tests.migration.steps import FILL
 from worker.local.postgres import Postgres
 
-NEWEST = "0010"
+NEWEST = max(FILL)
 
 
 @pytest.fixture
