@@ -223,6 +223,8 @@ def test_a_worker_counts_what_a_known_batch_came_to(service: Service) -> None:
 
     histograms = ("issued_to_commit_seconds", "sent_to_commit_seconds", "claim_to_commit_seconds")
     before = {name: seen(name) for name in (*histograms, "commit_to_event_seconds")}
+    nameless = ("dead_letter", "command_id_missing")
+    unnamed = counted(*nameless, command="", source="")  # other tests of this process may have had some
     same = uuid7()
     bulk = [{"command": "enroll", "command_id": str(uuid4()), "student_id": n, "course_ids": [10], "source": "exact"}
             for n in (1, 2)]  # fmt: skip
@@ -243,7 +245,7 @@ def test_a_worker_counts_what_a_known_batch_came_to(service: Service) -> None:
     assert counted("dead_letter", "command_id_reused") == 1
     codes = ("unknown_student", "unknown_courses", "invalid_command")
     assert [counted("rejected", code) for code in codes] == [1, 1, 1]
-    assert counted("dead_letter", "command_id_missing", command="", source="") == 1
+    assert counted(*nameless, command="", source="") == unnamed + 1
     grown = {name: seen(name) - number for name, number in before.items()}
     assert grown == {
         "issued_to_commit_seconds": 2,  # of the command and its repeat
