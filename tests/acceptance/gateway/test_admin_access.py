@@ -85,10 +85,16 @@ def test_errors_from_before_the_pages_are_pages(backend: Backend) -> None:
         answer = client.put("/admin/students")
         told(answer, 405, "Method not allowed")
         assert answer.headers["allow"] == "GET, HEAD"
-        answer = client.get("/admin/students")
+
+        def one_too_many(**headers: str) -> httpx.Response:
+            """Ask until it is too often: on a busy machine the second request may be in time."""
+            asked = iter(lambda: client.get("/admin/students", headers=headers), None)
+            return next(answer for answer in asked if answer.status_code == 429)
+
+        answer = one_too_many()
         told(answer, 429, "Too many requests")
         assert int(answer.headers["retry-after"]) >= 1
-        answer = client.get("/admin/students", headers={"hx-request": "true"})
+        answer = one_too_many(**{"hx-request": "true"})
         assert "<html" not in answer.text
         assert "Too many requests." in answer.text
         style = re.search(r'href="(/admin/static/[^"]*css)"', client.get("/admin/login").text)
