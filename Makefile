@@ -33,7 +33,7 @@ up: $(INSTALLED) ## Start everything and leave it running until Ctrl-C
 	@$(BIN)/enrollment up
 
 test: $(INSTALLED) ## Run all tests; PYTEST_ARGS="-k word" for some of them
-	@$(BIN)/pytest --numprocesses=3 --dist=loadfile $(PYTEST_ARGS)
+	@$(BIN)/pytest --numprocesses=2 --dist=loadfile $(PYTEST_ARGS)
 
 bench: $(INSTALLED) ## Measure beside other queues, and write docs/performance.*: ten minutes on a quiet machine
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
