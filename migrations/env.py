@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from migrations.recording import BEGIN, COMMIT, recording
 from models.db_errors import describe, is_locked
 from models.engine import make_engine
-from models.tables import Base
+from models.metadata import METADATA
 from worker.settings import Settings, SettingsError
 
 LOCK_TIMEOUT: Final = "2s"  # a revision that waits for a table makes everybody behind it wait as well
@@ -109,7 +109,7 @@ def _run_patiently(connection: Connection) -> None:
 def _run(connection: Connection) -> None:
     context.configure(
         connection=connection,
-        target_metadata=Base.metadata,
+        target_metadata=METADATA,
         transaction_per_migration=True,
         compare_type=True,
         compare_server_default=True,
@@ -134,7 +134,7 @@ def _tell(ctx: MigrationContext, step: MigrationInfo, heads: Any, run_args: Any)
 def _is_ours(found: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:  # noqa: FBT001
     """Tell Alembic what to compare: our tables, and in those that may be older than us what the revisions promise."""
     if kind == "table":
-        return name in Base.metadata.tables
+        return name in METADATA.tables
     if found.table.name not in ADOPTED:
         return True
     if reflected and compare_to is None:

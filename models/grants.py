@@ -6,7 +6,7 @@ from typing import Final
 from sqlalchemy import Connection, text
 
 from enrollment.errors import EnrollmentError
-from models.tables import Base
+from models.metadata import METADATA
 
 PREFIX: Final = "enrollment_"  # of the roles' names
 
@@ -72,7 +72,7 @@ def grants(connection: Connection) -> Iterator[str]:
 
     The tables are those that this connection sees, in whatever schema. Raises NoTables.
     """
-    names = [*Base.metadata.tables, "alembic_version"]
+    names = [*METADATA.tables, "alembic_version"]
     found = {row[0]: row[1:] for row in connection.execute(_TABLES, {"tables": names})}
     if missing := [name for name in names if name not in found]:
         raise NoTables(missing)

@@ -24,7 +24,7 @@ from redis import ResponseError
 from enrollment.client import Client
 from enrollment.consumer import GroupConsumer, Reader
 from models.grants import PREFIX, RIGHTS
-from models.tables import Base
+from models.metadata import METADATA
 from tests.admin import field
 from tests.eventually import eventually
 from tests.migration.steps import alembic_config
@@ -257,7 +257,7 @@ PRIVILEGES: Final = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERE
 
 @pytest.mark.parametrize("role", RIGHTS)
 def test_roles_have_no_right_to_a_table_that_is_left_out(place: Place, role: str) -> None:
-    for table, privilege in product([*Base.metadata.tables, "alembic_version"], PRIVILEGES):
+    for table, privilege in product([*METADATA.tables, "alembic_version"], PRIVILEGES):
         listed = RIGHTS[role].get(table, "")
         [row] = place.postgres.execute(
             "SELECT has_table_privilege(%(role)s, %(table)s, %(privilege)s),"

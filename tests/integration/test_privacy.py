@@ -11,7 +11,7 @@ from enrollment.errors import DeadLetterCode
 from enrollment.names import ENROLL, UNENROLL
 from models import audit, dead_letters, privacy
 from models.dead_letters import NewDeadLetter
-from models.tables import Base
+from models.metadata import METADATA
 from tests.integration.conftest import message
 from worker.service import Service
 
@@ -85,9 +85,7 @@ def test_what_remains_of_an_erased_student_is_ids(known: Engine) -> None:
     done = erase(known)
     assert (done.found, done.enrollments, done.dead_letters, done.import_rows) == (True, 1, 3, 2)
     with known.begin() as connection:
-        everything = "".join(
-            str(row) for table in Base.metadata.sorted_tables for row in connection.execute(table.select())
-        )
+        everything = "".join(str(row) for table in METADATA.sorted_tables for row in connection.execute(table.select()))
         left = [it.message for it in dead_letters.newest(connection)]
         [several] = done.undecided
         assert dead_letters.get(connection, several).payload.count("student_id") == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from alembic import command
 
-from models.tables import Base
+from models.metadata import METADATA
 from tests.migration.steps import FILL, Database, alembic_config
 from tests.migration.test_adoption import BARE, PAIRS
 from tests.root import ROOT
@@ -40,7 +40,7 @@ def test_upgrade_head_works_from_the_root_and_from_elsewhere(
     code, output = finish(start(database.url, *arguments, folder=tmp_path if elsewhere else ROOT))
     assert code == 0, output
     assert "0004 -> 0005" in output
-    assert database.tables() == set(Base.metadata.tables)
+    assert database.tables() == set(METADATA.tables)
     database.check()
 
 
@@ -102,7 +102,7 @@ def test_a_schema_of_its_own_gets_all_tables_and_the_schema_public_none(database
         assert code == 0, output
     assert database.tables() == {"students"}
     found = database.value("SELECT count(*) FROM pg_tables WHERE schemaname = 'school'")
-    assert found == len(Base.metadata.tables) + 1
+    assert found == len(METADATA.tables) + 1
     assert database.value("SELECT count(*) FROM school.alembic_version") == 1
 
 
