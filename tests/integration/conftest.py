@@ -94,3 +94,14 @@ def rows(engine: Engine) -> Callable[..., list[tuple[Any, ...]]]:
             return read(columns, table)
 
     return read_again
+
+
+@pytest.fixture
+def load(engine: Engine) -> Callable[[str], None]:
+    """Give a function that runs a statement and commits, as the owner of the catalog does."""
+
+    def run(statement: str) -> None:
+        with engine.begin() as connection:
+            connection.execute(text(statement))
+
+    return run

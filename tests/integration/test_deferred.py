@@ -1,16 +1,13 @@
 """A lock that somebody else holds costs the commands that need it, and nobody else's."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, text
 
-from enrollment.commands import Command, as_fields
 from enrollment.errors import DeadLetterCode
 from enrollment.names import APPLY, ENROLL, REPLACE, UNENROLL
 from models import deferred, holders, ledger
@@ -19,7 +16,6 @@ from tasks.caution import Blocked
 from tasks.messages import Message, units_of
 from tests.integration.conftest import message
 from tests.integration.locked import held, release_all
-from tests.unit.strategies import commands
 from worker.publishing import Publisher
 from worker.service import Service
 
@@ -110,79 +106,6 @@ def test_locked_rows_of_a_student_cost_the_commands_that_write_them_alone(
     assert len(events()) == 9
     left = [10] if task == UNENROLL else [14]
     assert [course for student, course in rows("student_id, course_id", "student_courses") if student == 1] == left
-
-
-BLOCKING = [
-    ("students", "EXCLUSIVE"),
-    ("students", "ACCESS EXCLUSIVE"),
-    ("courses", "ACCESS EXCLUSIVE"),
-    ("student_courses", "ACCESS EXCLUSIVE"),
-    ("commands", "SHARE ROW EXCLUSIVE"),
-    ("commands", "ACCESS EXCLUSIVE"),
-    ("outbox", "EXCLUSIVE"),
-    ("tombstones", "ACCESS EXCLUSIVE"),
-    ("deferred_commands", "ACCESS EXCLUSIVE"),
-]
-
-
-@pytest.mark.parametrize("lock", BLOCKING, ids=" ".join)
-def test_a_locked_table_is_told_at_once_and_nothing_is_lost(
-    service: Service, engine: Engine, rows: Rows, events: Events, lock: tuple[str, str]
-) -> None:
-    table, mode = lock
-    sent = [message(ENROLL, 1, [10]), message(ENROLL, 2, [11])]
-    with held(engine, f"LOCK TABLE {table} IN {mode} MODE"):
-        for _ in range(2):
-            with pytest.raises(Blocked):
-                service.handle(sent)
-        service.relay()
-        service.release()
-        [session] = holders.holders_of_tables(service._batches._engine)
-        assert (session.application, session.state) == ("tests", "idle in transaction")
-    assert service.handle(sent) == ["applied", "applied"]
-    assert len(events()) == len(rows("*", "student_courses")) == 2
-
-
-@pytest.mark.parametrize(("table", "mode"), [("courses", "EXCLUSIVE"), ("student_courses", "SHARE")])
-def test_a_table_that_can_be_read_costs_what_writes_it_alone(
-    service: Service, engine: Engine, rows: Rows, table: str, mode: str
-) -> None:
-    service.handle([message(ENROLL, 1, [11])])
-    late = message(ENROLL, 1, [11], issued_at="2026-01-01T00:00:00Z")
-    sent = [message(ENROLL, 2, [10]), message(ENROLL, 2, [99]), message(ENROLL, "x", [10]), late]
-    with held(engine, f"LOCK TABLE {table} IN {mode} MODE"):
-        outcomes = service.handle(sent)
-        assert [outcome.split()[0] for outcome in outcomes] == ["deferred:", "rejected", "rejected", "applied"]
-        assert service.release() is not None
-    release_all(service)
-    assert rows("student_id, course_id", "student_courses") == [(1, 11), (2, 10)]
-
-
-@pytest.mark.parametrize("table", ["students", "courses"])
-def test_a_table_that_others_only_write_to_costs_nothing(service: Service, engine: Engine, table: str) -> None:
-    with held(engine, f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"):
-        assert service.handle([message(ENROLL, 2, [10])]) == ["applied"]
-
-
-def test_a_migration_that_waits_for_a_table_is_told_as_well(service: Service, engine: Engine) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        with held(engine, "SELECT FROM commands"):
-            waiting = pool.submit(migrate_patiently, engine)
-            until_waiting(engine)
-            with pytest.raises(Blocked):
-                service.handle([message(ENROLL, 1, [10])])
-        waiting.result()
-
-
-def migrate_patiently(engine: Engine) -> None:
-    with held(engine, "LOCK TABLE commands IN ACCESS EXCLUSIVE MODE"):
-        pass
-
-
-def until_waiting(engine: Engine) -> None:
-    with engine.connect() as connection:
-        while not connection.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one():
-            connection.rollback()
 
 
 def test_locked_dead_letters_cost_what_becomes_one_alone(
@@ -359,39 +282,3 @@ def test_what_is_waited_for_is_told_with_the_session_that_holds_it(
         assert (session.application, session.state, session.query) == ("tests", "idle in transaction", lock)
         assert session.seconds is not None
     assert holders.holders_of(worker_engine, [wait]) == []
-
-
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(of=commands(), locked=st.lists(st.sampled_from([(), (1,), (2, 3), (1, 2, 3)]), min_size=4, max_size=4))
-def test_whatever_is_put_off_ends_in_the_same_rows(
-    worker_engine: Engine, engine: Engine, publisher: Publisher, of: list[Command], locked: Sequence[tuple[int, ...]]
-) -> None:
-    parts = [of[n::4] for n in range(4)]
-    assert ends(worker_engine, engine, publisher, parts, locked) == ends(worker_engine, engine, publisher, [of], [()])
-
-
-def ends(
-    worker_engine: Engine,
-    engine: Engine,
-    publisher: Publisher,
-    parts: Sequence[list[Command]],
-    locked: Sequence[tuple[int, ...]],
-) -> list[list[tuple[Any, ...]]]:
-    """Apply the parts one after the other, with some students locked during each; return the rows in the end."""
-    tables = "student_courses, tombstones, replace_marks, commands, outbox, dead_letters, closed_courses"
-    with engine.begin() as connection:
-        connection.execute(text(f"TRUNCATE {tables}, students, courses, deferred_commands"))
-        connection.execute(text("INSERT INTO students (id) VALUES (1), (2), (3)"))
-        connection.execute(text("INSERT INTO courses (id) VALUES (10), (11), (12), (13)"))
-    service = Service(worker_engine, publisher)
-    for part, students in zip(parts, locked, strict=True):
-        with held(engine, "SELECT FROM students WHERE id = ANY(:ids) FOR UPDATE", ids=list(students)):
-            if part:
-                service.handle([message(APPLY, commands=[as_fields(command) for command in part])])
-            service.release()
-    release_all(service)
-    with engine.connect() as connection:
-        names = ("student_courses", "tombstones", "replace_marks")
-        found = [sorted(map(tuple, connection.execute(text(f"SELECT * FROM {name}")))) for name in names]
-        ids = sorted(connection.execute(text("SELECT command_id FROM commands")).scalars(), key=UUID.__str__)
-    return [*found, [(id_,) for id_ in ids]]

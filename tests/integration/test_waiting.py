@@ -1,45 +1,28 @@
 """Commands that wait for their student or course, and for their time, on real servers."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
-from enrollment.commands import Command, as_fields
-from enrollment.names import APPLY, ENROLL, REPLACE, UNENROLL, WITHDRAW
+from enrollment.names import APPLY, ENROLL, REPLACE, UNENROLL
 from enrollment.waiting import Policy
 from models import awaited, ledger
 from tasks.messages import Message
 from tests.integration.conftest import message
 from tests.integration.locked import held, release_all
-from tests.unit.strategies import commands
 from worker.publishing import Publisher
 from worker.service import Service
 
 Rows = Callable[..., list[tuple[Any, ...]]]
+Load = Callable[[str], None]
 Events = Callable[[], list[dict[str, Any]]]
 LATER = "2999-01-01T00:00:00Z"
-
-
-@pytest.fixture
-def load(engine: Engine) -> Callable[[str], None]:
-    """Give a function that runs a statement and commits, as the owner of the catalog does."""
-
-    def run(statement: str) -> None:
-        with engine.begin() as connection:
-            connection.execute(text(statement))
-
-    return run
-
-
-Load = Callable[[str], None]
 
 
 def kinds(events: Events, command_id: str) -> list[str]:
@@ -150,62 +133,6 @@ def test_an_eta_of_celery_is_when_the_command_takes_effect(service: Service, row
     assert rows("student_id, course_id", "student_courses") == [(1, 10), (2, 10)]
 
 
-def withdraw(target: str, **more: Any) -> Message:
-    return message(WITHDRAW, target=target, **more)
-
-
-def test_a_command_that_waits_can_be_withdrawn_and_one_that_does_not_any_more_cannot(
-    service: Service, rows: Rows, events: Events, load: Load
-) -> None:
-    waiting, done = message(ENROLL, 1, [99], wait_until=LATER), message(ENROLL, 1, [10])
-    service.handle([waiting, done])
-    ends = [withdraw(waiting.task_id), withdraw(done.task_id), withdraw(waiting.task_id, source="again")]
-    assert service.handle(ends) == ["applied", "rejected already_decided [target]", "applied"]
-    assert service.handle(ends) == ["repeat"] * 3
-    load("INSERT INTO courses (id) VALUES (99)")
-    release_all(service)
-    assert rows("course_id", "student_courses") == [(10,)]
-    assert kinds(events, waiting.task_id) == ["waiting", "withdrawn"]
-    assert [kinds(events, end.task_id) for end in ends] == [["applied"], ["rejected"], ["applied"]]
-    told = {event["id"]: event["data"] for event in events()}
-    assert told[ends[0].task_id]["target"] == waiting.task_id
-    assert told[waiting.task_id]["course_ids"] == [99]
-    assert "it was applied" in told[ends[1].task_id]["errors"][0]["message"]
-    assert service.handle([waiting]) == ["repeat"]
-
-
-def test_a_withdraw_that_overtakes_its_command_works_all_the_same(service: Service, rows: Rows, events: Events) -> None:
-    sent = [message(ENROLL, n, [10]) for n in (1, 2)]
-    assert service.handle([withdraw(sent[0].task_id)]) == ["applied"]
-    assert service.handle([withdraw(sent[1].task_id), *sent]) == ["applied", "repeat", "repeat"]
-    assert not rows("*", "student_courses")
-    assert [kinds(events, it.task_id) for it in sent] == [["withdrawn"]] * 2
-    assert not rows("*", "dead_letters")
-
-
-def test_what_waits_for_a_lock_can_be_withdrawn_too(
-    service: Service, engine: Engine, rows: Rows, events: Events
-) -> None:
-    sent = message(ENROLL, 1, [10])
-    with held(engine, "SELECT FROM students WHERE id = 1 FOR UPDATE"):
-        service.handle([sent])
-        assert service.handle([withdraw(sent.task_id)]) == ["applied"]
-    release_all(service)
-    assert (rows("*", "student_courses"), kinds(events, sent.task_id)) == ([], ["withdrawn"])
-
-
-def test_what_is_being_decided_by_a_frozen_worker_is_withdrawn_later_and_others_go_on(
-    service: Service, engine: Engine, rows: Rows, events: Events
-) -> None:
-    sent = message(ENROLL, 1, [99], wait_until=LATER)
-    service.handle([sent])
-    with held(engine, "SELECT FROM deferred_commands FOR UPDATE"):
-        assert service.handle([message(ENROLL, 2, [10]), withdraw(sent.task_id)])[0] == "applied"
-        assert kinds(events, sent.task_id) == ["waiting"]
-    release_all(service)
-    assert kinds(events, sent.task_id) == ["waiting", "withdrawn"]
-
-
 def test_a_command_that_waited_and_meets_a_lock_waits_on_and_is_told_once(
     service: Service, engine: Engine, rows: Rows, events: Events, load: Load
 ) -> None:
@@ -311,63 +238,3 @@ def test_looking_at_what_is_waited_for_costs_steps_through_an_index(service: Ser
         looked = awaited.look(connection, None, 1000)
     assert "Seq Scan" not in plan
     assert looked == ([], None)
-
-
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(of=commands(), loads=st.lists(st.sampled_from([(), (1, 10), (2, 11), (3, 12), (1, 13)]), min_size=4, max_size=4))
-def test_whenever_the_catalog_comes_the_rows_end_as_if_it_had_been_there(
-    worker_engine: Engine, engine: Engine, publisher: Publisher, of: list[Command], loads: Sequence[tuple[int, ...]]
-) -> None:
-    patient = [command.model_copy(update={"wait_until": datetime(2999, 1, 1, tzinfo=UTC)}) for command in of]
-    parts = [patient[n::4] for n in range(4)]
-    assert ends(worker_engine, engine, publisher, parts, loads) == ends(
-        worker_engine, engine, publisher, [patient], None
-    )
-
-
-def ends(
-    worker_engine: Engine,
-    engine: Engine,
-    publisher: Publisher,
-    parts: Sequence[list[Command]],
-    loads: Sequence[tuple[int, ...]] | None,
-) -> list[list[tuple[Any, ...]]]:
-    """Apply the parts one after the other, with some of the catalog after each; return the rows in the end."""
-    tables = "student_courses, tombstones, replace_marks, commands, outbox, dead_letters, closed_courses"
-    everything = (
-        "INSERT INTO students (id) VALUES (1), (2), (3) ON CONFLICT DO NOTHING",
-        "INSERT INTO courses (id) VALUES (10), (11), (12), (13) ON CONFLICT DO NOTHING",
-    )
-    with engine.begin() as connection:
-        connection.execute(text(f"TRUNCATE {tables}, students, courses, deferred_commands"))
-        for statement in everything if loads is None else ():
-            connection.execute(text(statement))
-    service = Service(worker_engine, publisher)
-    for place, part in enumerate(parts):
-        if part:
-            service.handle([message(APPLY, commands=[as_fields(command) for command in part])])
-        if loads is not None and loads[place]:
-            student, course = loads[place]
-            with engine.begin() as connection:
-                connection.execute(text(f"INSERT INTO students (id) VALUES ({student}) ON CONFLICT DO NOTHING"))
-                connection.execute(text(f"INSERT INTO courses (id) VALUES ({course}) ON CONFLICT DO NOTHING"))
-        service.release()
-    with engine.begin() as connection:
-        for statement in everything:
-            connection.execute(text(statement))
-    unknown = "waits_for IN (9, 99)"
-    while deferred_but(engine, unknown):
-        service._batches._awaiting._look_from = 0
-        service.release()
-    with engine.connect() as connection:
-        names = ("student_courses", "tombstones", "replace_marks")
-        found = [sorted(map(tuple, connection.execute(text(f"SELECT * FROM {name}")))) for name in names]
-        ids = sorted(connection.execute(text("SELECT command_id FROM commands")).scalars(), key=UUID.__str__)
-    return [*found, [(id_,) for id_ in ids]]
-
-
-def deferred_but(engine: Engine, unknown: str) -> bool:
-    with engine.connect() as connection:
-        return bool(
-            connection.execute(text(f"SELECT EXISTS (SELECT FROM deferred_commands WHERE NOT {unknown})")).scalar_one()
-        )
