@@ -18,6 +18,7 @@ from enrollment.state import Pair, Stamp, State, StudentState
 from enrollment.waiting import AT_ONCE, Policy, Waiting
 
 MAX_AHEAD: Final = timedelta(minutes=5)  # how far a producer's clock may be ahead of the worker's
+Outcome = Literal["applied", "rejected", "waiting", "withdrawn"]
 WITHDRAWN: Final = b"-"  # what stands for the content of a command that was withdrawn before it came
 STEP: Final = timedelta(microseconds=1)  # between commands without a stamp: the resolution of PostgreSQL's times
 
@@ -40,7 +41,7 @@ class Record(NamedTuple):
     course_ids: tuple[int, ...] | None
     issued_at: datetime | None
     source: str | None
-    outcome: Literal["applied", "rejected", "waiting", "withdrawn"]
+    outcome: Outcome
     effects: Effects
     errors: tuple[Rejection, ...]
     processed_at: datetime
@@ -122,9 +123,9 @@ def fold(
         processed[request.command_id] = content
         stamp = Stamp(request.effective_at or request.issued_at or seen_at, request.command_id)
         rejections = _rejections(state, request, seen_at, policy)
-        due = not rejections and stamp.issued_at <= now
-        waiting = None if due else policy.waiting(request, rejections, seen_at, now, state.promised)
-        if due and state.closed:
+        late = bool(rejections) or stamp.issued_at > now
+        waiting = policy.waiting(request, rejections, seen_at, now, state.promised) if late else None
+        if waiting is None and not rejections and state.closed:
             rejections = _closed(state, students, request, stamp)
         effects = Effects()
         if waiting is None and not rejections and not isinstance(request, Invalid):

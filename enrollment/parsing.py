@@ -102,7 +102,7 @@ def _arguments(
 
 
 def _with(eta: datetime | None, said: dict[str, Any]) -> dict[str, Any]:
-    return said if eta is None or said.get("effective_at") is not None else {**said, "effective_at": eta}
+    return said if eta is None or said.get("effective_at") is not None else {**said, "effective_at": format_time(eta)}
 
 
 def parse_many(

@@ -1,5 +1,6 @@
 """Commands that wait: the end is the same as if all had been known from the start, and as valid time says."""
 
+import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -195,6 +196,17 @@ def test_the_eta_of_a_message_is_when_its_commands_take_effect_unless_they_say()
     [own] = parse_many([], {"commands": [{**items[0], "effective_at": "2026-03-01T12:00:00Z"}]}, NOW + HOUR)
     [item] = parse_many([], {"commands": items}, NOW + HOUR)
     assert [r.effective_at for r in (single, item, own) if not isinstance(r, Invalid)] == [NOW + HOUR, NOW + HOUR, NOW]  # type: ignore[union-attr]
+
+
+def test_an_invalid_command_is_kept_with_the_eta_of_its_message_as_text() -> None:
+    invalid = parse_single(Unenroll.kind, ID, [1, []], {}, NOW + HOUR)
+    assert isinstance(invalid, Invalid)
+    assert json.loads(invalid.payload)["effective_at"] == "2026-03-01T13:00:00Z"
+
+
+def test_a_closed_course_is_closed_for_a_command_whose_clock_is_a_little_ahead() -> None:
+    ahead = enroll(10, issued_at=NOW + timedelta(minutes=1))
+    assert [e.code for e in verdict(ahead, closed={10}).errors] == ["course_closed"]
 
 
 def test_when_a_command_takes_effect_and_how_long_it_waits_is_part_of_what_it_says() -> None:

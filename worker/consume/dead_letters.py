@@ -33,7 +33,7 @@ def dead_letter_of_message(
         command_id=uuid_or_none(named.get("id")),
         task=task if isinstance(task, str) else None,
         headers=named,
-        contents=_contents(task, named.get("id"), body),
+        contents=_contents(task, named, body),
     )
 
 
@@ -50,7 +50,7 @@ def dead_letter_of_entry(
     return dead_letter_of_message(payload["headers"], payload["body"], key=key, code=code, reason=reason)
 
 
-def _contents(task: object, task_id: object, body: object) -> list[tuple[UUID, bytes]]:
+def _contents(task: object, headers: Mapping[str, Any], body: object) -> list[tuple[UUID, bytes]]:
     """Return id and hash of each command in a message of nothing else: it may have been processed before."""
     if not isinstance(task, str) or task not in KINDS or not isinstance(body, str | bytes):
         return []
@@ -60,7 +60,7 @@ def _contents(task: object, task_id: object, body: object) -> list[tuple[UUID, b
         return []
     match decoded:
         case [list() | None as args, dict() | None as kwargs, *_]:
-            units = units_of([Message(task, str(task_id), "", args or (), kwargs or {})])
+            units = units_of([Message(task, str(headers.get("id")), "", args or (), kwargs or {}, headers)])
             requests = [unit.request for unit in units if not isinstance(unit.request, Unidentified)]
             if len(requests) == len(units):
                 return [(request.command_id, content_hash(request)) for request in requests]
