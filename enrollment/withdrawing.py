@@ -8,6 +8,7 @@ from enrollment.commands import Kind, Withdraw
 from enrollment.errors import already_decided
 from enrollment.fold import WITHDRAWN, Effects, Record, Repeat, Reused, Verdict
 from enrollment.parsing import content_hash
+from enrollment.state import BEFORE_ALL
 
 Known = Mapping[UUID, Record]
 
@@ -47,7 +48,7 @@ def _withdrawn(command_id: UUID, waiting: Record | None, now: datetime) -> Recor
 
 def _record(request: Withdraw, target: Record | None, now: datetime, content: bytes) -> Record:
     is_done = target is not None and target.outcome == "withdrawn"
-    errors = () if is_done else (already_decided(request.target, target.outcome if target else "itself a withdraw"),)
+    errors = () if is_done else (already_decided(request.target, _said(target)),)
     return Record(
         command_id=request.command_id,
         command=Kind.WITHDRAW,
@@ -62,3 +63,9 @@ def _record(request: Withdraw, target: Record | None, now: datetime, content: by
         content_hash=content,
         target=request.target,
     )
+
+
+def _said(target: Record | None) -> str:
+    if target is None:
+        return "itself a withdraw"
+    return target.outcome if target.processed_at > BEFORE_ALL.issued_at else "decided long ago"

@@ -11,27 +11,31 @@ from enrollment.fold import Record
 from models.records import RECORD_COLUMNS, record_of
 
 _PAGE: Final = text(f"""
-    SELECT position, processed_at < :before AS wanted, {RECORD_COLUMNS} FROM commands
+    SELECT position, processed_at < :before AND outcome <> 'waiting' AS wanted,
+           processed_at < CAST(:before AS timestamptz) + interval '1 hour' AS near, {RECORD_COLUMNS} FROM commands
      WHERE (position, command_id) > (:position, CAST(:command_id AS uuid))
      ORDER BY position, command_id LIMIT :rows
 """)
 # Of all ids, a number that changes when one is missing or another.
 _CHECK: Final = text("""
     SELECT count(*), coalesce(bit_xor(('x' || right(replace(command_id::text, '-', ''), 16))::bit(64)::bigint), 0)
-      FROM commands WHERE processed_at < :before
+      FROM commands WHERE processed_at < :before AND outcome <> 'waiting'
 """)
 ROWS: Final = 1000
 
 
 def commands_before(engine: Engine, before: datetime) -> Iterator[Record]:
-    """Yield the commands that were processed before a time. No snapshot is held: commands do not change."""
+    """Yield the commands that were decided before a time. No snapshot is held: what is decided does not change.
+
+    Transactions begin in the order of the feed, and decide up to an hour later.
+    """
     position, command_id = -1, UUID(int=0)
     while True:
         with engine.connect() as connection:
             place = {"position": position, "command_id": command_id, "before": before, "rows": ROWS}
             rows = connection.execute(_PAGE, place).all()
         yield from (record_of(row) for row in rows if row.wanted)
-        if len(rows) < ROWS or (rows[-1].position and not rows[-1].wanted):
+        if len(rows) < ROWS or (rows[-1].position and not rows[-1].near):
             return
         position, command_id = rows[-1].position, rows[-1].command_id
 

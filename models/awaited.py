@@ -11,7 +11,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from enrollment.fold import Record
+from enrollment.fold import WITHDRAWN, Effects, Outcome, Record
+from enrollment.state import BEFORE_ALL
 from models.arrays import plain
 from models.deferred import COLUMNS, Deferred, Reason, Wait, deferred_of
 from models.ledger import PATIENCE
@@ -47,6 +48,9 @@ _CATALOG: Final = text("""
 _PATIENTLY: Final = text(f"SET LOCAL lock_timeout = '{PATIENCE}ms'")
 _LOCK: Final = text(f"""
     SELECT {COLUMNS} FROM deferred_commands WHERE command_id = ANY(CAST(:commands AS uuid[])) ORDER BY id FOR UPDATE
+""")
+_FORGOTTEN: Final = text("""
+    SELECT command_id, content_hash FROM forgotten_commands WHERE command_id = ANY(CAST(:commands AS uuid[]))
 """)
 _RECORDS: Final = text(f"SELECT {RECORD_COLUMNS} FROM commands WHERE command_id = ANY(CAST(:commands AS uuid[]))")
 
@@ -99,6 +103,17 @@ def lock(connection: Connection, command_ids: Collection[UUID]) -> list[Deferred
 def records(connection: Connection, command_ids: Collection[UUID]) -> list[Record]:
     """Return what is known of those of these commands that are there."""
     return list(map(record_of, connection.execute(_RECORDS, {"commands": plain(command_ids)})))
+
+
+def forgotten(connection: Connection, command_ids: Collection[UUID]) -> list[Record]:
+    """Return what is left of those of these commands that retention has removed: that they were decided."""
+    found = connection.execute(_FORGOTTEN, {"commands": plain(command_ids)})
+    return [_forgotten(command_id, content) for command_id, content in found]
+
+
+def _forgotten(command_id: UUID, content: bytes) -> Record:
+    outcome: Outcome = "withdrawn" if content == WITHDRAWN else "applied"  # or rejected: not known any more
+    return Record(command_id, None, None, None, None, None, outcome, Effects(), (), BEFORE_ALL.issued_at, content)
 
 
 class AwaitedCommand(NamedTuple):

@@ -206,12 +206,17 @@ def _named(students: Collection[int], requests: Sequence[Request], told: Abstrac
     pairs = sorted(pair for pair in named if pair[0] in students)
     return {
         "commands": plain({request.command_id for request in requests} - told),
-        "timeless": plain({request.command_id for request in requests if request.issued_at is None} - told),
+        "timeless": plain({request.command_id for request in requests if _is_ageless(request)} - told),
         "courses": plain({course_id for command in commands for course_id in command.course_ids}),
         "whole": plain(whole.intersection(students)),
         "named_students": plain([pair[0] for pair in pairs]),
         "named_courses": plain([pair[1] for pair in pairs]),
     }
+
+
+def _is_ageless(request: Request) -> bool:
+    """Tell whether a repeat of this may come that is not refused by its age."""
+    return isinstance(request, Invalid) or request.issued_at is None or request.effective_at is not None
 
 
 def write_changes(connection: Connection, changes: Changes) -> None:

@@ -130,7 +130,7 @@ _WALKS: Final = {
     Part.DEAD_LETTERS: _walk("dead_letters", "id", ":a", f"coalesce({_DECIDED} < :before, false)"),
 }
 _OLD: Final = {
-    "commands": "processed_at < :before",
+    "commands": "processed_at < :before AND outcome <> 'waiting'",
     "tombstones": "issued_at < :before",
     "replace_marks": "issued_at < :before",
     "dead_letters": f"{_DECIDED} < :before",
@@ -199,6 +199,7 @@ def _commands(connection: Connection, parameters: dict[str, Any]) -> _Page:
         late = {"before": before + MARGIN}
         unpublished = set(connection.execute(_UNPUBLISHED, late).scalars())
         gone = [row for row in gone if row.command_id not in unpublished]
+    if gone:
         _forget(connection, gone)
     last = rows[-1] if ends == len(rows) == parameters["rows"] else None
     return _Page(len(rows), (last.position, str(last.command_id)) if last is not None else None, len(gone))

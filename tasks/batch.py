@@ -164,6 +164,8 @@ class BatchProcessor:
                 committed.append(transaction)
                 self._caution.note(transaction.waits)
                 self._caution.forgive(record.student_id for record in transaction.records)
+                if transaction.more:  # withdrawn: that they wait may not be told yet, and goes first
+                    self._relay.mark_backlog()
                 self._relay.publish(transaction)
 
         retry_on_outage(self._engine, attempt, keep_alive, self._relay.mark_backlog, once=how.releasing)

@@ -183,7 +183,7 @@ def _folded(
     folded = fold(state, [request for request, _ in known], now, first_seen=times, policy=policy)
     verdicts = iter(folded.verdicts)
     decided: list[tuple[Unit, Result]] = [
-        (unit, unit.request if isinstance(unit.request, Unidentified) else _traced(unit, next(verdicts)))
+        (unit, unit.request if isinstance(unit.request, Unidentified) else traced(unit, next(verdicts)))
         for unit, _ in seen
     ]
     return decided, folded.changes
@@ -211,7 +211,7 @@ def _end_waits(connection: Connection, decided: Iterable[tuple[Unit, Result]]) -
         ledger.take_waiting(connection, over)
 
 
-def _traced(unit: Unit, verdict: Verdict) -> Verdict:
+def traced(unit: Unit, verdict: Verdict) -> Verdict:
     """Return a verdict whose event goes on with the trace of the message."""
     if not isinstance(verdict, Record) or "traceparent" not in unit.message.headers:
         return verdict

@@ -8,6 +8,7 @@ from enrollment.commands import Withdraw
 from enrollment.fold import Effects, Record
 from enrollment.ids import uuid7
 from enrollment.parsing import Invalid, Unidentified
+from enrollment.traces import trace_of
 from enrollment.withdrawing import withdraw
 from models import awaited, dead_letters, deferred, ledger
 from models.db_errors import Overtaken
@@ -16,7 +17,7 @@ from tasks.arrival import Arrival
 from tasks.caution import How
 from tasks.deferring import units_from
 from tasks.messages import Unit
-from tasks.transaction import Committed, letters, taken
+from tasks.transaction import Committed, letters, taken, traced
 
 
 def run(engine: Engine, units: Sequence[Unit], _arrival: Arrival, _how: How) -> Committed:
@@ -27,16 +28,19 @@ def run(engine: Engine, units: Sequence[Unit], _arrival: Arrival, _how: How) -> 
         ids = {request.command_id for request in requests}
         targets = {request.target for request in requests}
         now = deferred.clock(connection)
-        waiting = awaited.lock(connection, targets)
+        waiting = awaited.lock(connection, ids | targets)
         known = {record.command_id: record for record in awaited.records(connection, ids | targets)}
         kept = {it.command_id: it for it in waiting if it.command_id is not None}
         if any(record.outcome == "waiting" and id_ not in kept for id_, record in known.items()):
             raise Overtaken  # it is being decided
         known |= {id_: _untold(it) for id_, it in kept.items() if id_ not in known}
+        known = {it.command_id: it for it in awaited.forgotten(connection, ids | targets)} | known
         verdicts, withdrawn = withdraw(known, requests, now)
         deferred.take(connection, {kept[record.command_id].id for record in withdrawn if record.command_id in kept})
-        ledger.take_waiting(connection, [record.command_id for record in withdrawn])
-        committed = Committed(uuid7(), tuple(zip(units, verdicts, strict=True)), more=tuple(withdrawn))
+        if withdrawn:
+            ledger.take_waiting(connection, [record.command_id for record in withdrawn])
+        decided = tuple((unit, traced(unit, verdict)) for unit, verdict in zip(units, verdicts, strict=True))
+        committed = Committed(uuid7(), decided, more=tuple(withdrawn))
         if committed.records:
             ledger.write_commands(connection, committed.records, committed.batch_id)
         dead_letters.put(connection, list(letters(committed.decided)))
@@ -63,4 +67,5 @@ def _untold(kept: Deferred) -> Record:
         errors=(),
         processed_at=kept.first_seen,
         content_hash=kept.content_hash or b"",
+        trace=trace_of(unit.message.headers),
     )

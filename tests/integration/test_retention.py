@@ -53,30 +53,6 @@ def test_old_commands_and_their_marks_go_and_the_enrollments_stay(service: Servi
     assert rows("student_id, course_id", "student_courses") == [(1, 10), (2, 10)]
 
 
-def test_a_forgotten_command_is_refused_when_it_comes_again(service: Service, engine: Engine, rows: Rows) -> None:
-    enroll = message(ENROLL, 1, [10], task_id=uuid4(), issued_at=ago(40))
-    service.handle([enroll, message(UNENROLL, 1, [10], issued_at=ago(39))])
-    age(engine, 40)
-    everything(engine)
-    service.handle([enroll])
-    assert rows("student_id", "student_courses") == []
-    assert rows("outcome, errors->0->>'code'", "commands") == [("rejected", "too_old")]
-
-
-@pytest.mark.parametrize("more", [{}, {"wait_until": ago(-1)}], ids=["no time", "only how long it waits"])
-def test_a_forgotten_command_that_said_no_time_is_a_repeat_still(
-    service: Service, engine: Engine, rows: Rows, more: dict[str, str]
-) -> None:
-    enroll = message(ENROLL, 1, [10], task_id=uuid4(), **more)
-    service.handle([enroll])
-    service.handle([message(UNENROLL, 1, [10])])
-    age(engine, 40)
-    everything(engine)
-    service.handle([enroll])
-    assert rows("student_id", "student_courses") == []
-    assert rows("command_id", "commands") == []
-
-
 def test_a_command_that_waits_stays_however_old_it_is(service: Service, engine: Engine, rows: Rows) -> None:
     service.handle([message(ENROLL, 1, [77], issued_at=ago(0), wait_until=ago(-100))])
     age(engine, 40)
@@ -170,3 +146,9 @@ def test_an_archive_holds_the_events_as_they_stood_on_the_stream(
 def test_an_archive_of_the_future_is_refused(engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="past"):
         write(engine, datetime.now(UTC) + timedelta(days=1), tmp_path / "commands.jsonl")
+
+
+def test_an_archive_holds_nothing_that_waits(service: Service, engine: Engine, tmp_path: Path) -> None:
+    service.handle([message(ENROLL, 1, [77], issued_at=ago(0), wait_until=ago(-300))])
+    age(engine, 40)
+    assert write(engine, datetime.now(UTC) - timedelta(days=1), tmp_path / "commands.jsonl").commands == 0

@@ -2,11 +2,16 @@
 
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
+import pytest
 from sqlalchemy import Engine
 
 from enrollment.names import ENROLL, WITHDRAW
-from tasks.messages import Message
+from tasks.arrival import Arrival
+from tasks.caution import How
+from tasks.messages import Message, units_of
+from tasks.transaction import run
 from tests.integration.conftest import message
 from tests.integration.locked import held, release_all
 from worker.service import Service
@@ -15,6 +20,7 @@ Rows = Callable[..., list[tuple[Any, ...]]]
 Load = Callable[[str], None]
 Events = Callable[[], list[dict[str, Any]]]
 LATER = "2999-01-01T00:00:00Z"
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def kinds(events: Events, command_id: str) -> list[str]:
@@ -75,3 +81,38 @@ def test_what_is_being_decided_by_a_frozen_worker_is_withdrawn_later_and_others_
         assert kinds(events, sent.task_id) == ["waiting"]
     release_all(service)
     assert kinds(events, sent.task_id) == ["waiting", "withdrawn"]
+
+
+def test_that_it_waited_is_told_before_that_it_is_withdrawn_though_its_worker_was_killed(
+    service: Service, worker_engine: Engine, events: Events
+) -> None:
+    sent = message(ENROLL, 1, [10], effective_at=LATER)
+    run(worker_engine, units_of([sent]), Arrival(), How())  # and dies before it publishes
+    service.handle([withdraw(sent.task_id)])
+    service.relay(older_than=0)
+    assert kinds(events, sent.task_id) == ["waiting", "withdrawn"]
+
+
+@pytest.mark.parametrize(("student", "more"), [(2, {"effective_at": LATER}), (1, {})], ids=["waits", "is put off"])
+def test_a_withdraw_under_the_id_of_another_command_is_refused_and_the_other_goes_on(
+    service: Service, engine: Engine, rows: Rows, student: int, more: dict[str, str]
+) -> None:
+    sent = message(ENROLL, student, [10], **more)
+    with held(engine, "SELECT FROM students WHERE id = 1 FOR UPDATE"):
+        service.handle([sent])
+        service.handle([withdraw(str(uuid4()), task_id=sent.task_id)])
+    if not more:
+        release_all(service)
+    assert rows("code", "dead_letters") == [("command_id_reused",)]
+    assert rows("outcome", "commands") == [("waiting",) if more else ("applied",)]
+
+
+def test_the_trace_of_a_message_goes_on_in_the_events_of_a_withdraw(
+    service: Service, engine: Engine, events: Events
+) -> None:
+    ids = [str(uuid4()) for _ in range(2)]
+    sent = Message(ENROLL, ids[0], ids[0], (1, [10]), {}, {"traceparent": TRACE})
+    with held(engine, "SELECT FROM students WHERE id = 1 FOR UPDATE"):
+        service.handle([sent])
+        service.handle([Message(WITHDRAW, ids[1], ids[1], (ids[0],), {}, {"traceparent": TRACE})])
+    assert {event["id"]: event.get("traceparent") for event in events()} == dict.fromkeys(ids, TRACE)
