@@ -15,6 +15,8 @@ REPLAYED: Final = "dead_letter.replayed"
 EDITED: Final = "dead_letter.edited"  # and replayed so
 DISCARDED: Final = "dead_letter.discarded"
 CHANGED: Final = "student.changed"  # asked for on the admin page; what came of it is in `commands`
+RELEASED: Final = "wait.ended"  # for a student or course that does not exist
+WITHDRAWN: Final = "command.withdrawn"  # asked for; what came of it is in `commands`
 EXPORTED: Final = "student.exported"
 ERASED: Final = "student.erased"
 
@@ -47,6 +49,16 @@ class AuditEntry(NamedTuple):
 def dead_letter(dead_letter_id: int) -> str:
     """Return the subject that a dead letter is."""
     return f"dead-letters/{dead_letter_id}"
+
+
+def command(command_id: UUID) -> str:
+    """Return the subject that a command is."""
+    return f"commands/{command_id}"
+
+
+def course(course_id: int) -> str:
+    """Return the subject that a course is."""
+    return f"courses/{course_id}"
 
 
 def student(student_id: int) -> str:

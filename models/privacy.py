@@ -7,6 +7,7 @@ a late command from bringing anything back.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import Connection, text
 
@@ -44,6 +45,9 @@ _REDACT: Final = text(f"""
      WHERE {_MENTIONS} AND NOT ({_OPEN} AND {_SEVERAL})
 """)
 _UNDECIDED: Final = text(f"SELECT id FROM dead_letters WHERE {_MENTIONS} AND {_OPEN} AND {_SEVERAL} ORDER BY id")
+_SCHEDULED: Final = text("""
+    SELECT command_id FROM deferred_commands WHERE student_id = :id AND reason = 'time' ORDER BY until
+""")
 _FORGET_ROWS: Final = text(f"UPDATE import_rows SET student = CAST(:id AS text), message = NULL WHERE {_ROWS}")
 _FORGET_ENTRIES: Final = text("""
     DELETE FROM import_entries
@@ -69,7 +73,7 @@ class Erased:
     """What was done: whether there was such a student, enrollments ended, dead letters and import rows emptied.
 
     `undecided` are open dead letters with commands of other students as well: they keep what they hold until somebody
-    decides about them.
+    decides about them. `scheduled` are commands that wait for their time: they would apply, should the id come back.
     """
 
     found: bool
@@ -77,6 +81,7 @@ class Erased:
     dead_letters: int
     import_rows: int
     undecided: tuple[int, ...]
+    scheduled: tuple[UUID, ...]
 
 
 def export(connection: Connection, student_id: int, *, by: str) -> dict[str, list[Mapping[str, Any]]]:
@@ -97,7 +102,8 @@ def erase(connection: Connection, student_id: int, *, by: str) -> Erased:
     connection.execute(_MARK, said)
     detail = {"enrollments": ended, "dead_letters": letters, "import_rows": rows}
     audit.add(connection, by, audit.ERASED, [audit.student(student_id)], detail=detail)
-    return Erased(said["name"] is not None, ended, letters, rows, undecided)
+    scheduled = tuple(connection.execute(_SCHEDULED, said).scalars())
+    return Erased(said["name"] is not None, ended, letters, rows, undecided, scheduled)
 
 
 def _said(connection: Connection, student_id: int, *, lock: bool = False) -> dict[str, Any]:

@@ -118,6 +118,14 @@ def test_a_late_command_of_an_erased_student_brings_nothing_back_even_where_the_
     assert rows("student_id, course_id", "student_courses") == [(2, 10)]
 
 
+def test_commands_that_wait_for_their_time_are_named_for_they_would_apply_should_the_id_come_back(
+    service: Service, engine: Engine
+) -> None:
+    scheduled = message(ENROLL, 1, [10], effective_at="2999-01-01T00:00:00Z")
+    service.handle([scheduled, message(ENROLL, 2, [10], effective_at="2999-01-01T00:00:00Z")])
+    assert [str(it) for it in erase(engine).scheduled] == [scheduled.task_id]
+
+
 def test_rows_of_the_audit_are_only_added(engine: Engine) -> None:
     with engine.begin() as connection:
         audit.add(connection, "admin/a", audit.CHANGED, [audit.student(1), audit.student(2)])

@@ -53,6 +53,10 @@ def erase(
     if done.undecided:
         ids = ", ".join(map(str, done.undecided))
         note(f"Dead letters {ids} hold commands of others as well: replay or discard them, then erase again.")
+    if done.scheduled:
+        ids = " ".join(map(str, done.scheduled))
+        note(f"Commands wait for their time: withdraw them, with `enrollment waiting withdraw ID` for each of {ids}.")
+    if done.undecided or done.scheduled:
         raise typer.Exit(1)
 
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import typer
 
-from worker.cli.output import Json, document, note, number, say, table
+from worker.cli.output import Json, document, note, number, say, table, whoami
 
 if TYPE_CHECKING:
     from models.deferred import Wait
@@ -72,7 +72,7 @@ def release(command_ids: Ids = None, course: Course = None, student: Student = N
 
     A command that waits for its time is not decided sooner: withdraw it, and send another.
     """
-    from models import awaited
+    from models import audit, awaited
     from worker.cli.connect import database
 
     of = _wait(course, student)
@@ -80,6 +80,10 @@ def release(command_ids: Ids = None, course: Course = None, student: Student = N
         raise typer.BadParameter("say which: ids of commands, --course or --student")
     with database() as connection:
         ended = awaited.end_waits(connection, command_ids or (), of)
+        subjects = [audit.command(it) for it in command_ids or ()]
+        if of is not None:
+            subjects.append(audit.course(of.id) if course is not None else audit.student(of.id))
+        audit.add(connection, whoami(), audit.RELEASED, subjects, detail={"commands": ended})
     say(f"The wait of {number(ended, 'command')} has ended; a worker decides within seconds.")
     if not ended:
         raise typer.Exit(1)

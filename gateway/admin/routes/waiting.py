@@ -9,13 +9,14 @@ from fastapi import Request
 from starlette.responses import Response
 
 from enrollment.commands import uuid_or_none
+from enrollment.ids import uuid7
 from gateway.admin import decisions
 from gateway.admin.errors import page_not_found
 from gateway.admin.form import numbers
 from gateway.admin.pages import After, links, page_router, render
-from gateway.admin.session import Posted, text_of
+from gateway.admin.session import Posted, Who, text_of
 from gateway.dependencies import Gateway, Held
-from models import awaited
+from models import audit, awaited
 from models.deferred import Reason, Wait
 from worker.settings import Settings
 
@@ -34,23 +35,25 @@ async def show(
 
 
 @router.post("/waiting/release")
-async def release(request: Request, gateway: Held, form: Posted) -> Response:
+async def release(request: Request, gateway: Held, form: Posted, who: Who) -> Response:
     """End the wait for one course or student."""
     of = _wait(*(next(iter(numbers([text_of(form, name)])), None) for name in ("course", "student")))
     if of is None:
         raise page_not_found()
-    ended = await to_thread.run_sync(_end, gateway.settings, of)
+    ended = await to_thread.run_sync(_end, gateway.settings, of, who.source)
     noun = "command waits" if ended == 1 else "commands wait"
     return await _page(request, gateway, None, said=f"{ended:,} {noun} no longer.", ended=ended > 0)
 
 
 @router.post("/waiting/withdraw")
-async def withdraw(request: Request, gateway: Held, form: Posted) -> Response:
+async def withdraw(request: Request, gateway: Held, form: Posted, who: Who) -> Response:
     """Withdraw one command."""
     target = uuid_or_none(text_of(form, "command"))
     if target is None:
         raise page_not_found()
-    await to_thread.run_sync(_withdraw, gateway.settings, target)
+    command_id = uuid7()  # noted before it is sent: nothing is changed that nobody is known for
+    await gateway.read(audit.add, who.source, audit.WITHDRAWN, [audit.command(target)], command_ids=[command_id])
+    await to_thread.run_sync(_withdraw, gateway.settings, target, who.source, command_id)
     return await _page(request, gateway, None, said=f"A worker is told to withdraw {target}.", ended=True)
 
 
@@ -82,11 +85,14 @@ def _said(of: Wait | None) -> dict[str, str]:
     return {} if of is None else {of.reason.removeprefix("unknown_"): str(of.id)}
 
 
-def _end(settings: Settings, of: Wait) -> int:
+def _end(settings: Settings, of: Wait, by: str) -> int:
+    subject = audit.course(of.id) if of.reason is Reason.UNKNOWN_COURSE else audit.student(of.id)
     with decisions.database(settings) as engine, engine.begin() as connection:
-        return awaited.end_waits(connection, (), of)
+        ended = awaited.end_waits(connection, (), of)
+        audit.add(connection, by, audit.RELEASED, [subject], detail={"commands": ended})
+    return ended
 
 
-def _withdraw(settings: Settings, target: UUID) -> None:
+def _withdraw(settings: Settings, target: UUID, by: str, command_id: UUID) -> None:
     with decisions.client(settings) as client:
-        client.withdraw(target, source="admin")
+        client.withdraw(target, source=by, command_id=command_id)
