@@ -17,8 +17,8 @@ from worker.secret_files import renewing
 REMEMBERED: Final = 24 * 60 * 60  # seconds during which publishing a batch again adds nothing
 SILENT: Final = 7 * 24 * 60 * 60 * 1000  # milliseconds after which nothing is kept for a group any more
 
-# An event is only ever published with its batch (a command id is in one outbox row at most), so the check on the batch
-# is the check on each event id, for one key instead of hundreds.
+# An event is only ever published with its batch (it is in one outbox row at most), so the check on the batch is the
+# check on each event, for one key instead of hundreds.
 # KEYS: the stream; the batch's key (a string, expires). ARGV: seconds to remember, the events, one per line, and for
 # `_TRIM` about how many entries to keep, how many at most for groups that lag, and the silence of a group given up.
 _PUBLISH: Final = """

@@ -114,7 +114,7 @@ def _show(days: int | None, before: datetime, found: "State", going: "list[Going
     kept = "until their events are published (outbox)"
     pairs = [
         ("kept", f"{number(found.unpublished, 'command')} {kept}" if found.unpublished else None),
-        ("ids kept", f"{found.forgotten:,}, of removed commands that said no issued_at"),
+        ("ids kept", f"{found.forgotten:,}, of removed commands that have no age"),
         (
             "refused as too_old",
             f"stamps before {found.forgotten_before:%Y-%m-%dT%H:%M:%SZ}" if found.forgotten_before else None,
