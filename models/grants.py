@@ -42,7 +42,9 @@ RIGHTS: Final[Mapping[str, Mapping[str, str]]] = {
         "audit": "SELECT, INSERT",
         **dict.fromkeys(_IMPORTS, _ALL),
     },
-    "reader": dict.fromkeys(("alembic_version", "students", "courses", "student_courses", "commands"), "SELECT"),
+    "reader": dict.fromkeys(
+        ("alembic_version", "students", "courses", "student_courses", "commands", "retention"), "SELECT"
+    ),
     "exporter": {
         "retention": "SELECT",
         "outbox": "SELECT",

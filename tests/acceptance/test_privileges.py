@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
 from typing import Any, Final, LiteralString
@@ -149,8 +150,13 @@ def test_every_program_does_its_job_and_is_refused_nothing(place: Place) -> None
             assert f'enrollment_up{{server="{server}"}} 1.0' in metrics
         eventually(lambda: json.loads(got(f"{flower}/api/queues/length") or "{}").get("active_queues"), 60)
         eventually(lambda: json.loads(got(f"{flower}/api/workers?refresh=1") or "{}"), 60)
-        ready = place.run("worker", "doctor")
-        assert ready.returncode == 0, ready.stdout
+        for role, *arguments in (
+            ("worker", "doctor"),
+            ("worker", "retention", "--days", "9"),
+            ("consumer", "snapshot"),
+        ):
+            done = place.run(role, *words)
+            assert done.returncode == 0, done.stdout + done.stderr
     assert place.redis.acl_log() == []
     assert "permission denied" not in "".join(log.read_text() for log in place.folder.glob("*.log"))
 
@@ -159,6 +165,8 @@ def send(place: Place) -> set[str]:
     """Send in each way there is, a message that becomes a dead letter among them; return the ids of the commands."""
     with Client(place.broker_url("producer"), transport_options=OPTIONS) as client:
         sent = {str(client.enroll(student, [10])) for student in (1, 2)}
+        waits = client.enroll(7, [999], wait_until=datetime.now(UTC) + timedelta(hours=1))
+        sent |= {str(waits), str(client.withdraw(waits))}
         with client.bulk() as bulk:
             sent |= {str(bulk.replace(student, [11, 12])) for student in (1, 3)}
     app: Any = Celery("stock", broker=place.broker_url("producer"), set_as_current=False)
@@ -179,6 +187,7 @@ def use_the_gateway(url: str) -> None:
         put = http.put("/students/5/courses", json={"course_ids": [15]})
         assert put.json()["effects"]["enrolled"] == [15], put.text
         assert http.get("/students/5/courses").json()["courses"][0]["id"] == 15
+        assert json.loads(http.get("/changes").text)["events"]
         assert "Overview" in http.get("/admin").text
         eventually(lambda: "unknown_task" in http.get("/admin/dead-letters").text)
         said = {"csrf": field(http.get("/admin/dead-letters/1").text, "csrf")}
