@@ -150,7 +150,7 @@ def test_every_program_does_its_job_and_is_refused_nothing(place: Place) -> None
             assert f'enrollment_up{{server="{server}"}} 1.0' in metrics
         eventually(lambda: json.loads(got(f"{flower}/api/queues/length") or "{}").get("active_queues"), 60)
         eventually(lambda: json.loads(got(f"{flower}/api/workers?refresh=1") or "{}"), 60)
-        for role, *arguments in (
+        for role, *words in (
             ("worker", "doctor"),
             ("worker", "retention", "--days", "9"),
             ("consumer", "snapshot"),
