@@ -73,6 +73,15 @@ WRITE: Final[Responses] = {
         }
     ),
 }
+WITHDRAW: Final[Responses] = {
+    200: {"description": "The command is withdrawn; this is what withdrew it.", "headers": _APPLIED},
+    202: {
+        "description": "Sent, with no outcome yet; `Location` is the command that is to be withdrawn.",
+        "headers": {**_APPLIED, "Location": _header("Where the outcome will be.")},
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Command"}}},
+    },
+    **problems({409: "It does not wait any more: `already_decided`.", **_UNPROCESSABLE}),
+}
 EVENTS: Final[Responses] = {
     200: {
         "description": "Server-sent events, without end. An event named `missed` says that some are gone for good.",

@@ -1,6 +1,7 @@
 """The producer: the one of `enrollment.client.producer`, off the event loop, over a few connections to the broker."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from queue import LifoQueue
 from typing import Any, Final
 
@@ -8,7 +9,7 @@ from anyio import CapacityLimiter, to_thread
 from kombu import Connection
 
 from enrollment.client import Client
-from enrollment.commands import Command
+from enrollment.commands import Command, Withdraw
 from enrollment.names import QUEUE
 
 CONNECTIONS: Final = 4  # per process
@@ -31,6 +32,10 @@ class CommandProducer:
         """Send commands: one by itself, more in one `apply` message, so all or none. Raises BrokerAway."""
         await to_thread.run_sync(self._send, commands, limiter=self._limiter)
 
+    async def withdraw(self, request: Withdraw) -> None:
+        """Send a withdraw. Raises BrokerAway."""
+        await to_thread.run_sync(self._withdraw, request, limiter=self._limiter)
+
     async def check(self) -> None:
         """Ask the broker for a sign of life. Raises what kombu raises."""
         await to_thread.run_sync(self._check, limiter=self._checks)
@@ -41,14 +46,23 @@ class CommandProducer:
             self._clients.get().close()
 
     def _send(self, commands: Sequence[Command]) -> None:
-        client = self._clients.get()
-        try:
+        with self._client() as client:
             if len(commands) == 1:
                 client.send(commands[0])
                 return
             with client.bulk(QUEUE) as bulk:  # somebody waits for it: not behind an import
                 for command in commands:
                     bulk.send(command)
+
+    def _withdraw(self, request: Withdraw) -> None:
+        with self._client() as client:
+            client.send(request)
+
+    @contextmanager
+    def _client(self) -> Iterator[Client]:
+        client = self._clients.get()
+        try:
+            yield client
         finally:
             self._clients.put(client)
 

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from enrollment.commands import MODELS, Command, Kind
+from enrollment.commands import MODELS, Command, Kind, Withdraw
 from enrollment.errors import DeadLetterCode, UnknownCommand
 from enrollment.events import Event, EventData, event_of
 from enrollment.ids import uuid7
@@ -109,6 +109,24 @@ class Submitter:
             await self._remember(commands, since)
             return Submitted(commands, None)
         return Submitted(commands, _require_same(commands, events))
+
+    async def withdraw(self, target: UUID, *, source: str, wait: float) -> tuple[Withdraw, Event | None]:
+        """Send a withdraw, and wait at most `wait` seconds for its event; None where there is none yet.
+
+        One source withdraws a command under one id, however often it asks. Raises BrokerAway, redis.RedisError and
+        DBAPIError.
+        """
+        request = Withdraw(command_id=uuid5(target, f"withdraw from {source}"), target=target, source=source)
+        ids = [request.command_id]
+        with self._listener.expecting(ids) as expected:
+            events = await self._stored(ids)
+            if events is None:
+                await self._producer.withdraw(request)
+                self._metrics.sent([request.command])
+                events = tuple(expected.events()) if wait > 0 and await expected.wait(wait) else None
+        if events is None and wait > 0:
+            events = await self._looked_up(ids, None)
+        return request, events[0] if events else None
 
     async def _repeatable(
         self, commands: tuple[Command, ...], check: Callable[[], Awaitable[None]] | None

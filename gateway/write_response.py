@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 from fastapi import Depends, Request, Response
 
@@ -71,6 +72,15 @@ class WriteRequest:
             commands=list(map(Command.of, submitted.events)),
         )
         return answer(written, headers=headers)
+
+    async def withdraw(self, target: UUID) -> Response:
+        """Withdraw a command, and return the answer. Raises a Problem where it does not wait any more."""
+        wait, headers = self.preference.wait, self.preference.headers
+        request, event = await self.gateway.submitter.withdraw(target, source=self.client.source, wait=wait)
+        if event is None:
+            return answer(Command.withdraw(request), 202, {**headers, "Location": f"/commands/{target}"})
+        require_applied([event], headers)
+        return answer(Command.of(event), headers=headers)
 
     async def _require_all(self, changes: Sequence[Change]) -> None:
         """Refuse at once what would be rejected in part: several commands are one request, and have one outcome.

@@ -110,8 +110,10 @@ class Client(Sender):
         self._stream = stream
         self._outcomes: Outcomes | None = None
 
-    def send(self, command: Command) -> UUID:
+    def send(self, command: Command | Withdraw) -> UUID:
         """Send a command as it is; return its id when the broker has it. Raises BrokerAway."""
+        if isinstance(command, Withdraw):
+            return self._publish(command, f"<{command.target}>")
         return self._publish(command, f"<{_number(len(command.course_ids), 'course')}>")
 
     def withdraw(self, target: UUID, *, source: str | None = None, command_id: UUID | None = None) -> UUID:
@@ -123,7 +125,7 @@ class Client(Sender):
         request = parse_withdraw(command_id or uuid7(), (), said)
         if isinstance(request, Invalid):
             raise InvalidCommand(request.rejection.message, request.rejection.fields)
-        return self._publish(request, f"<{request.target}>")
+        return self.send(request)
 
     def _publish(self, command: Command | Withdraw, about: str) -> UUID:
         fields = as_fields(command)

@@ -1,4 +1,4 @@
-"""Lookups of commands."""
+"""Lookups of commands, and the end of those that wait."""
 
 from uuid import UUID
 
@@ -7,10 +7,11 @@ from fastapi import APIRouter, Request, Response
 from enrollment.errors import UnknownCommand
 from enrollment.events import Event, event_of
 from gateway.dependencies import Gateway, Held
-from gateway.openapi import COMMAND
+from gateway.openapi import COMMAND, WITHDRAW
 from gateway.preferences import preference_of
 from gateway.schemas.parameters import CommandId, IfNoneMatch, Prefer
 from gateway.schemas.responses import Command, answer, lookup
+from gateway.write_response import Submit
 from models import queries
 
 router = APIRouter(tags=["commands"])
@@ -35,6 +36,12 @@ async def get_command(
         raise UnknownCommand(command_id)
     headers = {"Cache-Control": "no-store", "Retry-After": "1", **preference.headers}
     return answer(Command.pending(command_id, sent.issued_at), headers=headers)
+
+
+@router.delete("/commands/{command_id}", response_model=Command, responses=WITHDRAW)
+async def withdraw_command(submit: Submit, command_id: CommandId) -> Response:
+    """End a command that waits: what comes of it is `withdrawn`. One that has not come yet is ended when it comes."""
+    return await submit.withdraw(command_id)
 
 
 async def _stored(gateway: Gateway, command_id: UUID) -> Event | None:

@@ -179,6 +179,12 @@ class Command(BaseModel):
             source=command.source,
         )
 
+    @classmethod
+    def withdraw(cls, request: commands.Withdraw) -> Self:
+        """Return the answer for a withdraw that has just been sent."""
+        kind, target = request.kind, request.target
+        return cls(command_id=request.command_id, outcome="pending", command=kind, source=request.source, target=target)
+
 
 class Written(BaseModel):
     """What a write came to: the student's courses now, what was done to which, and the commands it was."""

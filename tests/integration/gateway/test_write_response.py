@@ -90,11 +90,21 @@ def test_a_write_that_waits_says_so_and_where_its_outcome_will_be(http: httpx.Cl
     assert (command["outcome"], command["until"]) == ("waiting", "2999-01-01T00:00:00Z")
     assert command["waiting_for"] == [{"code": "unknown_courses", "ids": [999]}]
     assert http.get(answer.headers["location"]).json()["outcome"] == "waiting"
+    ended = http.delete(answer.headers["location"])
+    assert (ended.status_code, ended.json()["target"]) == (200, command["command_id"])
     with Client(backend.redis.url) as client:
-        client.withdraw(UUID(command["command_id"]))
         assert client.wait_for(UUID(command["command_id"])).is_waiting
         assert client.wait_for(UUID(command["command_id"]), final=True).type == "enrollment.withdrawn.v1"
     assert http.get(answer.headers["location"], headers={"Prefer": "wait=5"}).json()["outcome"] == "withdrawn"
+    assert http.delete(answer.headers["location"]).json() == ended.json()
+
+
+def test_a_command_that_does_not_wait_any_more_cannot_be_withdrawn(http: httpx.Client, backend: Backend) -> None:
+    [command] = http.post(f"/students/{backend.new_student()}/courses", json={"course_id": 101}).json()["commands"]
+    answer = http.delete(f"/commands/{command['command_id']}")
+    assert (answer.status_code, answer.json()["code"]) == (409, "already_decided")
+    later = http.delete(f"/commands/{uuid4()}", headers={"Prefer": "respond-async"})
+    assert (later.status_code, later.json()["outcome"]) == (202, "pending")
 
 
 def test_a_write_may_take_effect_later(http: httpx.Client, backend: Backend) -> None:
