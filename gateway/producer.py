@@ -1,7 +1,6 @@
 """The producer: the one of `enrollment.client.producer`, off the event loop, over a few connections to the broker."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from queue import LifoQueue
 from typing import Any, Final
 
@@ -28,13 +27,9 @@ class CommandProducer:
         self._broker_url = broker_url
         self._known_by: dict[str, Any] = {"credential_provider": (transport_options or {}).get("credential_provider")}
 
-    async def send(self, commands: Sequence[Command]) -> None:
+    async def send(self, commands: Sequence[Command | Withdraw]) -> None:
         """Send commands: one by itself, more in one `apply` message, so all or none. Raises BrokerAway."""
         await to_thread.run_sync(self._send, commands, limiter=self._limiter)
-
-    async def withdraw(self, request: Withdraw) -> None:
-        """Send a withdraw. Raises BrokerAway."""
-        await to_thread.run_sync(self._withdraw, request, limiter=self._limiter)
 
     async def check(self) -> None:
         """Ask the broker for a sign of life. Raises what kombu raises."""
@@ -45,24 +40,15 @@ class CommandProducer:
         while not self._clients.empty():
             self._clients.get().close()
 
-    def _send(self, commands: Sequence[Command]) -> None:
-        with self._client() as client:
+    def _send(self, commands: Sequence[Command | Withdraw]) -> None:
+        client = self._clients.get()
+        try:
             if len(commands) == 1:
                 client.send(commands[0])
                 return
             with client.bulk(QUEUE) as bulk:  # somebody waits for it: not behind an import
                 for command in commands:
                     bulk.send(command)
-
-    def _withdraw(self, request: Withdraw) -> None:
-        with self._client() as client:
-            client.send(request)
-
-    @contextmanager
-    def _client(self) -> Iterator[Client]:
-        client = self._clients.get()
-        try:
-            yield client
         finally:
             self._clients.put(client)
 

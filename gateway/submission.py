@@ -121,7 +121,7 @@ class Submitter:
         with self._listener.expecting(ids) as expected:
             events = await self._stored(ids)
             if events is None:
-                await self._producer.withdraw(request)
+                await self._producer.send([request])
                 self._metrics.sent([request.command])
                 events = tuple(expected.events()) if wait > 0 and await expected.wait(wait) else None
         if events is None and wait > 0:

@@ -11,7 +11,8 @@ _REPORT: Final = text(f"""
     SELECT r.number, r.file, r.line, r.student, r.course, r.student_id, r.course_id, r.asked, r.planned, r.code,
            r.message, r.command_id, k.outcome, k.errors,
            CASE WHEN k.enrolled <> '{{}}' THEN 'enrolled' WHEN k.unenrolled <> '{{}}' THEN 'unenrolled'
-                WHEN k.unchanged <> '{{}}' THEN 'unchanged' WHEN k.superseded <> '{{}}' THEN 'superseded' END AS effect,
+                WHEN k.unchanged <> '{{}}' THEN 'unchanged' WHEN k.superseded <> '{{}}' THEN 'superseded'
+                WHEN k.command = 'withdraw' AND k.outcome = 'applied' THEN 'withdrawn' END AS effect,
            d.code AS dead_code, d.message AS dead_message
       FROM (SELECT * FROM import_rows WHERE import_id = :id AND number > :after
                AND (CAST(:planned AS text) IS NULL OR planned = :planned) ORDER BY number LIMIT :limit) AS r
@@ -29,9 +30,9 @@ _REASONS: Final = text("""
 _COURSES: Final = text("""
       WITH told AS (
            SELECT course, course_id, count(*) FILTER (WHERE planned = 'enroll') AS enroll,
-                  count(*) FILTER (WHERE planned = 'unenroll') AS unenroll,
+                  count(*) FILTER (WHERE planned IN ('unenroll', 'withdraw')) AS unenroll,
                   count(*) FILTER (WHERE planned = 'unchanged') AS unchanged,
-                  count(*) FILTER (WHERE planned IN ('superseded', 'repeated', 'ignored')) AS aside,
+                  count(*) FILTER (WHERE planned IN ('superseded', 'scheduled', 'repeated', 'ignored')) AS aside,
                   count(*) FILTER (WHERE planned = 'withheld') AS withheld,
                   count(*) FILTER (WHERE planned = 'rejected') AS rejected
              FROM import_rows WHERE import_id = :id GROUP BY course, course_id),
@@ -48,7 +49,8 @@ _ROWS_OF: Final = text("""
     SELECT r.command_id, r.import_id, i.files[r.file] AS file, r.line, r.asked, r.planned, r.issued_at, i.source,
            i.path, i.undo_of, r.message
       FROM import_rows AS r JOIN imports AS i ON i.id = r.import_id
-     WHERE r.student_id = CAST(:student AS bigint) AND r.course_id = CAST(:course AS bigint) AND i.state <> 'planned'
+     WHERE r.student_id = CAST(:student AS bigint) AND r.course_id = CAST(:course AS bigint)
+       AND i.state <> 'planned' AND r.target IS NULL
      ORDER BY r.issued_at, r.command_id LIMIT 1000
 """)
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from models.planning import COLUMNS
+from models.planning import COLUMNS, SCHEDULED
 
 _SCOPE: Final = text("""
     INSERT INTO import_scopes (import_id, course_id)
@@ -21,7 +21,7 @@ _IN_SCOPE: Final = {
     "source": """SELECT e.* FROM student_courses AS e JOIN commands AS k ON k.command_id = e.command_id
                   WHERE k.source = (SELECT own.source FROM imports AS own WHERE own.id = :id)""",
 }
-# A row that is wrong, or asks for later, still says that the student is not absent; a teacher's says nothing of it.
+# A row that is wrong still says that the student is not absent; a teacher's says nothing of it.
 # What was decided after the snapshot is not the snapshot's.
 _IS_ABSENT: Final = """
     NOT EXISTS (SELECT FROM import_rows AS r WHERE r.import_id = :id AND r.student_id = e.student_id
@@ -46,6 +46,23 @@ _ABSENT: Final = f"""
       FROM ({{pairs}}) AS e JOIN students AS s ON s.id = e.student_id JOIN courses AS c ON c.id = e.course_id
      WHERE {_IS_ABSENT}
 """
+# What was scheduled about pairs that this import decides about, or that are absent from it.
+_WITHDRAW: Final = text(f"""
+      WITH last AS (SELECT coalesce(max(number), 0) AS number FROM import_rows WHERE import_id = :id)
+    INSERT INTO import_rows ({COLUMNS}, target)
+    SELECT :id, last.number + row_number() OVER (ORDER BY s.course_id, s.student_id, s.command_id), NULL, NULL,
+           s.student, s.course, s.student_id, s.course_id, 'withdraw', 'withdraw', CAST(:issued_at AS timestamptz),
+           NULL, NULL, {derived("'withdraw:' || s.command_id")}, s.command_id
+      FROM last, ({SCHEDULED}) AS s
+     WHERE EXISTS (SELECT FROM import_rows AS r WHERE r.import_id = :id AND r.student_id = s.student_id
+                      AND r.course_id = s.course_id AND r.planned IN ('enroll', 'unenroll', 'unchanged'))
+        OR (CAST(:scope AS text) = 'source'
+            OR :scope = 'courses' AND EXISTS (SELECT FROM import_scopes AS scope
+                                               WHERE scope.import_id = :id AND scope.course_id = s.course_id))
+       AND NOT EXISTS (SELECT FROM import_rows AS r WHERE r.import_id = :id AND r.student_id = s.student_id
+                          AND r.course_id = s.course_id AND r.code IS DISTINCT FROM 'not_student')
+       AND s.issued_at < CAST(:issued_at AS timestamptz)
+""")
 _DROPS: Final = """
       WITH held AS (SELECT course_id, count(*) AS members FROM ({pairs}) AS e GROUP BY course_id),
            gone AS (SELECT course_id, count(*) AS drops FROM import_rows
@@ -61,7 +78,7 @@ _DROPS: Final = """
 _COURSE: Final = "coalesce(nullif(c.code, ''), c.sis_id, CAST(c.id AS text))"
 _WRONG: Final = text("""
     SELECT count(*), min(line) FROM import_rows AS r
-     WHERE import_id = :id AND planned = 'rejected' AND code <> 'begins_later'
+     WHERE import_id = :id AND planned = 'rejected'
        AND (course_id IS NULL OR :everywhere
             OR EXISTS (SELECT FROM import_scopes AS s WHERE s.import_id = :id AND s.course_id = r.course_id))
 """)
@@ -94,6 +111,14 @@ def add_absent(connection: Connection, import_id: int, scope: Scope, issued_at: 
     """Add a row to the plan for each pair in scope that the files do not have."""
     statement = text(_ABSENT.format(pairs=_IN_SCOPE[scope]))
     connection.execute(statement, {"id": import_id, "issued_at": issued_at, "namespace": namespace})
+
+
+def add_withdraws(
+    connection: Connection, import_id: int, scope: str | None, issued_at: object, namespace: UUID
+) -> None:
+    """Add a row to the plan for each command of an earlier import that waits for its time, and is wanted no longer."""
+    said = {"id": import_id, "scope": scope, "issued_at": issued_at, "namespace": namespace}
+    connection.execute(_WITHDRAW, said)
 
 
 def drops(connection: Connection, import_id: int, scope: Scope) -> dict[str, Drops]:

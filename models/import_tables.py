@@ -51,12 +51,15 @@ class ImportRow(Base):
     course: Mapped[str]
     student_id: Mapped[int | None]
     course_id: Mapped[int | None]
-    asked: Mapped[str | None]  # enroll, unenroll, drop
-    planned: Mapped[str]  # enroll, unenroll, unchanged, superseded, repeated, ignored, rejected, withheld
+    asked: Mapped[str | None]  # enroll, unenroll, drop, withdraw
+    # enroll, unenroll, unchanged, superseded, scheduled, repeated, ignored, rejected, withheld, withdraw
+    planned: Mapped[str]
     issued_at: Mapped[datetime | None]
     code: Mapped[str | None]
     message: Mapped[str | None]
     command_id: Mapped[UUID | None]
+    effective_at: Mapped[datetime | None]
+    target: Mapped[UUID | None]  # of a withdraw: the command that waits
 
 
 class ImportEntry(Base):

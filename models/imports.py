@@ -13,7 +13,7 @@ from models.arrays import quoted
 from models.import_snapshots import derived
 
 PAGE: Final = 5000  # rows in one round trip
-SENT: Final = "('enroll', 'unenroll', 'unchanged')"  # what is planned of the rows that are sent
+SENT: Final = "('enroll', 'unenroll', 'unchanged', 'withdraw')"  # what is planned of the rows that are sent
 _FIELDS: Final = """id, state, path, files, format, digest, source, options, scope, issued_at, counts, withheld,
     outcomes, sent, decided, undo_of, created_at, finished_at,
     (SELECT max(undo.id) FROM imports AS undo WHERE undo.undo_of = imports.id) AS undone_by"""
@@ -41,7 +41,7 @@ _STATE: Final = text("""
 """)
 _CLOCK: Final = text("SELECT clock_timestamp()")
 _TO_SEND: Final = text(f"""
-    SELECT number, asked, student_id, course_id, issued_at, command_id FROM import_rows
+    SELECT number, asked, student_id, course_id, issued_at, effective_at, command_id, target FROM import_rows
      WHERE import_id = :id AND number > :after AND planned IN {SENT} ORDER BY number LIMIT :limit
 """)
 _SENT_TO: Final = text("UPDATE imports SET sent = :number WHERE id = :id")
@@ -58,6 +58,7 @@ _OUTCOMES: Final = text(f"""
            count(*) FILTER (WHERE k.superseded <> '{{}}') AS superseded,
            count(*) FILTER (WHERE k.outcome = 'rejected') AS rejected,
            count(*) FILTER (WHERE k.outcome = 'waiting') AS waiting,
+           count(*) FILTER (WHERE k.command = 'withdraw' AND k.outcome = 'applied') AS withdrawn,
            count(*) FILTER (WHERE k.command_id IS NULL AND d.code IS NOT NULL) AS dead
       FROM (SELECT number, command_id FROM import_rows
              WHERE import_id = :id AND number > :after AND number <= :up_to AND planned IN {SENT}
@@ -78,16 +79,17 @@ _LOCK: Final = text("SELECT pg_try_advisory_lock(481516, CAST(:id AS int))")
 # What this import changed, and whether the pair is still its own.
 _UNDO: Final = text(f"""
     INSERT INTO import_rows (import_id, number, file, line, student, course, student_id, course_id, asked, planned,
-                             issued_at, code, message, command_id)
+                             issued_at, code, message, command_id, target)
     SELECT :id, row_number() OVER (ORDER BY number), file, line, student, course, student_id, course_id, undo,
            CASE WHEN ours THEN undo ELSE 'superseded' END, greatest(CAST(:issued_at AS timestamptz), since),
            CASE WHEN NOT ours THEN 'superseded' END,
            CASE WHEN NOT ours THEN 'Somebody else has decided about this student and course since.' END,
-           {derived("'undo:' || number")}
-      FROM (SELECT r.number, r.file, r.line, r.student, r.course, r.student_id, r.course_id,
-                   CASE WHEN k.enrolled <> '{{}}' THEN 'unenroll' ELSE 'enroll' END AS undo,
+           {derived("'undo:' || number")}, CASE WHEN undo = 'withdraw' THEN command_id END
+      FROM (SELECT r.number, r.file, r.line, r.student, r.course, r.student_id, r.course_id, r.command_id,
+                   CASE WHEN k.outcome = 'waiting' THEN 'withdraw' WHEN k.enrolled <> '{{}}' THEN 'unenroll'
+                        ELSE 'enroll' END AS undo,
                    r.issued_at + interval '1 microsecond' AS since,
-                   CASE WHEN k.enrolled <> '{{}}' THEN e.student_id IS NOT NULL
+                   CASE WHEN k.outcome = 'waiting' THEN true WHEN k.enrolled <> '{{}}' THEN e.student_id IS NOT NULL
                         ELSE t.student_id IS NOT NULL
                          AND NOT coalesce((m.issued_at, m.command_id) > (t.issued_at, t.command_id), false) END AS ours
               FROM import_rows AS r JOIN commands AS k ON k.command_id = r.command_id
@@ -97,7 +99,7 @@ _UNDO: Final = text(f"""
                                        AND t.command_id = r.command_id
               LEFT JOIN replace_marks AS m ON m.student_id = r.student_id
              WHERE r.import_id = :of AND r.planned IN {SENT}
-               AND (k.enrolled <> '{{}}' OR k.unenrolled <> '{{}}')) AS changed
+               AND (k.enrolled <> '{{}}' OR k.unenrolled <> '{{}}' OR k.outcome = 'waiting')) AS changed
 """)
 
 
@@ -134,7 +136,7 @@ class ImportRecord(NamedTuple):
     @property
     def to_send(self) -> int:
         """How many rows become commands."""
-        return sum(self.counts.get(planned, 0) for planned in ("enroll", "unenroll", "drop", "unchanged"))
+        return sum(self.counts.get(planned, 0) for planned in ("enroll", "unenroll", "drop", "unchanged", "withdraw"))
 
 
 class Outgoing(NamedTuple):
@@ -145,7 +147,9 @@ class Outgoing(NamedTuple):
     student_id: int | None
     course_id: int | None
     issued_at: datetime
+    effective_at: datetime | None
     command_id: UUID
+    target: UUID | None  # of a withdraw
 
 
 def create(

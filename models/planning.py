@@ -11,14 +11,14 @@ import psycopg
 from sqlalchemy import Connection, text
 
 STAGED: Final = (
-    *("kind", "number", "file", "line", "student", "course", "section", "asked", "issued_at", "by_alias"),
-    *("planned", "code", "message", "command_id", "sis_id", "alias", "parent", "course_code", "title"),
+    *("kind", "number", "file", "line", "student", "course", "section", "asked", "issued_at", "effective_at"),
+    *("by_alias", "planned", "code", "message", "command_id", "sis_id", "alias", "parent", "course_code", "title"),
 )
 _STAGE: Final = text("""
     CREATE TEMPORARY TABLE staged (
         kind text, number bigint, file bigint, line bigint, student text, course text, section text, asked text,
-        issued_at timestamptz, by_alias boolean, planned text, code text, message text, command_id uuid,
-        sis_id text, alias text, parent text, course_code text, title text) ON COMMIT DROP
+        issued_at timestamptz, effective_at timestamptz, by_alias boolean, planned text, code text, message text,
+        command_id uuid, sis_id text, alias text, parent text, course_code text, title text) ON COMMIT DROP
 """)
 _COPY: Final = f"COPY pg_temp.staged ({', '.join(STAGED)}) FROM STDIN"
 _PATIENT: Final = (  # a plan of millions of rows takes minutes, and holds no lock that a worker waits for
@@ -51,7 +51,8 @@ _LOCATE: Final = """
                   r.by_alias AND other.sis_id IS NULL AS no_alias,
                   coalesce(nullif(r.course, ''), section.parent, r.section) AS course,
                   r.course = '' AND section.parent IS NULL AS no_section,
-                  coalesce(r.issued_at, CAST(:issued_at AS timestamptz)) AS issued_at, r.code, r.message
+                  coalesce(r.issued_at, CAST(:issued_at AS timestamptz)) AS issued_at, r.effective_at, r.code,
+                  r.message
              FROM pg_temp.staged AS r
              LEFT JOIN (SELECT DISTINCT ON (alias) alias, sis_id FROM import_entries
                          WHERE import_id = :id AND kind = 'student' AND alias IS NOT NULL
@@ -61,7 +62,7 @@ _LOCATE: Final = """
                ON r.course = '' AND section.sis_id = r.section
             WHERE r.kind = 'row')
     SELECT named.number, named.file, named.line, named.asked, named.planned, named.command_id, named.section,
-           named.student, named.course, named.issued_at, s.id AS student_id, c.id AS course_id,
+           named.student, named.course, named.issued_at, named.effective_at, s.id AS student_id, c.id AS course_id,
            coalesce(s.id, -newcomer.number) AS student_key, coalesce(c.id, -opening.number) AS course_key,
            CASE WHEN named.code IS NOT NULL THEN named.code
                 WHEN no_alias THEN 'unknown_student' WHEN no_section THEN 'unknown_section'
@@ -87,8 +88,21 @@ _REJECT: Final = text(f"""
     SELECT :id, number, file, line, student, course, student_id, course_id, asked, coalesce(planned, 'rejected'),
            issued_at, code, message, NULL FROM pg_temp.located WHERE code IS NOT NULL ORDER BY number
 """)
+# What imports of the same source have asked for, and what waits for its time still.
+SCHEDULED: Final = """
+    SELECT own.student_id, own.course_id, own.student, own.course, own.asked, own.effective_at, own.issued_at,
+           own.command_id
+      FROM deferred_commands AS d
+      JOIN import_rows AS own ON own.student_id = d.student_id AND own.command_id = d.command_id
+      JOIN imports AS i ON i.id = own.import_id
+     WHERE d.reason = 'time' AND i.id <> :id
+       AND i.source = (SELECT this.source FROM imports AS this WHERE this.id = :id)
+"""
 # What the state and newer snapshots make of row `r`. A snapshot has decided about pairs that it does not name, too.
-_STATE: Final = """
+_STATE: Final = f"""
+      LEFT JOIN (SELECT DISTINCT ON (student_id, course_id) * FROM ({SCHEDULED}) AS scheduled
+                  ORDER BY student_id, course_id, issued_at DESC) AS w
+        ON w.student_id = r.student_id AND w.course_id = r.course_id
       LEFT JOIN student_courses AS e ON e.student_id = r.student_id AND e.course_id = r.course_id
       LEFT JOIN tombstones AS t ON t.student_id = r.student_id AND t.course_id = r.course_id
       LEFT JOIN replace_marks AS m ON m.student_id = r.student_id
@@ -103,10 +117,12 @@ _SNAPSHOT: Final = """(SELECT max(i.issued_at) FROM imports AS i
       AND i.source = (SELECT own.source FROM imports AS own WHERE own.id = :id)
       AND NOT EXISTS (SELECT FROM imports AS undo WHERE undo.undo_of = i.id))"""
 _PLANNED: Final = f"""CASE
-    WHEN greatest(z.issued_at, {_SNAPSHOT}) > r.issued_at OR (e.issued_at, e.command_id) > (r.issued_at, r.command_id)
-      OR (t.issued_at, t.command_id) > (r.issued_at, r.command_id)
-      OR (m.issued_at, m.command_id) > (r.issued_at, r.command_id) THEN 'superseded'
-    WHEN (e.student_id IS NOT NULL) = (r.asked = 'enroll') THEN 'unchanged'
+    WHEN greatest(z.issued_at, w.issued_at, {_SNAPSHOT}) > r.issued_at
+      OR (e.issued_at, e.command_id) > (coalesce(r.effective_at, r.issued_at), r.command_id)
+      OR (t.issued_at, t.command_id) > (coalesce(r.effective_at, r.issued_at), r.command_id)
+      OR (m.issued_at, m.command_id) > (coalesce(r.effective_at, r.issued_at), r.command_id) THEN 'superseded'
+    WHEN (w.asked, w.effective_at) = (r.asked, r.effective_at) THEN 'scheduled'
+    WHEN r.effective_at IS NULL AND (e.student_id IS NOT NULL) = (r.asked = 'enroll') THEN 'unchanged'
     WHEN r.asked = 'enroll' THEN 'enroll' ELSE 'unenroll' END"""
 # One row decides about a pair: of those for one section the newest, and of those of several sections one that enrolls.
 _PLAN: Final = text(f"""
@@ -120,12 +136,15 @@ _PLAN: Final = text(f"""
                                ORDER BY (nth = 1) DESC, (asked = 'enroll') DESC, issued_at DESC, number DESC)),
            compared AS (
            SELECT r.*, CASE WHEN r.rank > 1 THEN 'repeated' ELSE {_PLANNED} END AS plan FROM ranked AS r {_STATE})
-    INSERT INTO import_rows ({COLUMNS})
+    INSERT INTO import_rows ({COLUMNS}, effective_at)
     SELECT :id, number, file, line, student, course, student_id, course_id, asked, plan, issued_at,
-           CASE WHEN plan IN ('repeated', 'superseded') THEN plan END,
+           CASE WHEN plan IN ('repeated', 'superseded', 'scheduled') THEN plan END,
            CASE plan WHEN 'repeated' THEN 'Line ' || winner || ' decides about this student and course.'
-                     WHEN 'superseded' THEN 'Something newer has decided about this student and course.' END,
-           command_id
+                     WHEN 'superseded' THEN 'Something newer has decided about this student and course.'
+                     WHEN 'scheduled' THEN 'An earlier import has asked for the same, and it waits for its time.'
+                     ELSE 'It takes effect on ' || to_char(effective_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24\\:MI UTC')
+                END,
+           command_id, effective_at
       FROM compared ORDER BY number
 """)
 _COUNTS: Final = text("""
@@ -135,7 +154,7 @@ _COUNTS: Final = text("""
 _MOVED: Final = text(f"""
     SELECT EXISTS (SELECT FROM import_rows AS r {_STATE}
      WHERE r.import_id = :id AND r.student_id IS NOT NULL AND r.course_id IS NOT NULL
-       AND r.planned IN ('enroll', 'unenroll', 'unchanged', 'superseded') AND {_PLANNED} <> r.planned)
+       AND r.planned IN ('enroll', 'unenroll', 'unchanged', 'superseded', 'scheduled') AND {_PLANNED} <> r.planned)
 """)
 _RESOLVE: Final = tuple(
     text(f"""

@@ -80,8 +80,19 @@ class Sender(ABC):
         return self._send_new(Kind.REPLACE, student_id, course_ids, fields)
 
     @abstractmethod
-    def send(self, command: Command) -> UUID:
+    def send(self, command: Command | Withdraw) -> UUID:
         """Send a command as it is; return its id. Raises BrokerAway."""
+
+    def withdraw(self, target: UUID, *, source: str | None = None, command_id: UUID | None = None) -> UUID:
+        """End a command that waits, or that has not come yet; return the id of the withdraw, which has an event, too.
+
+        Raises InvalidCommand, BrokerAway.
+        """
+        said = {"target": target, **({} if source is None else {"source": source})}
+        request = parse_withdraw(command_id or uuid7(), (), said)
+        if isinstance(request, Invalid):
+            raise InvalidCommand(request.rejection.message, request.rejection.fields)
+        return self.send(request)
 
     def _send_new(self, kind: Kind, student_id: int, course_ids: Iterable[int], fields: CommandFields) -> UUID:
         command = {"command": kind.value, "student_id": student_id, "course_ids": list(course_ids)}
@@ -112,27 +123,7 @@ class Client(Sender):
 
     def send(self, command: Command | Withdraw) -> UUID:
         """Send a command as it is; return its id when the broker has it. Raises BrokerAway."""
-        if isinstance(command, Withdraw):
-            return self._publish(command, f"<{command.target}>")
-        return self._publish(command, f"<{_number(len(command.course_ids), 'course')}>")
-
-    def withdraw(self, target: UUID, *, source: str | None = None, command_id: UUID | None = None) -> UUID:
-        """End a command that waits, or that has not come yet; return the id of the withdraw, which has an event, too.
-
-        Raises InvalidCommand, BrokerAway.
-        """
-        said = {"target": target, **({} if source is None else {"source": source})}
-        request = parse_withdraw(command_id or uuid7(), (), said)
-        if isinstance(request, Invalid):
-            raise InvalidCommand(request.rejection.message, request.rejection.fields)
-        return self.send(request)
-
-    def _publish(self, command: Command | Withdraw, about: str) -> UUID:
-        fields = as_fields(command)
-        task_id, kind = fields.pop("command_id"), command.kind
-        del fields["command"]
-        body = f"[[],{_encode(fields)},{_EMBED}]"
-        self._broker.publish(OutgoingMessage(QUEUE, TASKS[kind], task_id, about, body), (command.command_id,))
+        self._broker.publish(_message(command), (command.command_id,))
         return command.command_id
 
     def bulk(self, queue: str = BULK_QUEUE) -> "Bulk":
@@ -186,8 +177,11 @@ class Bulk(Sender):
         """How many commands have been taken and not yet sent."""
         return len(self._items)
 
-    def send(self, command: Command) -> UUID:
-        """Take a command; return its id. It leaves with the next message. Raises BrokerAway."""
+    def send(self, command: Command | Withdraw) -> UUID:
+        """Take a command; return its id. It leaves with the next message, a withdraw at once. Raises BrokerAway."""
+        if isinstance(command, Withdraw):
+            self._broker.publish(_message(command), (command.command_id,))
+            return command.command_id
         item = _encode(as_fields(command))
         if self._items and (len(self._items) == MAX_COMMANDS or self._bytes + len(item) > MAX_BYTES):
             self.flush()
@@ -213,6 +207,14 @@ class Bulk(Sender):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if kind is None:
             self.flush()
+
+
+def _message(command: Command | Withdraw) -> OutgoingMessage:
+    fields = as_fields(command)
+    task_id, kind = fields.pop("command_id"), command.kind
+    del fields["command"]
+    about = command.target if isinstance(command, Withdraw) else _number(len(command.course_ids), "course")
+    return OutgoingMessage(QUEUE, TASKS[kind], task_id, f"<{about}>", f"[[],{_encode(fields)},{_EMBED}]")
 
 
 def _number(count: int, noun: str) -> str:

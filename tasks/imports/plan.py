@@ -87,6 +87,8 @@ def plan(engine: Engine, content: Content, wish: Change, *, at_once: bool, tell:
         by = wish.by if record.format == "plain" else "sis_id"
         planning.compare(connection, import_id, issued_at, by=by, by_role=by_role(record))
         withheld = _add_absent(connection, record, ids[1], wish.limits)
+        scope = None if withheld else record.scope
+        import_snapshots.add_withdraws(connection, import_id, scope, record.issued_at, ids[1])
         imports.keep_plan(connection, import_id, planning.counts(connection, import_id), withheld)
         connection.commit()
     return import_id
@@ -174,15 +176,14 @@ def _staged(
         if isinstance(item, Entry):
             if len(item.sis_id) <= _LONGEST:
                 line, kind, *entry = item
-                yield (kind, number, file, line, *(None,) * 10, *entry)
+                yield (kind, number, file, line, *(None,) * 11, *entry)
                 continue
             item = _too_long(item.line)  # noqa: PLW2901 - a rejected row instead
         if item.code is None:
             item = _sound(item, now)  # noqa: PLW2901 - as above
         planned = None if item.code is None else "ignored" if item.ignored else "rejected"
         command_id = uuid5(own if item.issued_at else whole, f"{name}:{item.line}") if item.code is None else None
-        line, student, course, section, action, issued_at, by_alias, code, message, _ = item
-        asked = (student, course, section, action, issued_at, by_alias)
+        line, *asked, code, message, _ = item
         yield ("row", number, file, line, *asked, planned, code, message, command_id, *nothing)
 
 

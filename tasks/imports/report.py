@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TextIO
 from models.imports import ImportRecord
 
 COLUMNS: Final = ("file", "line", "student", "course", "asked", "plan", "outcome", "code", "message", "command_id")
-_SENT: Final = ("enroll", "unenroll", "unchanged")
+_SENT: Final = ("enroll", "unenroll", "unchanged", "withdraw")
 
 
 class Exit(IntEnum):

@@ -7,14 +7,14 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from enrollment.commands import Command, Enroll, Unenroll
+from enrollment.commands import Command, Enroll, Unenroll, Withdraw
 from enrollment.errors import EnrollmentError
 from models import import_snapshots, imports, planning
 from models.imports import ImportRecord, Outgoing
 from tasks.imports.plan import Tell, by_role, load_catalog
 
 PAUSE: Final = 0.3  # seconds between two looks for outcomes
-_COUNTED: Final = ("enrolled", "unenrolled", "unchanged", "superseded", "rejected", "waiting", "dead")
+_COUNTED: Final = ("enrolled", "unenrolled", "unchanged", "superseded", "rejected", "waiting", "withdrawn", "dead")
 
 
 class Moved(EnrollmentError):
@@ -47,7 +47,7 @@ class NoOutcomes(EnrollmentError):
 class Sender(Protocol):
     """What takes commands, such as `Client.bulk()`."""
 
-    def send(self, command: Command) -> UUID:
+    def send(self, command: Command | Withdraw) -> UUID:
         """Take a command."""
 
     def flush(self) -> None:
@@ -146,13 +146,16 @@ def _send(connection: Connection, record: ImportRecord, sender: Sender, tell: Te
     connection.commit()
 
 
-def _command(row: Outgoing, source: str) -> Command:
+def _command(row: Outgoing, source: str) -> Command | Withdraw:
+    if row.target is not None:
+        return Withdraw(command_id=row.command_id, target=row.target, source=source)
     kind = Enroll if row.asked == "enroll" else Unenroll
     assert row.student_id is not None and row.course_id is not None  # noqa: S101, PT018 - else it would be rejected
     return kind(
         student_id=row.student_id,
         course_ids=(row.course_id,),
         issued_at=row.issued_at,
+        effective_at=row.effective_at,
         source=source,
         command_id=row.command_id,
     )

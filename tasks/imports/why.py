@@ -46,6 +46,10 @@ def _entry(entry: HistoryEntry, places: Mapping[UUID, Any]) -> str:
     asked = _VERBS.get(record.command or "", "for something that is no valid command")
     if record.errors:
         did = f"was rejected: {' '.join(map(_reason, record.errors))}".rstrip(".")
+    elif record.waiting is not None:
+        did = f"waits, until {_shown(record.waiting.until)} at the longest"
+    elif record.outcome == "withdrawn":
+        did = "was withdrawn"
     else:
         did = _DONE.get(entry.effect or "", "changed nothing here")
     last = ", and decides now" if entry.owns else ""

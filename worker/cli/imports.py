@@ -40,6 +40,8 @@ _WORDS: Final = {
     "withheld": "absent, left enrolled",
     "unchanged": "no change",
     "superseded": "older than what decided",
+    "scheduled": "waits already",
+    "withdraw": "to withdraw",
     "repeated": "said by another row",
     "ignored": "none of ours",
     "rejected": "rejected",

@@ -1,7 +1,8 @@
 """OneRoster 1.1 and 1.2 CSV, as 1EdTech's CSV binding has them. Pure.
 
 In a `bulk` file status and dateLastModified are blank, and the file is the full set; in a `delta` file both are said.
-An `endDate` is exclusive: the student is no longer enrolled on that day.
+An `endDate` is exclusive: the student is no longer enrolled on that day. A `beginDate` that is yet to come is
+waited for, until midnight UTC.
 """
 
 from collections.abc import Iterator
@@ -176,9 +177,7 @@ def _decide(asked: Asked, mode: str, said: _Said, today: date) -> Asked:
             issued_at = max(issued_at, datetime.combine(ends, time(), UTC))
         return asked._replace(action="unenroll", issued_at=issued_at)
     if begins is not None and begins > today:
-        # A command that waits for its time (`effective_at`) will be asked for here, in place of a rejection.
-        message = f"The enrollment begins on {begins}, which is yet to come; import it again from that day on."
-        raise _Wrong("begins_later", message)
+        asked = asked._replace(effective_at=datetime.combine(begins, time(), UTC))
     return asked._replace(action="enroll", issued_at=issued_at)
 
 

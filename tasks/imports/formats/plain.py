@@ -1,13 +1,14 @@
-"""Plain CSV: `student,course[,action][,issued_at]`. Pure."""
+"""Plain CSV: `student,course[,action][,issued_at][,effective_at]`. Pure."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Final, cast
 
 from enrollment.commands import MAX_ID, parse_time
 from tasks.imports.formats.rows import Action, Asked, Entry, Reading, Sheet, rejected
 
 NAME: Final = "plain"
-EXPECTED: Final = "student, course, and where wanted action (enroll, unenroll) and issued_at"
+EXPECTED: Final = "student, course, and where wanted action (enroll, unenroll), issued_at and effective_at"
 
 
 def part_of(columns: frozenset[str]) -> str | None:
@@ -17,23 +18,27 @@ def part_of(columns: frozenset[str]) -> str | None:
 
 def read(sheet: Sheet, part: str, reading: Reading) -> Iterator[Asked | Entry]:  # noqa: ARG001 - there is one part only
     """Give the rows of a file."""
-    at = [sheet.column(name) for name in ("student", "course", "action", "issued_at")]
+    at = [sheet.column(name) for name in ("student", "course", "action", "issued_at", "effective_at")]
     for record in sheet.records():
         if isinstance(record, Asked):
             yield record
             continue
         line, values = record
-        student, course, action, issued = [values[index].strip() for index in at]
+        student, course, action, *said = [values[index].strip() for index in at]
         wrong = _wrong(student, course, action, by_id=reading.by == "id")
-        try:
-            issued_at = parse_time(issued) if issued else None
-        except ValueError:
-            message = f"The issued_at {issued!r} is not a time with an offset, such as 2026-01-31T09:30:00Z."
-            wrong, issued_at = wrong or ("invalid_time", message), None
+        times: list[datetime | None] = []
+        for name, text in zip(("issued_at", "effective_at"), said, strict=True):
+            try:
+                times.append(parse_time(text) if text else None)
+            except ValueError:
+                message = f"The {name} {text!r} is not a time with an offset, such as 2026-01-31T09:30:00Z."
+                wrong = wrong or ("invalid_time", message)
         if wrong is not None:
             yield rejected(line, *wrong, student=student, course=course)
         else:
-            yield Asked(line, student, course, action=cast(Action, action or "enroll"), issued_at=issued_at)
+            issued_at, effective_at = times
+            asked = Asked(line, student, course, action=cast(Action, action or "enroll"))
+            yield asked._replace(issued_at=issued_at, effective_at=effective_at)
 
 
 def _wrong(student: str, course: str, action: str, *, by_id: bool) -> tuple[str, str] | None:

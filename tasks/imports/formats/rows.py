@@ -28,6 +28,7 @@ class Asked(NamedTuple):
     section: str = ""
     action: Action | None = None
     issued_at: datetime | None = None  # None: the time of the whole import
+    effective_at: datetime | None = None  # when it is to take effect; None: at once
     by_alias: bool = False  # `student` is the other id that the catalog file has for them
     code: str | None = None
     message: str | None = None

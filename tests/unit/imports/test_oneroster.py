@@ -50,13 +50,17 @@ def test_a_delta_row_needs_both_the_status_and_the_time(status: str, time: str, 
         ("", "2026-02-01", "unenroll"),  # exclusive: not enrolled on this day, which is today
         ("", "2026-02-02", "enroll"),
         ("2026-02-01", "", "enroll"),
-        ("2026-02-02", "", "begins_later"),
         ("2025-09-01", "2026-01-31", "unenroll"),
         ("2026-13-01", "", "invalid_time"),
     ],
 )
 def test_the_range_of_days_decides_what_is_asked_for_today(begin: str, end: str, outcome: str) -> None:
     assert asked(read("oneroster", HEADER, row(begin=begin, end=end), modes=BULK)) == [(2, outcome)]
+
+
+def test_a_day_that_is_yet_to_come_is_when_it_takes_effect() -> None:
+    [found] = read("oneroster", HEADER, row(begin="2026-02-02"), modes=BULK)
+    assert found == Asked(2, "007", "class", "", "enroll", None, datetime(2026, 2, 2, tzinfo=UTC))
 
 
 def test_an_end_that_has_come_is_newer_than_the_row_that_enrolled() -> None:

@@ -1,94 +1,21 @@
 """`enrollment import`: planned, applied, guarded, taken up again, undone and explained, on real servers."""
 
-import csv
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis import Redis as Connection
 from sqlalchemy import Engine, text
 
 from enrollment.names import BULK_QUEUE
-from tasks.messages import Message
 from tests.eventually import eventually
-from tests.integration.cli.conftest import Result, Run, start, write
-from tests.integration.test_client import body, entries
+from tests.integration.cli.conftest import Run, start, write
+from tests.integration.cli.imports.conftest import HEADER, NEWER, OLDER, Import, Rows, canvas, oneroster, pairs, told
 from worker.service import Service
-
-HEADER = "course_id,user_id,role,section_id,status"
-OLDER, NEWER = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
-ONEROSTER = "sourcedId,classSourcedId,userSourcedId,role,status,dateLastModified,beginDate,endDate"
-
-Rows = Callable[..., list[tuple[Any, ...]]]
-Import = Callable[..., tuple[Result, list[dict[str, str]]]]
-
-
-@pytest.fixture
-def service(service: Service, engine: Engine) -> Service:
-    """Have students s1 to s5 and courses c10 to c14."""
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE students SET sis_id = 's' || id"))
-        connection.execute(text("UPDATE courses SET sis_id = 'c' || id"))
-        for table in ("students", "courses"):
-            connection.execute(text(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), 100)"))
-    return service
-
-
-@pytest.fixture
-def work(service: Service, redis_client: Connection) -> Callable[[], int]:
-    """Give a function that does what a worker does: applies what is on the queue; returns how many messages."""
-
-    def drain() -> int:
-        found = entries(redis_client, BULK_QUEUE)
-        redis_client.delete(BULK_QUEUE)
-        for entry in found:
-            headers, content = entry["headers"], body(entry)
-            service.handle([Message(headers["task"], headers["id"], headers["id"], *content[:2])])
-        return len(found)
-
-    return drain
-
-
-@pytest.fixture
-def imported(run: Run, work: Callable[[], int], tmp_path: Path) -> Import:
-    """Give a function that imports a path and returns how that ended, with the report."""
-
-    def invoke(path: Path | str, *options: object) -> tuple[Result, list[dict[str, str]]]:
-        sent = run("import", *([path] if path else []), *options, "--no-wait", "--json")
-        if sent.code in (1, 2):
-            return sent, []
-        work()
-        report = tmp_path / "report.csv"
-        done = run("import", "--apply", sent.json["id"], "--json", "--report", report)
-        with report.open(newline="") as lines:
-            return done, list(csv.DictReader(lines))
-
-    return invoke
-
-
-def canvas(path: Path, *rows: str) -> Path:
-    return write(path / "enrollments.csv", HEADER, *rows)
-
-
-def oneroster(path: Path, mode: str, *rows: str) -> Path:
-    folder = path / f"oneroster-{mode}-{len(list(path.iterdir()))}"
-    folder.mkdir()
-    write(folder / "manifest.csv", "propertyName,value", "oneroster.version,1.2", f"file.enrollments,{mode}")
-    write(folder / "enrollments.csv", ONEROSTER, *rows)
-    return folder
-
-
-def told(report: list[dict[str, str]]) -> list[tuple[str, str, str]]:
-    return [(row["line"], row["outcome"], row["code"]) for row in report]
-
-
-def pairs(rows: Rows) -> list[tuple[int, int]]:
-    return [(student, course) for student, course in rows("student_id, course_id", "student_courses")]
 
 
 def test_every_row_is_reported_with_what_came_of_it(imported: Import, rows: Rows, tmp_path: Path) -> None:
@@ -180,79 +107,6 @@ def test_an_older_file_after_a_newer_one_changes_nothing_that_the_newer_decided(
     _, report = imported(older, "--issued-at", OLDER)
     assert [row["outcome"] for row in report] == ["superseded", "superseded", "enrolled"]
     assert pairs(rows) == [(1, 10), (3, 10)]
-
-
-def test_a_newer_snapshot_has_decided_about_those_whom_it_does_not_name(
-    imported: Import, rows: Rows, tmp_path: Path
-) -> None:
-    assert imported(oneroster(tmp_path, "bulk", "1,c10,s1,student,,,,"), "--issued-at", NEWER)[0].code == 0
-    late = oneroster(tmp_path, "bulk", "1,c10,s1,student,,,,", "2,c10,s2,student,,,,")
-    _, report = imported(late, "--issued-at", OLDER)
-    assert [row["outcome"] for row in report] == ["superseded", "superseded"]
-    assert pairs(rows) == [(1, 10)]
-
-
-@pytest.fixture
-def members(imported: Import, tmp_path: Path) -> None:
-    """Have s1 to s5 in c10, and s1 in c11, by a canvas file."""
-    path = canvas(tmp_path, *(f"c10,s{n},student,,active" for n in range(1, 6)), "c11,s1,student,,active")
-    assert imported(path, "--issued-at", OLDER)[0].code == 0
-
-
-FOUR = tuple(f"{n},c10,s{n},student,,,," for n in range(1, 5))
-
-
-def test_who_is_absent_from_a_snapshot_is_unenrolled_within_the_courses_of_the_file(
-    members: None, imported: Import, rows: Rows, tmp_path: Path
-) -> None:
-    done, report = imported(oneroster(tmp_path, "bulk", *FOUR))
-    assert (done.code, pairs(rows)) == (0, [(1, 10), (1, 11), (2, 10), (3, 10), (4, 10)])
-    assert {key: report[-1][key] for key in ("line", "student", "asked", "outcome")} == {
-        "line": "",
-        "student": "s5",
-        "asked": "drop",
-        "outcome": "unenrolled",
-    }
-
-
-@pytest.mark.parametrize(
-    ("lines", "options", "complaint"),
-    [
-        (FOUR[:2], (), "3 of the 5 who are enrolled are absent from the files, more than 20 %"),
-        (FOUR[:2], ("--max-drop-percent", 100), "enrolled in C10 are absent from the files, more than 50 %"),
-        (FOUR, ("--max-drops", 0), "more than 0; if that is right, raise --max-drops"),
-        ((*FOUR, "9,c10,s9,student,,,,"), (), "1 row is invalid (the first is line 6)"),
-        ((*FOUR, "9,c10,s5,student,gone,,,"), (), "1 row is invalid"),
-        ((), (), "The files have no row that asks for something"),
-    ],
-)
-def test_a_guard_leaves_the_absent_enrolled_and_says_why(
-    members: None, imported: Import, rows: Rows, tmp_path: Path, *, lines: Any, options: Any, complaint: str
-) -> None:
-    done, report = imported(oneroster(tmp_path, "bulk", *lines), *options)
-    assert done.code == 4
-    assert complaint in done.json["withheld"]
-    assert {row["outcome"] for row in report if row["asked"] == "drop"} <= {"withheld"}
-    assert len(pairs(rows)) == 6
-
-
-def test_an_enrollment_that_begins_later_is_rejected_and_nobody_counts_as_absent_for_it(
-    members: None, imported: Import, rows: Rows, tmp_path: Path
-) -> None:
-    done, report = imported(oneroster(tmp_path, "bulk", *FOUR, "5,c10,s5,student,,,2999-01-01,"))
-    assert (done.code, told(report)[-1]) == (3, ("6", "rejected", "begins_later"))
-    assert (5, 10) in pairs(rows)
-
-
-def test_the_scope_of_a_snapshot_may_be_what_its_source_enrolled(
-    members: None, imported: Import, rows: Rows, tmp_path: Path
-) -> None:
-    limits = ("--scope", "source", "--max-drop-percent", 50, "--max-course-drop-percent", 100)
-    assert imported(oneroster(tmp_path, "bulk", *FOUR), *limits)[0].json["counts"] == {"unchanged": 4}
-    done, report = imported(oneroster(tmp_path, "bulk", *FOUR[:3]), *limits)
-    assert done.code == 0
-    assert [(row["student"], row["course"]) for row in report if row["asked"] == "drop"] == [("s4", "c10")]
-    assert (5, 10) in pairs(rows)
 
 
 def test_a_delta_file_decides_by_the_time_of_each_row(imported: Import, rows: Rows, tmp_path: Path) -> None:
