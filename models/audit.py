@@ -17,6 +17,7 @@ DISCARDED: Final = "dead_letter.discarded"
 CHANGED: Final = "student.changed"  # asked for on the admin page; what came of it is in `commands`
 RELEASED: Final = "wait.ended"  # for a student or course that does not exist
 WITHDRAWN: Final = "command.withdrawn"  # asked for; what came of it is in `commands`
+IMPORTED: Final = "import.applied"  # one that takes another back, too
 EXPORTED: Final = "student.exported"
 ERASED: Final = "student.erased"
 
@@ -54,6 +55,11 @@ def dead_letter(dead_letter_id: int) -> str:
 def command(command_id: UUID) -> str:
     """Return the subject that a command is."""
     return f"commands/{command_id}"
+
+
+def import_(import_id: int) -> str:
+    """Return the subject that an import is."""
+    return f"imports/{import_id}"
 
 
 def course(course_id: int) -> str:

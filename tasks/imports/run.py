@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine
 
 from enrollment.commands import Command, Enroll, Unenroll, Withdraw
 from enrollment.errors import EnrollmentError
-from models import import_snapshots, imports, planning
+from models import audit, import_snapshots, imports, planning
 from models.imports import ImportRecord, Outgoing
 from tasks.imports.plan import Tell, by_role, load_catalog
 
@@ -54,8 +54,12 @@ class Sender(Protocol):
         """Have all that was taken on the queue."""
 
 
-def apply(engine: Engine, import_id: int, sender: Sender, *, check: bool, tell: Tell = lambda *_: None) -> None:
+def apply(
+    engine: Engine, import_id: int, sender: Sender, *, by: str, check: bool, tell: Tell = lambda *_: None
+) -> None:
     """Send what was planned; with `check`, only if it still would come out like that. Raises Moved, InProgress.
+
+    `by` is who says so, for the audit.
 
     An import that was begun before goes on where that ended. What was on its way then is sent again under its id, and
     takes effect once.
@@ -66,7 +70,7 @@ def apply(engine: Engine, import_id: int, sender: Sender, *, check: bool, tell: 
         try:
             record = imports.get(connection, import_id)
             if record.state == "planned":
-                _begin(engine, connection, record, check=check)
+                _begin(engine, connection, record, by, check=check)
                 record = imports.get(connection, import_id)
             if record.state == "sending":
                 _send(connection, record, sender, tell)
@@ -112,7 +116,7 @@ def settle(
         return imports.get(connection, import_id)
 
 
-def _begin(engine: Engine, connection: Connection, record: ImportRecord, *, check: bool) -> None:
+def _begin(engine: Engine, connection: Connection, record: ImportRecord, by: str, *, check: bool) -> None:
     planning.be_patient(connection)
     if check:
         planning.resolve(connection, record.id)
@@ -128,6 +132,7 @@ def _begin(engine: Engine, connection: Connection, record: ImportRecord, *, chec
     counts = planning.counts(connection, record.id)
     imports.keep_plan(connection, record.id, counts, record.withheld)
     imports.enter(connection, record.id, "sending")
+    audit.add(connection, by, audit.IMPORTED, [audit.import_(record.id)], detail={"rows": sum(counts.values())})
     connection.commit()
 
 

@@ -28,7 +28,7 @@ from tasks.imports.start import start
 from tasks.imports.undo import plan_undo
 from tasks.imports.why import paragraph
 from worker.cli.connect import database
-from worker.cli.output import document, fields, gap, note, number, say, table
+from worker.cli.output import document, fields, gap, note, number, say, table, whoami
 from worker.settings import Settings
 
 _PATIENCE: Final = 30.0  # seconds for a broker that is away
@@ -204,7 +204,7 @@ def _carry_out(engine: Engine, import_id: int, how: How, *, check: bool, shown: 
         _progress("sending", shown=shown) as tell,
         Client(url, patience=_PATIENCE, transport_options=options) as client,
     ):
-        running.apply(engine, import_id, client.bulk(), check=check, tell=tell)
+        running.apply(engine, import_id, client.bulk(), by=whoami(), check=check, tell=tell)
     if how.wait:
         with _progress("waiting for outcomes", shown=shown) as tell:
             return running.settle(engine, import_id, patience=how.timeout, tell=tell)

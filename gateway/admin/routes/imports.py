@@ -13,7 +13,7 @@ from gateway.admin import importing
 from gateway.admin.errors import page_not_found
 from gateway.admin.importing import Change, FileError, Work
 from gateway.admin.pages import is_htmx, page_router, render, see
-from gateway.admin.session import Posted, text_of, uploaded
+from gateway.admin.session import Posted, Who, text_of, uploaded
 from gateway.dependencies import Held
 from models import import_rows, imports
 from models.imports import ImportRecord, UnknownImport
@@ -67,10 +67,16 @@ async def show(request: Request, gateway: Held, import_id: int) -> Response:
 
 
 @router.post("/imports/{import_id}/apply")
-async def apply(request: Request, gateway: Held, form: Posted, import_id: int) -> Response:  # noqa: ARG001 - is checked
+async def apply(
+    request: Request,
+    gateway: Held,
+    form: Posted,  # noqa: ARG001 - is checked
+    who: Who,
+    import_id: int,
+) -> Response:
     """Apply a plan, or go on with it."""
     await _record(gateway, import_id)
-    _work(request).begin(gateway.settings, import_id, check=True)
+    _work(request).begin(gateway.settings, import_id, who.source, check=True)
     return see(f"/admin/imports/{import_id}")
 
 

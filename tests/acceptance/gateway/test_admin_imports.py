@@ -74,6 +74,8 @@ def test_a_file_is_planned_applied_reported_and_undone(admin: httpx.Client, cour
     assert "Undone by" in admin.get(address).text
     told = admin.get("/admin/students/5/courses/105").text
     assert "(my _b_file.csv, line 2), as import/canvas, asked to enroll them" in told
+    audit = admin.get("/admin/audit").text
+    assert all(f'import applied <a href="{page}"' in audit for page in (address, undo))
 
 
 def test_a_file_larger_than_any_other_request_may_be_is_taken(admin: httpx.Client, backend: Backend) -> None:
