@@ -9,7 +9,7 @@ from enrollment.fold import Effects, Record
 from enrollment.ids import uuid7
 from enrollment.parsing import Invalid, Unidentified
 from enrollment.withdrawing import withdraw
-from models import awaited, dead_letters, deferred, ledger
+from models import awaited, dead_letters, deferred, ledger, replication
 from models.db_errors import Overtaken
 from models.deferred import Deferred
 from tasks.arrival import Arrival
@@ -39,6 +39,8 @@ def run(engine: Engine, units: Sequence[Unit], _arrival: Arrival, _how: How) -> 
         committed = Committed(uuid7(), tuple(zip(units, verdicts, strict=True)), more=tuple(withdrawn))
         if committed.records:
             ledger.write_commands(connection, committed.records, committed.batch_id)
+        else:
+            replication.confirm(connection)
         dead_letters.put(connection, list(letters(committed.decided)))
     return committed
 

@@ -1,0 +1,137 @@
+"""Of several servers the one that takes writes, and never one that was replaced."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import psycopg
+
+from models.session import Session
+
+WRITABLE: Final = ("read-write", "primary")  # values of target_session_attrs
+_IDENTITY: Final = """
+    SELECT system_identifier, pg_postmaster_start_time(), pg_walfile_name(pg_current_wal_flush_lsn())
+      FROM pg_control_system()
+"""
+
+
+class Server(NamedTuple):
+    """A server that takes writes."""
+
+    name: str
+    cluster: int
+    timeline: int
+    since: datetime  # of its start
+
+
+class Primary:
+    """Connects to the server that takes writes, of those in an address.
+
+    A promotion begins a new timeline. A primary that was replaced, and came back without being told, takes writes too;
+    so all servers are asked, and the highest timeline wins. It is remembered: where only an old primary answers, there
+    is none.
+    """
+
+    def __init__(self) -> None:
+        self._newest: dict[int, int] = {}  # cluster -> timeline
+
+    def connect(self, parameters: Mapping[str, Any]) -> Session:
+        """Return a session on the primary. Raises OperationalError where there is none, or more than one."""
+        found, errors = [], []
+        for each in hosts(parameters):
+            try:
+                found.append(_asked(each))
+            except psycopg.Error as error:
+                errors.append(error)
+        if not found:
+            raise errors[0] if len(errors) == 1 else _summary(errors)
+        session, primary = max(found, key=lambda it: it[1].timeline)
+        for other, _ in found:
+            if other is not session:
+                other.close()
+        reason = objection(primary, [server for _, server in found], self._newest.get(primary.cluster, 0))
+        if reason:
+            session.close()
+            raise psycopg.OperationalError(reason)
+        self._newest[primary.cluster] = primary.timeline
+        others = [each for each in hosts(parameters) if name_of(each) != primary.name]
+        session.quiet = (lambda: self._look_for_newer(primary, others)) if others else None
+        return session
+
+    def _look_for_newer(self, primary: Server, others: list[dict[str, Any]]) -> None:
+        """Raise OperationalError where another server has become the primary."""
+        for each in others:
+            try:
+                session, server = _asked(each)
+            except psycopg.Error:
+                continue
+            session.close()
+            if server.cluster == primary.cluster and server.timeline > primary.timeline:
+                self._newest[server.cluster] = max(server.timeline, self._newest.get(server.cluster, 0))
+                raise psycopg.OperationalError(f"{primary.name} is silent, and {server.name} is the primary now")
+
+
+def objection(primary: Server, found: Iterable[Server], newest: int) -> str:
+    """Return why a server must not be written to, of the servers that take writes; nothing where it may.
+
+    `newest` is the highest timeline that was seen.
+    """
+    for server in found:
+        if server.cluster != primary.cluster:
+            return f"{server.name} and {primary.name} are not of one cluster"
+        if server.timeline == primary.timeline and server.since != primary.since:
+            return f"{server.name} and {primary.name} both take writes: stop one of them"
+    if primary.timeline < newest:
+        return f"{primary.name} was replaced as the primary (timeline {primary.timeline}, the newest is {newest})"
+    return ""
+
+
+def survey(parameters: Mapping[str, Any]) -> list[tuple[str, Server | str]]:
+    """Return each server by its name: who it is where it takes writes, else `standby`, else why it did not answer."""
+    found: list[tuple[str, Server | str]] = []
+    for each in hosts(parameters):
+        try:
+            session, server = _asked({**each, "target_session_attrs": "read-write"})
+            session.close()
+            found.append((name_of(each), server))
+        except psycopg.Error as error:
+            read_only = "session is read-only" in str(error)  # libpq's words, in English always
+            found.append((name_of(each), "standby" if read_only else str(error).splitlines()[0]))
+    return found
+
+
+def hosts(parameters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the parameters of each server, by libpq's rule for lists."""
+    lists = {name: str(parameters[name]).split(",") for name in ("host", "hostaddr", "port") if parameters.get(name)}
+    for place in range(max(map(len, lists.values()), default=1)):
+        own = {name: values[place if len(values) > 1 else 0] for name, values in lists.items()}
+        yield {**parameters, **{name: value or None for name, value in own.items()}}
+
+
+def name_of(parameters: Mapping[str, Any]) -> str:
+    """Return how a server is called: its host and its port."""
+    return f"{parameters.get('host') or parameters.get('hostaddr') or 'localhost'}:{parameters.get('port') or 5432}"
+
+
+def _asked(parameters: Mapping[str, Any]) -> tuple[Session, Server]:
+    """Connect to one server and ask who it is. Raises OperationalError, also where it does not say."""
+    name = name_of(parameters)
+
+    def give_up() -> None:
+        raise psycopg.OperationalError(f"{name} does not answer")
+
+    session = Session.connect(**parameters)
+    session.quiet = give_up
+    try:
+        [(cluster, since, segment)] = session.execute(_IDENTITY).fetchall()
+        session.rollback()
+    except BaseException:
+        session.close()
+        raise
+    session.quiet = None
+    return session, Server(name, cluster, int(segment[:8], 16), since)  # so the log's files are called
+
+
+def _summary(errors: list[psycopg.Error]) -> psycopg.OperationalError:
+    reasons = dict.fromkeys(str(error).splitlines()[0] for error in errors)
+    return psycopg.OperationalError(f"no server takes writes ({'; '.join(reasons)})")
