@@ -36,6 +36,7 @@ WORKER_NAME: Final = "enrollment worker"  # its application_name
 
 # Of several servers, one that hangs is passed over soon: work goes on within 5 s of a promotion.
 _OF_SEVERAL: Final = {"connect_timeout": "2", "target_session_attrs": "read-write"}
+_READING: Final = {"connect_timeout": "2", "target_session_attrs": "prefer-standby", "load_balance_hosts": "random"}
 
 
 def make_engine(
@@ -44,18 +45,19 @@ def make_engine(
     application_name: str,
     pool_size: int = 1,
     options: Mapping[str, str] = MappingProxyType({}),
+    reading: bool = False,
 ) -> Engine:
     """Return an engine for `url`, with `options` set in each session. Nothing is connected yet.
 
     Timeouts and keepalives are set so that a dead network is noticed in seconds, not hours, on both ends. What the
     address says of the connection is kept; of the session (`options`, its service's, PGOPTIONS) all but what is set
     here. Where `url` is a function, each new connection has the user and the password that it returns then. Of several
-    hosts, each new connection is to the primary (`models.primary`). Raises ValueError for an address that libpq does
-    not read.
+    hosts, each new connection is to the primary (`models.primary`); with `reading`, to any of the standbys. Raises
+    ValueError for an address that libpq does not read.
     """
     said = parameters(url() if callable(url) else url)
-    if len(list(hosts(said))) > 1:
-        said = {**_OF_SEVERAL, **said}
+    if reading or len(list(hosts(said))) > 1:
+        said = {**(_READING if reading else _OF_SEVERAL), **said}
     connect = Primary().connect if said.get("target_session_attrs") in WRITABLE else _connect
     ours = " ".join(f"-c {name}={value}" for name, value in {**_OPTIONS, **options}.items())
     engine = create_engine(

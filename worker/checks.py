@@ -27,7 +27,7 @@ from worker.locks import locked_tables, put_off_commands
 from worker.lookout import PAGE, QUEUES, Search
 from worker.publishing import connect
 from worker.settings import BrokerOptions, Settings, SettingsError
-from worker.standbys import standbys
+from worker.standbys import lookups, standbys
 
 POSTGRESQL: Final = 15
 LATE: Final = 15.0  # seconds in the outbox after which something is wrong: beat looks every 5 s
@@ -89,6 +89,8 @@ def _database(settings: Settings) -> Iterator[Finding]:
             yield from standbys(standing, parameters(settings.require_database_url()))
             if standing.standby:
                 return  # it refuses locks, too
+            if address := settings.read_address():
+                yield lookups(engine, address)
             migrated = _migrations(connection)
             yield migrated
             if migrated.status != "ok":

@@ -1,9 +1,12 @@
 """What `doctor` says of replication: what a failover would lose, and which server is which."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+
+from sqlalchemy import Engine
 
 from models.primary import Server, survey
 from models.replication import Standing
+from models.standby import Standby
 from worker.cli.output import number
 from worker.health import Finding
 
@@ -53,3 +56,16 @@ def standbys(standing: Standing, parameters: dict[str, str]) -> Iterator[Finding
     if several:
         yield from servers(survey(parameters))
     yield from replicates(standing, several=several)
+
+
+def lookups(engine: Engine, address: Callable[[], str]) -> Finding:
+    """Check whether lookups go to a standby."""
+    standby = Standby.beside(engine, address, application_name="enrollment doctor")
+    try:
+        if connection := standby.connect():
+            connection.close()
+            return Finding("ok", "lookups", "are answered by a standby that is up to date")
+        message = "no standby of ENROLLMENT_READ_URL answers and is up to date: the primary is asked"
+        return Finding("warn", "lookups", message, "Start it, or see why it lags (pg_stat_replication on the primary)")
+    finally:
+        standby.close()

@@ -1,22 +1,26 @@
 """A primary that is replaced, and one that comes back: who is written to, and what is told."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from enrollment.names import ENROLL
+from gateway.database import Database
 from models.engine import WORKER, WORKER_NAME, make_engine
+from models.standby import REST, Standby
 from tests.eventually import eventually
 from tests.integration.conftest import message
 from tests.replication import Pair
 from worker.checks import _database
+from worker.cli.connect import lookup
 from worker.publishing import Publisher
 from worker.schema import upgrade
 from worker.service import Service
@@ -71,6 +75,54 @@ def handled(service: Service) -> Iterator[Callable[..., "Future[list[str]]"]]:
 def port(engine: Engine) -> int:
     with engine.connect() as connection:
         return int(connection.scalar(text("SELECT inet_server_port()")) or 0)
+
+
+def in_recovery(connection: Connection) -> bool:
+    return bool(connection.scalar(text("SELECT pg_is_in_recovery()")))
+
+
+def test_lookups_are_answered_by_a_standby_that_has_what_was_committed_before(pair: Pair, url: str) -> None:
+    primary = make_engine(url, application_name="tests").execution_options(isolation_level="AUTOCOMMIT")
+    standby = Standby.beside(primary, pair.standby.url_of("pair"), application_name="tests")
+    with primary.connect() as writer:
+        writer.execute(text("SET synchronous_commit = local"))  # so that the standby is behind
+        writer.execute(text("CREATE TABLE written (number integer)"))
+        for number in range(30):
+            writer.execute(text("INSERT INTO written VALUES (:number)"), {"number": number})
+            with cast(Connection, standby.connect()) as reader:
+                assert in_recovery(reader)
+                assert reader.scalar(text("SELECT max(number) FROM written")) == number
+        pair.standby.value("SELECT pg_wal_replay_pause()")
+        writer.execute(text("DROP TABLE written"))
+        assert standby.connect() is None
+        pair.standby.value("SELECT pg_wal_replay_resume()")
+        assert standby.connect() is None  # left for a while
+        standby._not_before -= REST
+        with cast(Connection, standby.connect()) as reader:
+            assert in_recovery(reader)
+    standby.close()
+    primary.dispose()
+
+
+def test_lookups_are_answered_by_the_primary_where_the_standby_is_away(
+    pair: Pair, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database.connect(url, standbys=pair.standby.url_of("pair"))
+    monkeypatch.setenv("ENROLLMENT_DATABASE_URL", url)
+    monkeypatch.setenv("ENROLLMENT_READ_URL", url)
+    assert asyncio.run(database.lookup(in_recovery))
+    assert not asyncio.run(database(in_recovery))
+    with lookup() as connection:
+        assert in_recovery(connection)
+    assert "are answered by a standby" in str(list(_database(Settings.load())))
+    pair.standby.freeze()
+    assert not asyncio.run(database.lookup(in_recovery))
+    pair.standby.kill()
+    with lookup() as connection:
+        assert not in_recovery(connection)
+    assert "the primary is asked" in str(list(_database(Settings.load())))
+    pair.standby.start()
+    database.close()
 
 
 def test_a_commit_that_only_one_server_has_is_told_when_the_other_has_it_too(
@@ -159,3 +211,23 @@ def test_a_session_on_a_server_that_takes_no_writes_any_more_ends(pair: Pair, en
         assert caught.value.connection_invalidated
     with engine_of_both.begin() as connection:
         connection.execute(insert)
+
+
+def test_with_asynchronous_replication_an_event_may_outlive_its_commit_and_sending_again_brings_both(
+    pair: Pair, service: Service, events: Events
+) -> None:
+    pair.join()
+    pair.primary.set(synchronous_standby_names="")
+    pair.standby.set(primary_conninfo="")  # what was not sent to it yet
+    eventually(lambda: pair.standby.value("SELECT count(*) = 0 FROM pg_stat_wal_receiver"))
+    sent = message(ENROLL, 4, [10])
+    assert service.handle([sent]) == ["applied"]
+    pair.primary.kill()
+    pair.promote()
+    with pair.primary.session("pair") as session:
+        assert session.execute("SELECT FROM commands WHERE command_id = %s", [sent.task_id]).fetchone() is None
+    assert [event["id"] for event in events()] == [sent.task_id]
+    assert service.handle([sent]) == ["applied"]
+    assert [event["id"] for event in events()] == [sent.task_id] * 2  # a reader knows the second by its id
+    with pair.primary.session("pair") as session:
+        assert session.execute("SELECT FROM commands WHERE command_id = %s", [sent.task_id]).fetchone() == ()
