@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from time import monotonic
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -9,6 +10,7 @@ import psycopg
 from models.session import Session
 
 WRITABLE: Final = ("read-write", "primary")  # values of target_session_attrs
+SILENT: Final = 10.0  # seconds for which a server that did not answer is not waited for, once another one is promoted
 _IDENTITY: Final = """
     SELECT system_identifier, pg_postmaster_start_time(), pg_walfile_name(pg_current_wal_flush_lsn())
       FROM pg_control_system()
@@ -34,17 +36,11 @@ class Primary:
 
     def __init__(self) -> None:
         self._newest: dict[int, int] = {}  # cluster -> timeline
+        self._silent: dict[str, float] = {}  # server -> when it was asked and did not answer
 
     def connect(self, parameters: Mapping[str, Any]) -> Session:
         """Return a session on the primary. Raises OperationalError where there is none, or more than one."""
-        found, errors = [], []
-        for each in hosts(parameters):
-            try:
-                found.append(_asked(each))
-            except psycopg.Error as error:
-                errors.append(error)
-        if not found:
-            raise errors[0] if len(errors) == 1 else _summary(errors)
+        found = self._ask_all(parameters)
         session, primary = max(found, key=lambda it: it[1].timeline)
         for other, _ in found:
             if other is not session:
@@ -57,6 +53,28 @@ class Primary:
         others = [each for each in hosts(parameters) if name_of(each) != primary.name]
         session.quiet = (lambda: self._look_for_newer(primary, others)) if others else None
         return session
+
+    def _ask_all(self, parameters: Mapping[str, Any]) -> list[tuple[Session, Server]]:
+        """Ask every server, those last that did not answer before. Raises OperationalError where none takes writes."""
+        found: list[tuple[Session, Server]] = []
+        errors: list[psycopg.Error] = []
+        promoted = False  # since we looked last: the primary, whatever those would say that were silent just now
+        for each in sorted(hosts(parameters), key=lambda it: name_of(it) in self._silent):
+            name = name_of(each)
+            if promoted and monotonic() - self._silent.get(name, 0.0) < SILENT:
+                continue
+            try:
+                found.append(_asked(each))
+                self._silent.pop(name, None)
+                newest = self._newest.get(found[-1][1].cluster, 0)
+                promoted = promoted or found[-1][1].timeline > newest > 0
+            except psycopg.Error as error:
+                errors.append(error)
+                if isinstance(error, psycopg.errors.ConnectionTimeout):
+                    self._silent[name] = monotonic()
+        if not found:
+            raise errors[0] if len(errors) == 1 else _summary(errors)
+        return found
 
     def _look_for_newer(self, primary: Server, others: list[dict[str, Any]]) -> None:
         """Raise OperationalError where another server has become the primary."""
@@ -118,7 +136,7 @@ def _asked(parameters: Mapping[str, Any]) -> tuple[Session, Server]:
     name = name_of(parameters)
 
     def give_up() -> None:
-        raise psycopg.OperationalError(f"{name} does not answer")
+        raise psycopg.errors.ConnectionTimeout(f"{name} does not answer")
 
     session = Session.connect(**parameters)
     session.quiet = give_up
