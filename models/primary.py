@@ -35,7 +35,8 @@ class Primary:
     """
 
     def __init__(self) -> None:
-        self._newest: dict[int, int] = {}  # cluster -> timeline
+        self._seen: dict[int, int] = {}  # cluster -> the highest timeline of which we know
+        self._joined: dict[int, int] = {}  # cluster -> the highest that we were connected to
         self._silent: dict[str, float] = {}  # server -> when it was asked and did not answer
 
     def connect(self, parameters: Mapping[str, Any]) -> Session:
@@ -45,11 +46,11 @@ class Primary:
         for other, _ in found:
             if other is not session:
                 other.close()
-        reason = objection(primary, [server for _, server in found], self._newest.get(primary.cluster, 0))
+        reason = objection(primary, [server for _, server in found], self._seen.get(primary.cluster, 0))
         if reason:
             session.close()
             raise psycopg.OperationalError(reason)
-        self._newest[primary.cluster] = primary.timeline
+        self._seen[primary.cluster] = self._joined[primary.cluster] = primary.timeline
         others = [each for each in hosts(parameters) if name_of(each) != primary.name]
         session.quiet = (lambda: self._look_for_newer(primary, others)) if others else None
         return session
@@ -66,8 +67,9 @@ class Primary:
             try:
                 found.append(_asked(each))
                 self._silent.pop(name, None)
-                newest = self._newest.get(found[-1][1].cluster, 0)
-                promoted = promoted or found[-1][1].timeline > newest > 0
+                _, server = found[-1]
+                joined = self._joined.get(server.cluster, 0)
+                promoted = promoted or (server.timeline > joined > 0 and server.timeline >= self._seen[server.cluster])
             except psycopg.Error as error:
                 errors.append(error)
                 if isinstance(error, psycopg.errors.ConnectionTimeout):
@@ -85,7 +87,8 @@ class Primary:
                 continue
             session.close()
             if server.cluster == primary.cluster and server.timeline > primary.timeline:
-                self._newest[server.cluster] = max(server.timeline, self._newest.get(server.cluster, 0))
+                self._seen[server.cluster] = max(server.timeline, self._seen.get(server.cluster, 0))
+                self._silent[primary.name] = monotonic()
                 raise psycopg.OperationalError(f"{primary.name} is silent, and {server.name} is the primary now")
 
 

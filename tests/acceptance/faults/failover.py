@@ -129,5 +129,5 @@ def _check(run: Run, old: Node, promoted: datetime) -> None:
 
 
 SCENARIOS: Sequence[Scenario] = [
-    Scenario("PostgreSQL: the primary replaced, and back", 60, 2, _replaced, seconds=20, harness=Replicated),
+    Scenario("PostgreSQL: the primary replaced, and back", 50, 2, _replaced, seconds=20, harness=Replicated),
 ]
