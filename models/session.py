@@ -20,11 +20,18 @@ _meanwhile: ContextVar[Callable[[], None] | None] = ContextVar("meanwhile", defa
 
 @contextmanager
 def meanwhile(call: Callable[[], None]) -> Iterator[None]:
-    """Call this about every second while an answer is waited for here; what it raises ends the session.
+    """Call this too, about every second, while an answer is waited for here; what it raises ends the session.
 
     A server that is frozen says nothing, nor does a commit that waits for a standby. It may take hours.
     """
-    before = _meanwhile.set(call)
+    outer = _meanwhile.get()
+
+    def both() -> None:
+        if outer:
+            outer()
+        call()
+
+    before = _meanwhile.set(both)
     try:
         yield
     finally:
