@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from math import inf
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
@@ -62,7 +63,7 @@ class Primary:
         promoted = False  # since we looked last: the primary, whatever those would say that were silent just now
         for each in sorted(hosts(parameters), key=lambda it: name_of(it) in self._silent):
             name = name_of(each)
-            if promoted and monotonic() - self._silent.get(name, 0.0) < SILENT:
+            if promoted and monotonic() - self._silent.get(name, -inf) < SILENT:
                 continue
             try:
                 found.append(_asked(each))

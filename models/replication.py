@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
+
+from models.db_errors import Moved
 
 # What was read may be on this server only: its commit was cancelled while it waited, or the server was killed in
 # between, and shows it since. Whoever acts on that waits first. A row that is written would do the same.
@@ -15,6 +17,7 @@ _STANDING: Final = text("""
            count(*), count(sync_state), count(*) FILTER (WHERE sync_state IN ('sync', 'quorum'))
       FROM pg_stat_replication
 """)
+_SINCE: Final = text("SELECT pg_postmaster_start_time()")  # no two servers have the same
 _SYNCHRONOUS: Final = text("SELECT current_setting('synchronous_standby_names') <> ''")
 
 
@@ -26,9 +29,14 @@ def confirm(connection: Connection) -> None:
     connection.execute(_CONFIRM)
 
 
-def is_synchronous(connection: Connection) -> bool:
-    """Tell whether commits wait for a standby."""
-    return bool(connection.scalar(_SYNCHRONOUS))
+def confirm_apart(engine: Engine, connection: Connection) -> None:
+    """Wait until the standby has all that was read on `connection`, whose transaction goes on. Raises Moved."""
+    if not connection.scalar(_SYNCHRONOUS):
+        return
+    with engine.begin() as own:
+        if own.scalar(_SINCE) != connection.scalar(_SINCE):  # else the wait would say nothing of what was read
+            raise Moved
+        confirm(own)
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,9 +84,8 @@ class Relay:
         """Publish some; return how many events were added, and whether these were the last."""
         with self._engine.begin() as connection:
             batches = outbox.pending(connection, older_than=older_than, batches=BATCHES)
-            if batches and replication.is_synchronous(connection):
-                with self._engine.begin() as own:
-                    replication.confirm(own)
+            if batches:
+                replication.confirm_apart(self._engine, connection)
             added = sum(self._send(batch.batch_id, batch.records, batch.events) for batch in batches)
             outbox.settle(connection, [batch.batch_id for batch in batches])
         return added, len(batches) < BATCHES

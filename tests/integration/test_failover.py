@@ -14,7 +14,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from enrollment.names import ENROLL
 from gateway.database import Database
+from models.db_errors import Moved, is_outage
 from models.engine import WORKER, WORKER_NAME, make_engine
+from models.replication import confirm_apart
 from models.standby import REST, Standby
 from tests.eventually import eventually
 from tests.integration.conftest import message
@@ -164,6 +166,14 @@ def test_the_relay_tells_nothing_that_only_one_server_has(pair: Pair, service: S
         assert events() == []
         pair.standby.start()
         assert relayed.result(30) == 1
+
+
+def test_what_was_read_on_one_server_is_not_confirmed_by_another(pair: Pair, engine: Engine) -> None:
+    primary = make_engine(pair.primary.url_of("pair"), application_name="tests")
+    with primary.connect() as connection, pytest.raises(Moved) as caught:
+        confirm_apart(engine, connection)
+    assert is_outage(caught.value)
+    primary.dispose()
 
 
 def test_a_primary_that_says_nothing_is_left_for_the_one_that_replaced_it(
