@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoAnswer
 
 from models.engine import make_engine
+from models.standby import Standby
 
 CONNECTIONS: Final = 8  # per process; a ninth question waits for one of the first
 PATIENCE: Final = 10.0  # seconds for an answer, the wait for a connection included
@@ -24,20 +25,35 @@ class Database:
     page = await read(queries.students, after=None, limit=100)
     """
 
-    def __init__(self, engine: Engine, *, connections: int = CONNECTIONS, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        standby: Standby | None = None,
+        *,
+        connections: int = CONNECTIONS,
+        patience: float = PATIENCE,
+    ) -> None:
         self._engine = engine
+        self._standby = standby
         self._patience = patience
         # As many threads as connections, and no more: one that a hung database holds is not replaced by another.
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="reader")
 
     @classmethod
     def connect(
-        cls, url: str | Callable[[], str], *, connections: int = CONNECTIONS, patience: float = PATIENCE
+        cls,
+        url: str | Callable[[], str],
+        *,
+        standbys: str | Callable[[], str] | None = None,
+        connections: int = CONNECTIONS,
+        patience: float = PATIENCE,
     ) -> "Database":
-        """Return a reader of the database at `url`. Nothing is connected yet."""
-        engine = make_engine(url, application_name="enrollment gateway", pool_size=connections)
+        """Return a reader of the database at `url`, for lookups at `standbys`. Nothing is connected yet."""
+        name = "enrollment gateway"
+        engine = make_engine(url, application_name=name, pool_size=connections)
         engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        return cls(engine, connections=connections, patience=patience)
+        standby = standbys and Standby.beside(engine, standbys, application_name=name, pool_size=connections)
+        return cls(engine, standby or None, connections=connections, patience=patience)
 
     async def __call__(
         self, question: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -46,17 +62,36 @@ class Database:
 
         Raises what it raises, DBAPIError, and sqlalchemy's TimeoutError, an outage too, where no answer came in time.
         """
+        return await self._in_thread(lambda: self._ask(lambda connection: question(connection, *args, **kwargs)))
+
+    async def lookup(
+        self, question: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return what `question` finds, which only reads: on a standby where one is up to date. Raises as a call."""
 
         def ask() -> T:
             try:
-                with self._engine.connect() as connection:
-                    return question(connection, *args, **kwargs)
-            except DBAPIError as error:
-                if not error.connection_invalidated:  # else it went stale while idle, and a new one may answer
-                    raise
-            with self._engine.connect() as connection:
-                return question(connection, *args, **kwargs)
+                if self._standby and (connection := self._standby.connect()):
+                    with connection:
+                        return question(connection, *args, **kwargs)
+            except DBAPIError:  # it went away, or cancelled what was in the way of its primary
+                if self._standby:
+                    self._standby.leave()
+            return self._ask(lambda connection: question(connection, *args, **kwargs))
 
+        return await self._in_thread(ask)
+
+    def _ask(self, question: Callable[[Connection], T]) -> T:
+        try:
+            with self._engine.connect() as connection:
+                return question(connection)
+        except DBAPIError as error:
+            if not error.connection_invalidated:  # else it went stale while idle, and a new one may answer
+                raise
+        with self._engine.connect() as connection:
+            return question(connection)
+
+    async def _in_thread(self, ask: Callable[[], T]) -> T:
         try:
             async with asyncio.timeout(self._patience):
                 return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
@@ -71,4 +106,6 @@ class Database:
     def close(self) -> None:
         """Hang up. What is still under way ends by itself."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._standby:
+            self._standby.close()
         self._engine.dispose()

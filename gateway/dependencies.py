@@ -42,7 +42,8 @@ class Gateway:
     def connect(cls, settings: Settings) -> Self:
         """Return a gateway for these settings. Nothing is connected yet. Raises SettingsError."""
         redis = connect(settings.require_events_url(), settings.events_credentials())
-        read, probe = (Database.connect(settings.database_address(), connections=n) for n in (CONNECTIONS, 1))
+        read = Database.connect(settings.database_address(), standbys=settings.read_address(), connections=CONNECTIONS)
+        probe = Database.connect(settings.database_address(), connections=1)
         producer = CommandProducer(settings.require_broker_url(), settings.transport_options())
         listener = EventListener(Stream(redis, settings.events_stream))
         store, metrics = CommandStore(redis, settings.events_stream), Metrics(listener)

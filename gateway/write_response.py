@@ -64,7 +64,7 @@ class WriteRequest:
         if any(event.is_waiting for event in submitted.events):
             commands = list(map(Command.of, submitted.events))
             return answer(Accepted(student_id=student_id, commands=commands), 202, _later(commands, headers))
-        courses = await self.gateway.read(queries.courses_of, student_id)
+        courses = await self.gateway.read.lookup(queries.courses_of, student_id)
         written = Written(
             student_id=student_id,
             courses=list(map(Course.of, courses)),

@@ -38,13 +38,20 @@ class Overtaken(EnrollmentError):
         super().__init__("Rows were changed by somebody else while a command on them was decided; decide it anew.")
 
 
+class Moved(EnrollmentError):
+    """A new connection went to another server than the one before: a standby was promoted in between."""
+
+    def __init__(self) -> None:
+        super().__init__("Another server is the primary by now; read anew.")
+
+
 def is_outage(error: BaseException) -> bool:
     """Tell whether the same statement may succeed later, with nothing changed in what was asked.
 
     So it is with a lost connection, a server that is starting, full or read-only, a deadlock, a lock held too long, a
     schema that is not migrated yet.
     """
-    if isinstance(error, PoolTimeout):
+    if isinstance(error, PoolTimeout | Moved):
         return True
     if not isinstance(error, DBAPIError):
         return False

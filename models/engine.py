@@ -4,9 +4,12 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from sqlalchemy import Engine, create_engine, event
+import psycopg
+from sqlalchemy import Engine, ExceptionContext, create_engine, event
 
 from models.address import parameters, session_options
+from models.primary import WRITABLE, Primary, hosts
+from models.session import Session
 
 LOCK_TIMEOUT: Final = 10  # seconds; a person or a program that asks learns then that the answer is locked
 STATEMENT_TIMEOUT: Final = 60  # seconds; no statement of ours comes near; one that does holds locks others wait for
@@ -31,6 +34,10 @@ BY_KEY: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_merg
 WORKER: Final = {**BY_KEY, "lock_timeout": "300ms"}
 WORKER_NAME: Final = "enrollment worker"  # its application_name
 
+# Of several servers, one that hangs is passed over soon: work goes on within 5 s of a promotion.
+_OF_SEVERAL: Final = {"connect_timeout": "2", "target_session_attrs": "read-write"}
+_READING: Final = {"connect_timeout": "2", "target_session_attrs": "prefer-standby", "load_balance_hosts": "random"}
+
 
 def make_engine(
     url: str | Callable[[], str],
@@ -38,15 +45,20 @@ def make_engine(
     application_name: str,
     pool_size: int = 1,
     options: Mapping[str, str] = MappingProxyType({}),
+    reading: bool = False,
 ) -> Engine:
     """Return an engine for `url`, with `options` set in each session. Nothing is connected yet.
 
     Timeouts and keepalives are set so that a dead network is noticed in seconds, not hours, on both ends. What the
     address says of the connection is kept; of the session (`options`, its service's, PGOPTIONS) all but what is set
-    here. Where `url` is a function, each new connection has the user and the password that it returns then. Raises
+    here. Where `url` is a function, each new connection has the user and the password that it returns then. Of several
+    hosts, each new connection is to the primary (`models.primary`); with `reading`, to any of the standbys. Raises
     ValueError for an address that libpq does not read.
     """
     said = parameters(url() if callable(url) else url)
+    if reading or len(list(hosts(said))) > 1:
+        said = {**(_READING if reading else _OF_SEVERAL), **said}
+    connect = Primary().connect if said.get("target_session_attrs") in WRITABLE else _connect
     ours = " ".join(f"-c {name}={value}" for name, value in {**_OPTIONS, **options}.items())
     engine = create_engine(
         "postgresql+psycopg://",
@@ -67,7 +79,19 @@ def make_engine(
     )
     if callable(url):
         event.listen(engine, "do_connect", lambda *it: _renew(it[-1], url))
+    event.listen(engine, "do_connect", lambda *it: connect(it[-1]))
+    event.listen(engine, "handle_error", _see_read_only)
     return engine
+
+
+def _connect(connect_args: Mapping[str, Any]) -> Session:
+    return Session.connect(**connect_args)
+
+
+def _see_read_only(context: ExceptionContext) -> None:
+    """Hang up where a server takes no writes: a new connection may find the one that does."""
+    if isinstance(context.original_exception, psycopg.errors.ReadOnlySqlTransaction):
+        context.is_disconnect = True
 
 
 def _renew(connect_args: dict[str, Any], url: Callable[[], str]) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from enrollment.commands import Withdraw
 from enrollment.parsing import Unidentified
 from enrollment.waiting import Policy
-from models import dead_letters, locks
+from models import dead_letters, locks, replication
 from models.dead_letters import NewDeadLetter
 from tasks.apply import Applier
 from tasks.arrival import Arrival, defer
@@ -96,6 +96,7 @@ class BatchProcessor:
         def attempt() -> None:
             with self._engine.begin() as connection:
                 dead_letters.put(connection, letters)
+                replication.confirm(connection)
 
         if monotonic() < self._bury_from:  # one after the other would be waited for
             raise Blocked

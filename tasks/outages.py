@@ -17,9 +17,12 @@ from tenacity import (
 )
 
 from models.db_errors import describe, is_locked, is_outage
+from models.session import meanwhile
 from tasks.caution import Blocked
 
-LONGEST_PAUSE: Final = 4.0  # seconds between attempts while the database is away; work goes on within 5 of its return
+# Seconds between attempts while the database is away. Work goes on within 5 of its return: an attempt may last 2 more,
+# where of several hosts one hangs.
+LONGEST_PAUSE: Final = 2.0
 PULSE: Final = 1.0  # seconds between signs of life while a batch is applied or waits
 
 log = structlog.get_logger(__name__)
@@ -35,7 +38,8 @@ def retry_on_outage(
 ) -> None:
     """Make an attempt until the database is there; `failed` is called after each that failed.
 
-    Raises Blocked; with `once`, the outage.
+    `keep_alive` is called about every second, whether an answer or a server is waited for. Raises what it raises, and
+    Blocked; with `once`, the outage.
     """
 
     def waiting(state: RetryCallState) -> None:
@@ -52,6 +56,10 @@ def retry_on_outage(
         engine.dispose()  # a failed-over server is found by a new connection only
         keep_alive()
 
+    def attended() -> None:
+        with meanwhile(keep_alive):
+            attempt()
+
     try:
         Retrying(
             retry=retry_if_exception(lambda error: is_outage(error) and not is_locked(error)),
@@ -61,7 +69,7 @@ def retry_on_outage(
             before_sleep=waiting,
             sleep=pause,
             reraise=True,
-        )(attempt)
+        )(attended)
     except DBAPIError as error:
         if is_locked(error):
             raise Blocked from error

@@ -19,7 +19,7 @@ from enrollment.parsing import Invalid, Unidentified, content_hash
 from enrollment.state import State
 from enrollment.traces import trace_of
 from enrollment.waiting import Policy
-from models import dead_letters, deferred, ledger, locks
+from models import dead_letters, deferred, ledger, locks, replication
 from models.db_errors import is_locked
 from models.dead_letters import NewDeadLetter
 from models.deferred import Deferred, Reason, Wait
@@ -81,6 +81,8 @@ def run(engine: Engine, units: Sequence[Unit], arrival: Arrival, how: How) -> Co
             _end_waits(connection, committed.decided)
         if records:
             ledger.write_commands(connection, records, committed.batch_id)
+        else:  # repeats are acknowledged because of what was read
+            replication.confirm(connection)
         dead_letters.put(connection, list(letters(decided)))
     return committed
 
@@ -88,6 +90,7 @@ def run(engine: Engine, units: Sequence[Unit], arrival: Arrival, how: How) -> Co
 def put_off(engine: Engine, units: Sequence[Unit], arrival: Arrival) -> Committed:
     """Put units off that need a lock which nothing can name. Raises Blocked where not even that is possible."""
     with _blocked(), engine.begin() as connection:
+        replication.confirm(connection)
         return Committed(uuid7(), tuple(_put_off(connection, units, arrival, set(map(student_of, units)))))
 
 
@@ -99,6 +102,7 @@ def dead_letter(engine: Engine, unit: Unit, reason: str) -> Committed:
                 ledger.take_waiting(connection, [unit.kept.command_id])
             letter = unit.dead_letter(DeadLetterCode.PROCESSING_FAILED, f"The command could not be processed: {reason}")
             dead_letters.put(connection, [letter])
+        replication.confirm(connection)
     return Committed(uuid7(), ((unit, Failed(reason)),))
 
 

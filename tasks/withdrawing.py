@@ -10,7 +10,7 @@ from enrollment.ids import uuid7
 from enrollment.parsing import Invalid, Unidentified
 from enrollment.traces import trace_of
 from enrollment.withdrawing import withdraw
-from models import awaited, dead_letters, deferred, ledger
+from models import awaited, dead_letters, deferred, ledger, replication
 from models.db_errors import Overtaken
 from models.deferred import Deferred
 from tasks.arrival import Arrival
@@ -43,6 +43,8 @@ def run(engine: Engine, units: Sequence[Unit], _arrival: Arrival, _how: How) -> 
         committed = Committed(uuid7(), decided, more=tuple(withdrawn))
         if committed.records:
             ledger.write_commands(connection, committed.records, committed.batch_id)
+        else:
+            replication.confirm(connection)
         dead_letters.put(connection, list(letters(committed.decided)))
     return committed
 

@@ -15,7 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from enrollment.addresses import is_redis
 from enrollment.names import BULK_QUEUE, QUEUE
-from models import dead_letters, outbox, queries
+from models import dead_letters, outbox, queries, replication
+from models.address import parameters
 from models.db_errors import describe
 from models.engine import make_engine
 from worker import health, schema
@@ -26,6 +27,7 @@ from worker.locks import locked_tables, put_off_commands
 from worker.lookout import PAGE, QUEUES, Search
 from worker.publishing import connect
 from worker.settings import BrokerOptions, Settings, SettingsError
+from worker.standbys import lookups, standbys
 
 POSTGRESQL: Final = 15
 LATE: Final = 15.0  # seconds in the outbox after which something is wrong: beat looks every 5 s
@@ -83,6 +85,12 @@ def _database(settings: Settings) -> Iterator[Finding]:
     try:
         with engine.connect() as connection:
             yield _postgresql(connection)
+            standing = replication.standing(connection)
+            yield from standbys(standing, parameters(settings.require_database_url()))
+            if standing.standby:
+                return  # it refuses locks, too
+            if address := settings.read_address():
+                yield lookups(engine, address)
             migrated = _migrations(connection)
             yield migrated
             if migrated.status != "ok":

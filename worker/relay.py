@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from enrollment.fold import Record
 from enrollment.pauses import pauses
-from models import outbox
+from models import outbox, replication
 from models.db_errors import describe, is_outage
 from tasks.transaction import Committed
 from worker import metrics
@@ -84,6 +84,8 @@ class Relay:
         """Publish some; return how many events were added, and whether these were the last."""
         with self._engine.begin() as connection:
             batches = outbox.pending(connection, older_than=older_than, batches=BATCHES)
+            if batches:
+                replication.confirm_apart(self._engine, connection)
             added = sum(self._send(batch.batch_id, batch.records, batch.events) for batch in batches)
             outbox.settle(connection, [batch.batch_id for batch in batches])
         return added, len(batches) < BATCHES

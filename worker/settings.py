@@ -84,6 +84,7 @@ class Settings(BaseSettings):
     )
 
     database_url: SecretStr | None = None
+    read_url: Annotated[SecretStr | None, Field(description="Standbys for lookups; default: the primary.")] = None
     broker_url: SecretStr | None = None
     broker_options: Annotated[
         BrokerOptions,
@@ -206,6 +207,12 @@ class Settings(BaseSettings):
         example = "postgresql://user:password@host:5432/name"
         return _require("ENROLLMENT_DATABASE_URL", self.database_url, database_url, example)
 
+    def require_read_url(self) -> str:
+        """Return the URL of the standbys. Raises SettingsError when it is missing or can never work."""
+        from models.address import database_url  # noqa: PLC0415 - as above
+
+        return _require("ENROLLMENT_READ_URL", self.read_url, database_url, "postgresql://user:password@host:5432/name")
+
     def require_broker_url(self) -> str:
         """Return the broker's URL. Raises SettingsError when it is missing or can never work."""
         return _require("ENROLLMENT_BROKER_URL", self.broker_url, broker_url, "redis://host:6379/0")
@@ -238,6 +245,13 @@ class Settings(BaseSettings):
         url = self.require_database_url()
         newest = self._newest("database_url", Settings.require_database_url)
         return newest or (lambda: url)
+
+    def read_address(self) -> Callable[[], str] | None:
+        """Return what tells the standbys' URL for each new connection; None: lookups ask the primary."""
+        if self.read_url is None:
+            return None
+        url = self.require_read_url()
+        return self._newest("read_url", Settings.require_read_url) or (lambda: url)
 
     def events_credentials(self) -> NewestCredentials | None:
         """Return user and password of the event stream's Redis for each new connection; None: its URL has them."""

@@ -130,7 +130,7 @@ async def outcome(gateway: Gateway, command_id: UUID, seconds: float) -> Record 
 
 async def _stored(gateway: Gateway, command_id: UUID) -> Record | None:
     try:
-        return await gateway.read(queries.command, command_id)
+        return await gateway.read.lookup(queries.command, command_id)
     except UnknownCommand:
         return None
 

@@ -46,6 +46,6 @@ async def withdraw_command(submit: Submit, command_id: CommandId) -> Response:
 
 async def _stored(gateway: Gateway, command_id: UUID) -> Event | None:
     try:
-        return event_of(await gateway.read(queries.command, command_id))
+        return event_of(await gateway.read.lookup(queries.command, command_id))
     except UnknownCommand:
         return None

@@ -16,7 +16,7 @@ async def list_courses(
     request: Request, read: Read, after: After = None, limit: Limit = PAGE, _: IfNoneMatch = None
 ) -> Response:
     """All courses, page by page, in order of id."""
-    page = await read(queries.courses, after=after, limit=limit)
+    page = await read.lookup(queries.courses, after=after, limit=limit)
     content = CoursePage.model_construct(items=list(map(Course.of, page.items)), after=page.after)
     return lookup(request, content, next_page(request, page.after))
 
@@ -31,6 +31,6 @@ async def list_students_in_course(
     _: IfNoneMatch = None,
 ) -> Response:
     """The students enrolled in a course, page by page, in order of id."""
-    page = await read(queries.students_in, course_id, after=after, limit=limit)
+    page = await read.lookup(queries.students_in, course_id, after=after, limit=limit)
     content = StudentPage.model_construct(items=list(map(Student.of, page.items)), after=page.after)
     return lookup(request, content, next_page(request, page.after))

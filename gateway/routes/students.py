@@ -16,7 +16,7 @@ async def list_students(
     request: Request, read: Read, after: After = None, limit: Limit = PAGE, _: IfNoneMatch = None
 ) -> Response:
     """All students with their courses, page by page, in order of id."""
-    page = await read(queries.students_with_courses, after=after, limit=limit)
+    page = await read.lookup(queries.students_with_courses, after=after, limit=limit)
     content = StudentCoursesPage.model_construct(items=list(map(StudentCourses.of, page.items)), after=page.after)
     return lookup(request, content, next_page(request, page.after))
 
@@ -24,8 +24,8 @@ async def list_students(
 @router.get("/students/{student_id}", response_model=StudentCourses, responses=LOOKUP)
 async def get_student(request: Request, read: Read, student_id: StudentId, _: IfNoneMatch = None) -> Response:
     """A student with their courses."""
-    student = await read(queries.student, student_id)
-    courses = await read(queries.courses_of, student_id)
+    student = await read.lookup(queries.student, student_id)
+    courses = await read.lookup(queries.courses_of, student_id)
     return lookup(request, StudentCourses.of(queries.StudentWithCourses(student, tuple(courses))))
 
 
@@ -34,5 +34,5 @@ async def get_courses_of_student(
     request: Request, read: Read, student_id: StudentId, _: IfNoneMatch = None
 ) -> Response:
     """The courses a student is enrolled in."""
-    courses = await read(queries.courses_of, student_id)
+    courses = await read.lookup(queries.courses_of, student_id)
     return lookup(request, CoursesOf(student_id=student_id, courses=list(map(Course.of, courses))))

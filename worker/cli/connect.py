@@ -28,6 +28,28 @@ def database() -> "Iterator[Connection]":
 
 
 @contextmanager
+def lookup() -> "Iterator[Connection]":
+    """Give a connection for lookups: to a standby where there is one that is up to date, else to the primary."""
+    from models.engine import make_engine
+    from models.standby import Standby
+    from worker.settings import Settings
+
+    settings = Settings.load()
+    name = "enrollment command line"
+    primary = make_engine(settings.require_database_url(), application_name=name)
+    primary = primary.execution_options(isolation_level="AUTOCOMMIT")
+    address = settings.read_address()
+    standby = address and Standby.beside(primary, address, application_name=name)
+    try:
+        with (standby and standby.connect()) or primary.connect() as connection:
+            yield connection
+    finally:
+        if standby:
+            standby.close()
+        primary.dispose()
+
+
+@contextmanager
 def stream() -> "Iterator[tuple[Redis, str]]":
     """Give a client of the Redis that has the event stream, and the stream's key."""
     from enrollment.consumer.reader import WAIT, connect

@@ -20,9 +20,9 @@ Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="Ho
 def courses_of(student: StudentId, json: Json = False) -> None:
     """List the courses a student is enrolled in."""
     from models import queries
-    from worker.cli.connect import database
+    from worker.cli.connect import lookup
 
-    with database() as connection:
+    with lookup() as connection:
         courses = queries.courses_of(connection, student)
     if json:
         for course in courses:
@@ -37,9 +37,9 @@ def courses_of(student: StudentId, json: Json = False) -> None:
 def students_in(course: CourseId, after: After = None, limit: Limit = 100, json: Json = False) -> None:
     """List the students enrolled in a course."""
     from models import queries
-    from worker.cli.connect import database
+    from worker.cli.connect import lookup
 
-    with database() as connection:
+    with lookup() as connection:
         page = queries.students_in(connection, course, after=after, limit=limit)
     if json:
         for student in page.items:
@@ -54,9 +54,9 @@ def students_in(course: CourseId, after: After = None, limit: Limit = 100, json:
 def students(after: After = None, limit: Limit = 100, json: Json = False) -> None:
     """List the students, each with their courses."""
     from models import queries
-    from worker.cli.connect import database
+    from worker.cli.connect import lookup
 
-    with database() as connection:
+    with lookup() as connection:
         page = queries.students_with_courses(connection, after=after, limit=limit)
     if json:
         for student, courses in page.items:
@@ -74,9 +74,9 @@ def command(
 ) -> None:
     """Show what a command asked, and what came of it."""
     from models import queries
-    from worker.cli.connect import database
+    from worker.cli.connect import lookup
 
-    with database() as connection:
+    with lookup() as connection:
         record = queries.command(connection, command_id)
     show_record(record, json)
 
@@ -91,9 +91,9 @@ def history(
     from enrollment.errors import UnknownCourse, UnknownStudent
     from enrollment.taken import taken_because
     from models import queries
-    from worker.cli.connect import database
+    from worker.cli.connect import lookup
 
-    with database() as connection:
+    with lookup() as connection:
         entries = queries.history(connection, student, course, limit=last)
         gone = None
         try:

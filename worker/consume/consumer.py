@@ -12,6 +12,7 @@ from redis import Redis, RedisError
 from vine import promise
 
 from enrollment.errors import DeadLetterCode
+from models.session import meanwhile
 from tasks.caution import RETRY, Blocked
 from tasks.commands import CommandTask
 from tasks.periodic import RELAY, RETENTION, PeriodicTask
@@ -162,7 +163,8 @@ class Consumer(stock.Consumer):
 
     def relay(self) -> None:
         """Publish what was left behind. Not only on a message from beat: that may have to wait behind others."""
-        self.service.relay()
+        with meanwhile(self.keep_alive):
+            self.service.relay()
         if not isinstance(self.task_consumer.channel, Channel) and self.task_consumer.queues:
             liveness.process.taking()  # RabbitMQ pushes: that the loop runs and is subscribed is all that can be shown
         if not self._releasing:
@@ -170,12 +172,14 @@ class Consumer(stock.Consumer):
 
     def retain(self) -> None:
         """Remove some of what is older than the retention."""
-        self.service.retain()
+        with meanwhile(self.keep_alive):
+            self.service.retain()
 
     def release(self) -> None:
         """Apply what was put off, and look again soon while there is some."""
         self._releasing = False
-        pause = self.service.release()
+        with meanwhile(self.keep_alive):
+            pause = self.service.release()
         if pause is not None and self.hub:
             self._releasing = True
             self.hub.call_later(pause, self.release)

@@ -36,5 +36,5 @@ async def _page(
     request: Request, gateway: Held, template: str, command_id: UUID, *, seconds: float, tries: int
 ) -> Response:
     record = await views.outcome(gateway, command_id, seconds)
-    known = {} if record is None else await gateway.read(views.courses_named, [record])
+    known = {} if record is None else await gateway.read.lookup(views.courses_named, [record])
     return render(request, template, command_id=command_id, record=record, known=known, tries=tries)

@@ -29,9 +29,9 @@ _POLL: Final = 10.0  # seconds that one question for an outcome is held open
 async def find(request: Request, gateway: Held, q: SearchText = "", after: After = None) -> Response:
     """Find students; all of them where nothing is said."""
     if q.strip():
-        page = await gateway.read(search.find_students, q, after=after, limit=PAGE)
+        page = await gateway.read.lookup(search.find_students, q, after=after, limit=PAGE)
     else:
-        page = await gateway.read(queries.students, after=after, limit=PAGE)
+        page = await gateway.read.lookup(queries.students, after=after, limit=PAGE)
     first, following = links(request, after, page.after, q=q)
     return render(request, "students.html", q=q, page=page, first=first, next=following)
 
@@ -41,7 +41,7 @@ async def show(
     request: Request, gateway: Held, student_id: int, *, q: SearchText = "", command: UUID | None = None
 ) -> Response:
     """Show a student's courses and what happened to them; and what came of `command`, which was just sent."""
-    values = await gateway.read(views.student_page, student_id, q)
+    values = await gateway.read.lookup(views.student_page, student_id, q)
     if command is not None:
         record = await views.outcome(gateway, command, 0)
         if record is None or record.student_id == student_id:
@@ -59,9 +59,9 @@ async def choose(
     add: Annotated[list[str] | None, Query(max_length=2000)] = None,
 ) -> Response:
     """Show courses to add; those that are ticked stay."""
-    enrolled = await gateway.read(queries.courses_of, student_id)
+    enrolled = await gateway.read.lookup(queries.courses_of, student_id)
     ids = [course.id for course in enrolled]
-    offered = await gateway.read(views.choices, ids, q, numbers(add or ()))
+    offered = await gateway.read.lookup(views.choices, ids, q, numbers(add or ()))
     return render(
         request,
         "_choices.html",
@@ -81,7 +81,7 @@ async def save(request: Request, gateway: Held, who: Who, form: Posted, student_
         ticked = Ticked.of(form)
     except NoIds as error:
         return await _not_sent(request, gateway, student_id, ids, str(error), ids_wrong=str(error))
-    enrolled = await gateway.read(queries.courses_of, student_id)
+    enrolled = await gateway.read.lookup(queries.courses_of, student_id)
     change = ticked.change(student_id, frozenset(course.id for course in enrolled))
     if change is None:
         return await _answer(request, gateway, student_id, {"said": "nothing"})
@@ -120,7 +120,7 @@ async def outcome(
 @router.get("/students/{student_id}/courses/{course_id}")
 async def history(request: Request, gateway: Held, student_id: int, course_id: int) -> Response:
     """Show why a student is, or is not, enrolled in a course."""
-    page = await gateway.read(views.history_page, student_id, course_id)
+    page = await gateway.read.lookup(views.history_page, student_id, course_id)
     reason = await gateway.read(importing.why, page)
     return render(request, "_history.html" if is_htmx(request) else "history.html", reason=reason, **page)
 
@@ -130,8 +130,8 @@ async def commands(
     request: Request, gateway: Held, student_id: int, before: Annotated[str, Query(max_length=100)] = ""
 ) -> Response:
     """Show older commands about a student."""
-    student = await gateway.read(queries.student, student_id)
-    student_commands = await gateway.read(views.student_commands, student_id, before)
+    student = await gateway.read.lookup(queries.student, student_id)
+    student_commands = await gateway.read.lookup(views.student_commands, student_id, before)
     template = "_commands.html" if is_htmx(request) else "commands.html"
     return render(
         request,
@@ -154,7 +154,7 @@ async def _answer(
     request: Request, gateway: Held, student_id: int, said: dict[str, Any], status: int = 200
 ) -> Response:
     """Return the answer to a save: its outcome where htmx asked, else the whole page."""
-    values = {**await gateway.read(views.student_page, student_id), **said}
+    values = {**await gateway.read.lookup(views.student_page, student_id), **said}
     if not is_htmx(request):
         return render(request, "student.html", status=status, **values)
     return render(request, "_saved.html", status=status, **values)

@@ -58,22 +58,24 @@ class Harness:
         self.began = 0.0
         self._wanted = workers
         self._variables = dict(variables or {})
-        self._database_url = ""
+        self.database_url = ""  # without a proxy
 
     # --- starting and stopping
+
+    def open_proxies(self) -> None:
+        """Put them in front of the servers, which run by now."""
+        self.proxies["database"] = Proxy(self.postgres.port)
+        self.proxies["broker"] = Proxy(self.redis.port)
+        self.proxies["events"] = Proxy(self.redis.port)
 
     def __enter__(self) -> Self:
         try:
             self.redis.start()
             self.postgres.start()
-            self._database_url = self.postgres.create_database("faults")
-            upgrade(self._database_url)
+            self.database_url = self.postgres.create_database("faults")
+            upgrade(self.database_url)
             self._write_catalog()
-            self.proxies = {
-                "database": Proxy(self.postgres.port),
-                "broker": Proxy(self.redis.port),
-                "events": Proxy(self.redis.port),
-            }
+            self.open_proxies()
             self.beat = self._celery("beat", "beat", "--pidfile=")
             self.beat.start()
             for index in range(self._wanted):
@@ -117,7 +119,7 @@ class Harness:
             return f"{head}@127.0.0.1:{self.proxies[proxy].listens_on}/{tail.partition('/')[2]}"
 
         return {
-            "ENROLLMENT_DATABASE_URL": through(self._database_url, "database"),
+            "ENROLLMENT_DATABASE_URL": through(self.database_url, "database"),
             "ENROLLMENT_BROKER_URL": through(self.redis.url, "broker"),
             "ENROLLMENT_EVENTS_URL": through(self.redis.url, "events"),
             "ENROLLMENT_VISIBILITY_TIMEOUT": str(VISIBILITY_TIMEOUT),
@@ -200,7 +202,7 @@ class Harness:
 
     def database(self) -> "psycopg.Connection[dict[str, Any]]":
         """Return a connection to the database that goes there directly."""
-        return psycopg.connect(self._database_url, autocommit=True, row_factory=dict_row, application_name="oracle")
+        return psycopg.connect(self.database_url, autocommit=True, row_factory=dict_row, application_name="oracle")
 
     @property
     def in_hand(self) -> set[str]:

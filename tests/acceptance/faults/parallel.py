@@ -28,9 +28,13 @@ def work(orders: Iterable[str], answers: IO[str]) -> None:
     try:
         for order in orders:
             name, count, seed = json.loads(order)
+            scenario = scenario_named(name)
+            if harness is not None and type(harness) is not scenario.harness:
+                harness.stop()
+                harness = None
             try:
-                harness = harness or Harness().__enter__()
-                outcome = run_scenario(harness, scenario_named(name), count, seed)
+                harness = harness or scenario.harness().__enter__()
+                outcome = run_scenario(harness, scenario, count, seed)
             except Exception:  # noqa: BLE001 - one scenario that cannot be run is that scenario's
                 outcome = Outcome(name, broken=traceback.format_exc())
             if (

@@ -38,6 +38,7 @@ class Run:
     count: int  # injections
     seconds: dict[str, list[float]] = field(default_factory=dict)
     injected: int = 0
+    wrong: list[str] = field(default_factory=list)  # what the fault itself saw
     control: Verdict | None = None  # set by the scenarios that run a stock worker: what that lost
 
     def pause(self, least: float = 0.05, most: float = 0.6) -> None:
@@ -74,6 +75,7 @@ class Scenario:
     inject: Callable[[Run], None]
     traffic: bool = True
     seconds: float = 10.0  # about how long the short form takes, to spread the scenarios
+    harness: Callable[[], Harness] = Harness  # what it needs; the same one is used again
 
 
 @dataclass(frozen=True)
@@ -122,5 +124,6 @@ def run_scenario(harness: Harness, scenario: Scenario, count: int, seed: int) ->
     harness.drain()
     harness.revive()
     verdict = judge(run.sent_log, harness.seen())
+    verdict.wrong += run.wrong
     longest = {what: max(seconds) for what, seconds in run.seconds.items()}
     return Outcome(scenario.name, run.injected, verdict, seconds=longest, took=time.monotonic() - begin)
