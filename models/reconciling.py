@@ -31,6 +31,7 @@ _OWED: Final = text("""
 _LATEST: Final = text("""
     SELECT command_id, outcome FROM commands WHERE processed_at > :since ORDER BY processed_at DESC LIMIT :most
 """)
+_NEWEST: Final = text("SELECT max(processed_at) FROM commands")
 _OWE: Final = text("""
     INSERT INTO outbox (batch_id, command_ids, events)
     VALUES (:batch_id, CAST(:command_ids AS uuid[]), CAST(:events AS text[]))
@@ -92,6 +93,12 @@ def latest(connection: Connection, since: datetime, most: int) -> Iterator[tuple
     """Yield id and outcome of the commands processed since, the latest first, at most so many."""
     rows = connection.execute(_LATEST, {"since": since, "most": most}, execution_options={"yield_per": 5000})
     yield from ((row[0], row[1]) for row in rows)
+
+
+def newest(connection: Connection) -> datetime | None:
+    """Return when a command was processed last."""
+    at: datetime | None = connection.execute(_NEWEST).scalar_one()
+    return at
 
 
 def owe(connection: Connection, command_ids: Sequence[UUID]) -> None:

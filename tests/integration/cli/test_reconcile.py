@@ -154,6 +154,22 @@ def test_there_is_nothing_to_do_where_nothing_was_restored(world: World, run: Ru
     assert "agree" in done.output
 
 
+@pytest.mark.parametrize("restored", ["database", "redis"])
+def test_doctor_says_that_a_store_was_restored(world: World, run: Run, restored: str) -> None:
+    if restored == "database":
+        copy = world.copy_database()
+        world.say(20)
+        world.restore_database(copy)
+    else:
+        world.say(20)
+        world.redis.flushall()
+    [found] = [it for it in run("doctor", "--json").json_lines if it["name"] == "epoch"]
+    assert "enrollment reconcile" in found["advice"]
+    run("reconcile", "--repair")
+    world.service.relay(older_than=0)
+    assert [it for it in run("doctor", "--json").json_lines if it["name"] == "epoch"] == []
+
+
 def test_a_database_of_before_gets_back_what_the_stream_told(world: World, run: Run) -> None:
     world.say(40)
     copy = world.copy_database()
