@@ -13,7 +13,7 @@ from uuid import UUID
 from enrollment import errors
 from enrollment.commands import Command, Kind, Replace, Unenroll, Withdraw, format_time
 from enrollment.errors import Rejection
-from enrollment.parsing import Invalid, Request, content_hash
+from enrollment.parsing import Invalid, Request, content_hash, hash_without_times
 from enrollment.state import Pair, Stamp, State, StudentState
 from enrollment.waiting import AT_ONCE, Policy, Waiting
 
@@ -118,7 +118,7 @@ def fold(
         content = content_hash(request)
         seen = processed.get(request.command_id) or state.processed.get(request.command_id)
         if seen is not None:
-            verdicts.append(Repeat(request.command_id) if seen in (content, WITHDRAWN) else Reused(request))
+            verdicts.append(Repeat(request.command_id) if _is_same(request, content, seen) else Reused(request))
             continue
         processed[request.command_id] = content
         stamp = Stamp(request.effective_at or request.issued_at or seen_at, request.command_id)
@@ -147,6 +147,14 @@ def needed(requests: Sequence[Request]) -> tuple[set[int], set[tuple[int, int]]]
     whole = {command.student_id for command in commands if isinstance(command, Replace)}
     rest = [command for command in commands if command.student_id not in whole]
     return whole, {(command.student_id, course_id) for command in rest for course_id in command.course_ids}
+
+
+def _is_same(request: Request, content: bytes, seen: bytes) -> bool:
+    if seen in (content, WITHDRAWN):
+        return True
+    if isinstance(request, Invalid):
+        return False
+    return seen == hash_without_times(request.kind, request.student_id, request.course_ids, request.source)
 
 
 def _rejections(state: State, request: Request, seen_at: datetime, policy: Policy) -> tuple[Rejection, ...]:

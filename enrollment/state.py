@@ -51,7 +51,7 @@ class State:
 
     students: dict[int, StudentState] = field(default_factory=dict)
     courses: set[int] = field(default_factory=set)
-    processed: dict[UUID, bytes] = field(default_factory=dict)  # command id: content hash, or WITHDRAWN
+    processed: dict[UUID, bytes] = field(default_factory=dict)  # command id: what its content is known by
     promised: dict[UUID, datetime] = field(default_factory=dict)  # of commands that waited: until when, at the longest
     oldest: datetime = BEFORE_ALL.issued_at
     closed: set[int] = field(default_factory=set)  # courses that take no more enrollments

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 from enrollment.commands import format_time
 from enrollment.errors import EnrollmentError
 from enrollment.events import event_json
+from models.epoch import CURRENT
 from models.records import RECORD_COLUMNS, record_of
 
 _CURSOR: Final = re.compile(r"([0-9a-f]{1,16})\.([0-9a-f]{1,16})\.([0-9a-f]{32})", re.ASCII)
@@ -34,14 +35,14 @@ class WrongCursor(EnrollmentError):
 
 
 class Cursor(NamedTuple):
-    """A place in the feed of one database: after this command. Opaque to whoever keeps it."""
+    """A place in the feed of one history of the database: after this command. Opaque to whoever keeps it."""
 
-    database: int  # its system identifier
+    epoch: int
     position: int
     command_id: UUID
 
     def __str__(self) -> str:
-        return f"{self.database:x}.{self.position:x}.{self.command_id.hex}"
+        return f"{self.epoch:x}.{self.position:x}.{self.command_id.hex}"
 
     @classmethod
     def of(cls, said: str) -> Self:
@@ -64,16 +65,16 @@ class FeedPage:
 class _Horizon(NamedTuple):
     """Below `complete` no transaction is under way; `next` is yet to begin. Up to `gone`, some were removed."""
 
-    database: int
+    epoch: int
     complete: int
     next: int
     gone: int
 
 
-_HORIZON: Final = text("""
-    SELECT system_identifier & 9223372036854775807, CAST(CAST(pg_snapshot_xmin(now) AS text) AS bigint),
+_HORIZON: Final = text(f"""
+    SELECT {CURRENT}, CAST(CAST(pg_snapshot_xmin(now) AS text) AS bigint),
            CAST(CAST(pg_snapshot_xmax(now) AS text) AS bigint), gone_to
-      FROM pg_control_system(), pg_current_snapshot() AS now, retention
+      FROM epoch, pg_control_system(), pg_current_snapshot() AS now, retention
 """)
 _PAGE: Final = text(f"""
     SELECT position, {RECORD_COLUMNS} FROM commands
@@ -97,15 +98,15 @@ def page(connection: Connection, after: str | None, *, rows: int, ahead: bool = 
     they come again. Raises WrongCursor, and ChangesGone where some may be missing.
     """
     horizon = _Horizon._make(connection.execute(_HORIZON).one())
-    start = Cursor(horizon.database, -1, UUID(int=0)) if after is None else _checked(Cursor.of(after), horizon)
+    start = Cursor(horizon.epoch, -1, UUID(int=0)) if after is None else _checked(Cursor.of(after), horizon)
     below = horizon.next + (1 << 62) if ahead else horizon.complete
     place = {"position": start.position, "command_id": start.command_id, "below": below, "rows": rows}
     found = connection.execute(_PAGE, place).all()
     certain = [row for row in found if row.position < horizon.complete]
     more = len(found) == rows
-    end = Cursor(horizon.database, max(start.position, horizon.complete - 1), _LAST_ID)
+    end = Cursor(horizon.epoch, max(start.position, horizon.complete - 1), _LAST_ID)
     if more:
-        end = Cursor(horizon.database, certain[-1].position, certain[-1].command_id) if certain else start
+        end = Cursor(horizon.epoch, certain[-1].position, certain[-1].command_id) if certain else start
     return FeedPage(tuple(event_json(record_of(row)) for row in found), end, more)
 
 
@@ -120,8 +121,8 @@ def since(connection: Connection, time: datetime) -> Cursor:
             high = middle
         else:
             low = middle + 1
-    found = Cursor(horizon.database, low - 1, _LAST_ID if low else UUID(int=0))
-    return found if low > 1 else Cursor(horizon.database, 0, UUID(int=0))
+    found = Cursor(horizon.epoch, low - 1, _LAST_ID if low else UUID(int=0))
+    return found if low > 1 else Cursor(horizon.epoch, 0, UUID(int=0))
 
 
 def snapshot(connection: Connection) -> Iterator[str]:
@@ -130,7 +131,7 @@ def snapshot(connection: Connection) -> Iterator[str]:
     JSON, one object a line. The connection's transaction has to be REPEATABLE READ.
     """
     horizon = _Horizon._make(connection.execute(_HORIZON).one())
-    yield f'{{"cursor":"{Cursor(horizon.database, horizon.complete - 1, _LAST_ID)}"}}\n'
+    yield f'{{"cursor":"{Cursor(horizon.epoch, horizon.complete - 1, _LAST_ID)}"}}\n'
     student_id = course_id = pairs = 0
     while rows := connection.execute(_PAIRS, {"student_id": student_id, "course_id": course_id, "rows": _ROWS}).all():
         yield "".join(
@@ -148,7 +149,7 @@ def _quoted(value: object) -> str:
 
 
 def _checked(cursor: Cursor, horizon: _Horizon) -> Cursor:
-    if cursor.database != horizon.database or cursor.position >= horizon.next:
+    if cursor.epoch != horizon.epoch or cursor.position >= horizon.next:
         raise ChangesGone("This cursor is of another database, or of one that was restored; begin with a new snapshot.")
     if 0 < cursor.position <= horizon.gone or (horizon.gone and not cursor.position):
         raise ChangesGone("Commands after this cursor are no longer kept; begin the copy with a new snapshot.")

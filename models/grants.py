@@ -27,6 +27,7 @@ RIGHTS: Final[Mapping[str, Mapping[str, str]]] = {
         "closed_courses": "SELECT",
         "dead_letters": _ALL,
         "retention": "SELECT, UPDATE",
+        "epoch": "SELECT",
         "forgotten_commands": "SELECT, INSERT",
     },
     "gateway": {  # and `enrollment` at the command line: import, catalog, dead-letters
@@ -35,6 +36,7 @@ RIGHTS: Final[Mapping[str, Mapping[str, str]]] = {
         "courses": _CATALOG,
         "closed_courses": "SELECT, INSERT, DELETE",
         "retention": "SELECT",
+        "epoch": "SELECT",
         "forgotten_commands": "SELECT",
         **dict.fromkeys(("student_courses", "tombstones", "replace_marks", "commands", "outbox"), "SELECT"),
         "deferred_commands": "SELECT, UPDATE (until)",
@@ -43,7 +45,7 @@ RIGHTS: Final[Mapping[str, Mapping[str, str]]] = {
         **dict.fromkeys(_IMPORTS, _ALL),
     },
     "reader": dict.fromkeys(
-        ("alembic_version", "students", "courses", "student_courses", "commands", "retention"), "SELECT"
+        ("alembic_version", "students", "courses", "student_courses", "commands", "retention", "epoch"), "SELECT"
     ),
     "exporter": {
         "retention": "SELECT",

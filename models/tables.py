@@ -176,6 +176,18 @@ class Retention(Base):
     gone_to: Mapped[int] = mapped_column(server_default="0")  # up to this position, commands may be missing
 
 
+class Epoch(Base):
+    """One row: the name of this history of the database (models/epoch.py). Another begins when it was restored."""
+
+    __tablename__ = "epoch"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    epoch: Mapped[int]  # any number but that of another history
+    cluster: Mapped[int]  # the system identifier that PostgreSQL had when this epoch was last looked after
+    timeline: Mapped[int]  # and the timeline
+    began_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
 class OutboxBatch(Base):
     """The events of one batch that are committed and not yet known to be published.
 

@@ -19,7 +19,7 @@ from models import dead_letters, outbox, queries, replication
 from models.address import parameters
 from models.db_errors import describe
 from models.engine import make_engine
-from worker import health, schema
+from worker import health, restores, schema
 from worker.cli.output import number
 from worker.health import Finding
 from worker.lists import read_by
@@ -95,6 +95,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
             yield migrated
             if migrated.status != "ok":
                 return
+            yield from restores.of_database(connection)
             locked = list(locked_tables(engine))
             yield from locked
             if not locked:  # the answers would have to be waited for
@@ -230,6 +231,7 @@ def _events(settings: Settings) -> Iterator[Finding]:
             yield Finding("fail", "events", f"{key} is a {kind}, not a stream", advice)
         else:
             yield Finding("ok", "events", _stream(client, key))
+        yield from restores.of_both(settings, client, key)
 
 
 def _stream(client: Redis, key: str) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection
 
 import migrations
@@ -18,10 +18,11 @@ FOLDER: Final = Path(migrations.__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One step of the schema's history."""
+    """One step of the schema's history. `stops`: why workers of the version before must be stopped for it, if so."""
 
     id: str
     title: str
+    stops: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,7 @@ def upgrade(database_url: str, revision: str = "head", done: Callable[[Revision]
 
     Raises alembic.util.CommandError, in one sentence.
     """
-    command.upgrade(
-        _config(database_url, done=lambda step: done(Revision(step.revision, step.doc.rstrip(".")))), revision
-    )
+    command.upgrade(_config(database_url, done=lambda step: done(_revision(step))), revision)
 
 
 def script(database_url: str, revision: str = "head") -> list[str]:
@@ -62,8 +61,11 @@ def status(connection: Connection) -> Status:
     if current is not None and current not in known:
         return Status(current, newest, ())
     ahead = scripts.iterate_revisions(newest, current or "base")
-    pending = tuple(Revision(step.revision, step.doc.rstrip(".")) for step in reversed(list(ahead)))
-    return Status(current, newest, pending)
+    return Status(current, newest, tuple(map(_revision, reversed(list(ahead)))))
+
+
+def _revision(step: Script) -> Revision:
+    return Revision(step.revision, step.doc.rstrip("."), migrations.STOPS_OLD_WORKERS.get(step.revision))
 
 
 def _config(database_url: str, **attributes: object) -> Config:

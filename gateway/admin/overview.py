@@ -41,6 +41,7 @@ PLACES: Final[Mapping[str, tuple[str, str]]] = {
     "catalog": ("/admin/imports", "Import the catalog"),
     "migrations": ("/admin/runbook#start-stop-scale-drain-upgrade", "How to upgrade"),
     "outbox": ("/admin/runbook#enrollmentoutboxold", "What helps"),
+    "epoch": ("/admin/runbook#backup-and-restore", "What helps"),
     "locks": ("/admin/runbook#enrollmentlockwaits", "What helps"),
     "workers": ("/admin/runbook#enrollmentnoworker", "What helps"),
     "queues": ("/admin/runbook#enrollmentbacklogold", "What helps"),

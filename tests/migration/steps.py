@@ -53,7 +53,8 @@ FILL: dict[str, LiteralString] = {  # what each revision brings, and a row or tw
     "0014": "INSERT INTO forgotten_commands VALUES (gen_random_uuid(), '\\x00')",
     "0015": "UPDATE retention SET gone_to = 1",
     "0016": "INSERT INTO closed_courses VALUES (101)",
-    "0017": "SELECT",
+    "0017": "UPDATE epoch SET epoch = 7",
+    "0018": "SELECT",
 }
 
 

@@ -6,10 +6,11 @@ import threading
 import psycopg
 import pytest
 
-from tests.migration.steps import Database
+from migrations import NEWEST, STOPS_OLD_WORKERS
+from tests.migration.steps import FILL, Database
 from worker import schema
 
-OLDEST = "0010"  # what is newer is held to the rules; nobody upgrades from older ones with workers that run
+OLDEST = "0007"  # what is newer is held to the rules; nobody upgrades from older ones with workers that run
 
 RULES = {
     "an index of a table in use is built CONCURRENTLY": r"CREATE (UNIQUE )?INDEX (?!CONCURRENTLY)",
@@ -28,11 +29,26 @@ def breaks(statement: str, created: set[str]) -> list[str]:
     return [rule for rule, pattern in RULES.items() if re.search(pattern, statement, re.IGNORECASE | re.DOTALL)]
 
 
+def unlisted(database: Database) -> list[str]:
+    """Return what is sent by the revisions that may run while old workers do; those that may not are passed over."""
+    statements: list[str] = []
+    for revision in sorted(STOPS_OLD_WORKERS):
+        statements += schema.script(database.url, f"{revision}-1")
+        database.upgrade(revision)
+    return statements + schema.script(database.url)
+
+
 def test_the_revisions_can_run_beside_workers_of_the_version_before(database: Database) -> None:
     database.fill(OLDEST)
-    statements = [it for it in schema.script(database.url) if "alembic_version" not in it]
+    statements = [it for it in unlisted(database) if "alembic_version" not in it]
     created = {found[1] for it in statements if (found := re.search(r"CREATE TABLE (\w+)", it))}
     assert [(it, broken) for it in statements if (broken := breaks(it, created))] == []
+
+
+def test_what_stops_old_workers_is_a_revision_and_says_why() -> None:
+    assert FILL.keys() > STOPS_OLD_WORKERS.keys()
+    assert all(STOPS_OLD_WORKERS.values())
+    assert max(FILL) == NEWEST
 
 
 @pytest.mark.parametrize(

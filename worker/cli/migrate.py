@@ -1,10 +1,13 @@
 """`enrollment migrate`: bring the tables to the newest revision, show how far they are, or print the SQL for it."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from worker.cli.output import Json, document, note, say, table
+
+if TYPE_CHECKING:
+    from worker.schema import Status
 
 verbs = typer.Typer(invoke_without_command=True, help="Create the tables, or bring them to the newest revision.")
 
@@ -38,7 +41,7 @@ def migrate(
 
 @verbs.command()
 def status(json: Json = False) -> None:
-    """Show which revisions are not applied yet; exit code 1 if there are any."""
+    """Show which revisions are missing, and whether old workers may run meanwhile; exit code 1 if any is."""
     from dataclasses import asdict
 
     from worker import schema
@@ -52,14 +55,19 @@ def status(json: Json = False) -> None:
         say(f"At {found.current}, the newest revision.")
     else:
         say(f"At {found.current or 'the beginning'}; the newest revision is {found.newest}.")
-        table(("revision", "title"), [(revision.id, revision.title) for revision in found.pending])
-        note(
-            "Run `enrollment migrate`."
-            if found.pending
-            else "The database is newer than this version; install that one."
-        )
+        rows = [(it.id, "yes" if it.stops is None else f"no: {it.stops}", it.title) for it in found.pending]
+        table(("revision", "beside old workers", "title"), rows)
+        note(_next(found))
     if found.current != found.newest:
         raise typer.Exit(1)
+
+
+def _next(found: "Status") -> str:
+    if not found.pending:
+        return "The database is newer than this version; install that one."
+    if any(revision.stops for revision in found.pending):
+        return "Stop the workers of the version before, run `enrollment migrate`, then start those of this version."
+    return "Run `enrollment migrate`; workers of the version before may go on. Then restart them one after the other."
 
 
 def register(app: typer.Typer) -> None:

@@ -12,6 +12,7 @@ from tests.acceptance.faults import (
     network,
     process_faults,
     relays,
+    restore_faults,
     server_faults,
     waiting_faults,
 )
@@ -27,6 +28,7 @@ SCENARIOS: Final[Sequence[Scenario]] = [
     *malformed.SCENARIOS,
     *relays.SCENARIOS,
     *waiting_faults.SCENARIOS,
+    *restore_faults.SCENARIOS,
     *control.SCENARIOS,
 ]
 SHORT: Final = [scenario for scenario in SCENARIOS if scenario.short]

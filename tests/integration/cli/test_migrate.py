@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+import migrations
 from tests.integration.cli.conftest import Run
 from tests.migration.steps import FILL
 from worker.local.postgres import Postgres
@@ -29,6 +30,18 @@ def test_migrate_creates_the_tables_and_names_each_revision(run: Run, empty: str
     after = run("migrate", "status", ENROLLMENT_DATABASE_URL=empty)
     assert (after.code, after.output) == (0, f"At {NEWEST}, the newest revision.\n")
     assert run("migrate", ENROLLMENT_DATABASE_URL=empty).output.startswith("Nothing to do")
+
+
+def test_migrate_status_says_what_may_run_beside_old_workers_and_what_not(
+    run: Run, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run("migrate", "status", ENROLLMENT_DATABASE_URL=empty)
+    assert {row[1] for row in done.rows[1:]} == {"yes"}
+    assert "may go on" in done.error
+    monkeypatch.setattr(migrations, "STOPS_OLD_WORKERS", {NEWEST: "they need what goes"})
+    done = run("migrate", "status", ENROLLMENT_DATABASE_URL=empty)
+    assert done.rows[-1][1] == "no: they need what goes"
+    assert "Stop the workers" in done.error
 
 
 def test_migrate_sql_prints_statements_and_changes_nothing(run: Run, empty: str) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 from enrollment.consumer import EventsMissed, Feed, Reader
 from enrollment.consumer.reader import FEED
 from enrollment.names import ENROLL, UNENROLL
-from models import feed
+from models import epoch, feed
 from tests.gateway import assert_problem, served
 from tests.integration.conftest import STREAM, catalog, message, publisher, service, worker_engine
 from worker.service import Service
@@ -91,6 +91,23 @@ def test_a_cursor_that_is_none_of_another_database_or_too_old_is_refused(
         connection.execute(text("UPDATE retention SET gone_to = :at"), {"at": int(cursor.split(".")[1], 16)})
     assert_problem(httpx.get(f"{url}/changes", params={"after": cursor}), 410, "changes_gone")
     assert len(httpx.get(f"{url}/changes").json()["events"]) == 1
+
+
+@pytest.mark.parametrize("restored", ["a new epoch", "another cluster"])
+def test_a_cursor_of_before_a_restore_is_refused_and_one_of_after_it_is_not(
+    url: str, service: Service, engine: Engine, restored: str
+) -> None:
+    enroll(service, 1)
+    before = httpx.get(f"{url}/changes").json()["cursor"]
+    with engine.begin() as connection:
+        if restored == "a new epoch":
+            epoch.note(connection, begin=True)
+        else:
+            connection.execute(text("UPDATE epoch SET cluster = cluster + 1"))
+    assert_problem(httpx.get(f"{url}/changes", params={"after": before}), 410, "changes_gone")
+    page = httpx.get(f"{url}/changes").json()
+    assert len(page["events"]) == 1
+    assert httpx.get(f"{url}/changes", params={"after": page["cursor"]}).json()["events"] == []
 
 
 def test_the_feed_begins_at_a_time(service: Service, engine: Engine) -> None:

@@ -1,0 +1,315 @@
+"""`enrollment reconcile`: each store restored from a copy of before, and judged by the oracle of the fault suite."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+from redis import Redis
+from sqlalchemy import Engine
+
+from enrollment.consumer import EventsMissed, Reader
+from enrollment.names import ENROLL
+from models import feed
+from tasks.messages import Message
+from tests.acceptance.faults import commands
+from tests.acceptance.faults.commands import COURSES, STUDENTS, Generator
+from tests.acceptance.faults.oracle import Seen, Verdict, as_events, judge
+from tests.acceptance.faults.sent_log import SentLog
+from tests.integration.cli.conftest import Result, Run
+from tests.integration.conftest import STREAM, message
+from worker.local.postgres import Postgres
+from worker.service import Service
+
+
+@dataclass
+class World:
+    """Producers, a worker and both stores; copies of these can be made, and put in their place."""
+
+    postgres: Postgres
+    redis: Redis
+    url: str
+    engines: list[Engine]
+    service: Service
+    sent_log: SentLog = field(default_factory=SentLog)
+    said: list[commands.Message] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._generator = iter(Generator(random.Random(17)))  # noqa: S311 - it is to be repeatable
+        self._contents: dict[str, object] = {}
+        with psycopg.connect(self.url) as connection:
+            for table, ids in (("students", STUDENTS), ("courses", COURSES)):
+                add = f"INSERT INTO {table} (id) SELECT unnest(%s::bigint[]) ON CONFLICT DO NOTHING"
+                connection.execute(add, [list(ids)])
+
+    def say(self, count: int) -> None:
+        """Send messages that end with an event, and apply them: a restore does lose dead letters."""
+        messages = [m for m in (next(self._generator) for _ in range(2 * count)) if self._has_an_event(m)][:count]
+        for each in messages:
+            self.sent_log.sending(each)
+            self.sent_log.sent(each)
+        self.said += messages
+        self.deliver(messages)
+
+    def deliver(self, messages: list[commands.Message]) -> None:
+        """Apply messages, which may come again."""
+        for start in range(0, len(messages), 25):
+            batch = [Message(m.task, m.task_id, str(uuid4()), m.args, m.kwargs) for m in messages[start : start + 25]]
+            self.service.handle(batch)
+
+    def _has_an_event(self, message: commands.Message) -> bool:
+        new = {said.command_id: said.fields for said in message.said}
+        return (
+            not message.markers
+            and all(said.ends != commands.INVALID for said in message.said)
+            and all(self._contents.setdefault(id_, fields) == fields for id_, fields in new.items())
+        )
+
+    def copy_database(self) -> str:
+        """Return the name of a copy of the database as it is now."""
+        name = f"copy_{uuid4().hex}"
+        for engine in self.engines:
+            engine.dispose()
+        self.postgres.create_database(name, self.url.rpartition("/")[2])
+        return name
+
+    def restore_database(self, copy: str) -> None:
+        name = self.url.rpartition("/")[2]
+        for engine in self.engines:
+            engine.dispose()
+        self.postgres.drop_database(name)
+        with psycopg.connect(self.postgres.url, autocommit=True) as connection:
+            connection.execute(f"ALTER DATABASE {copy} RENAME TO {name}")
+
+    def copy_redis(self) -> dict[bytes, Any]:
+        with self._raw() as raw:
+            return {key: raw.dump(key) for key in raw.scan_iter()}
+
+    def restore_redis(self, copy: dict[bytes, Any]) -> None:
+        self.redis.flushall()
+        with self._raw() as raw:
+            for key, value in copy.items():
+                raw.restore(key, 0, value)
+
+    @property
+    def redis_url(self) -> str:
+        known = self.redis.connection_pool.connection_kwargs
+        return f"redis://:{known['password']}@{known['host']}:{known['port']}/0"
+
+    @property
+    def last(self) -> str:
+        """The id of the last entry of the stream."""
+        info: Any = self.redis.xinfo_stream(STREAM)
+        return str(info["last-generated-id"])
+
+    def pairs(self) -> list[tuple[int, int]]:
+        with psycopg.connect(self.url) as connection:
+            return connection.execute("SELECT student_id, course_id FROM student_courses ORDER BY 1, 2").fetchall()
+
+    def _raw(self) -> Redis:
+        return Redis.from_url(self.redis_url)  # bytes, not texts
+
+    def judged(self) -> Verdict:
+        """Publish what is owed, and judge."""
+        self.service.relay(older_than=0)
+        entries: Any = self.redis.xrange(STREAM)
+        with psycopg.connect(self.url, row_factory=dict_row) as connection:
+            pairs = connection.execute("SELECT student_id, course_id FROM student_courses").fetchall()
+            records = connection.execute("SELECT * FROM commands").fetchall()
+            letters = connection.execute("SELECT * FROM dead_letters").fetchall()
+        return judge(
+            self.sent_log,
+            Seen(
+                pairs={(row["student_id"], row["course_id"]) for row in pairs},
+                commands={str(row["command_id"]): row for row in records},
+                events=as_events(fields for _, fields in entries),
+                letters=letters,
+            ),
+        )
+
+
+@pytest.fixture
+def world(postgres: Postgres, database_url: str, redis_client: Redis, service: Service, engine: Engine) -> World:
+    return World(postgres, redis_client, database_url, [engine, service._engine], service)
+
+
+def repaired(run: Run, *options: str) -> Result:
+    """Repair, and make sure that there is nothing to do a second time."""
+    assert run("reconcile").code == 1
+    done = run("reconcile", "--repair", *options)
+    assert done.code == 0, done.output
+    assert run("reconcile").code == 0
+    return done
+
+
+def test_there_is_nothing_to_do_where_nothing_was_restored(world: World, run: Run) -> None:
+    world.say(40)
+    done = run("reconcile")
+    assert done.code == 0, done.output
+    assert "agree" in done.output
+
+
+@pytest.mark.parametrize("restored", ["database", "redis"])
+def test_doctor_says_that_a_store_was_restored(world: World, run: Run, restored: str) -> None:
+    if restored == "database":
+        copy = world.copy_database()
+        world.say(20)
+        world.restore_database(copy)
+    else:
+        world.say(20)
+        world.redis.flushall()
+    [found] = [it for it in run("doctor", "--json").json_lines if it["name"] == "epoch"]
+    assert "enrollment reconcile" in found["advice"]
+    run("reconcile", "--repair")
+    world.service.relay(older_than=0)
+    assert [it for it in run("doctor", "--json").json_lines if it["name"] == "epoch"] == []
+
+
+def test_a_database_of_before_gets_back_what_the_stream_told(world: World, run: Run) -> None:
+    world.say(40)
+    copy = world.copy_database()
+    world.say(40)
+    before = world.redis.xlen(STREAM)
+    world.restore_database(copy)
+    repaired(run)
+    assert world.redis.xlen(STREAM) == before
+    assert world.judged() == Verdict(world.sent_log.commands)
+    world.deliver(world.said)  # as of a queue of before, and of producers that are not sure
+    assert world.judged() == Verdict(world.sent_log.commands)
+
+
+@pytest.mark.parametrize("restored", ["of before", "that is empty"])
+def test_a_redis_is_told_again_what_it_lost(world: World, run: Run, restored: str) -> None:
+    world.say(40)
+    copy = world.copy_redis() if restored == "of before" else {}
+    world.say(40)
+    world.restore_redis(copy)
+    repaired(run)
+    assert world.judged() == Verdict(world.sent_log.commands)
+
+
+@pytest.mark.parametrize("first", ["database", "redis"])
+def test_both_from_different_times_agree_when_producers_repeat_what_neither_has(
+    world: World, run: Run, first: str
+) -> None:
+    copies: dict[str, Any] = {}
+    for store in (first, "redis" if first == "database" else "database"):
+        world.say(40)
+        copies[store] = world.copy_database() if store == "database" else world.copy_redis()
+    since = len(world.said)
+    world.say(40)
+    world.restore_database(copies["database"])
+    world.restore_redis(copies["redis"])
+    repaired(run)
+    world.deliver(world.said[since:])
+    assert world.judged() == Verdict(world.sent_log.commands)
+
+
+def test_copies_that_know_what_neither_has_are_told_to_begin_anew(world: World, run: Run, engine: Engine) -> None:
+    copies = world.copy_database(), world.copy_redis()
+    world.say(20)
+    with engine.connect() as connection:
+        cursor = str(feed.page(connection, None, rows=1).cursor)
+    with Reader(world.redis_url, position=world.last, wait=0.1) as reader:
+        world.restore_database(copies[0])
+        world.restore_redis(copies[1])
+        assert run("reconcile", "--repair", "--anew").code == 0
+        world.say(20)  # the stream grows past where the reader was
+        with pytest.raises(EventsMissed):
+            reader.read()
+    with engine.connect() as connection, pytest.raises(feed.ChangesGone):
+        feed.page(connection, cursor, rows=1)
+    assert world.redis.xlen(STREAM)
+
+
+def test_what_the_catalog_lacks_is_named_and_put_back_when_it_is_there(
+    world: World, run: Run, load: Callable[[str], None]
+) -> None:
+    copy = world.copy_database()
+    load("INSERT INTO courses (id) VALUES (77)")
+    world.service.handle([message(ENROLL, 1, [77]), message(ENROLL, 2, [10])])
+    world.restore_database(copy)
+    done = run("reconcile", "--repair")
+    assert done.code == 1
+    assert "courses 77" in done.error
+    load("INSERT INTO courses (id) VALUES (77)")
+    repaired(run)
+    assert world.pairs() == [(1, 77), (2, 10)]
+    assert world.redis.xlen(STREAM) == 2
+
+
+def test_a_command_that_waited_waits_again_and_is_told_once(
+    world: World, run: Run, load: Callable[[str], None], rows: Callable[..., Any]
+) -> None:
+    copy = world.copy_database()
+    until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    world.service.handle([message(ENROLL, 1, [77], wait_until=until)])
+    world.restore_database(copy)
+    repaired(run)
+    load("INSERT INTO courses (id) VALUES (77)")
+    world.service.release()
+    entries: Any = world.redis.xrange(STREAM)
+    assert [event["type"] for event in as_events(fields for _, fields in entries)] == [
+        "enrollment.waiting.v1",
+        "enrollment.applied.v1",
+    ]
+    assert world.pairs() == [(1, 77)]
+
+
+def test_a_command_that_waits_in_the_copy_and_was_decided_since_is_not_decided_again(
+    world: World, run: Run, load: Callable[[str], None], rows: Callable[..., Any]
+) -> None:
+    until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    world.service.handle([message(ENROLL, 1, [77], wait_until=until)])
+    copy = world.copy_database()
+    load("INSERT INTO courses (id) VALUES (77)")
+    world.service.release()
+    world.restore_database(copy)
+    load("INSERT INTO courses (id) VALUES (77)")
+    repaired(run)
+    world.service.release()
+    assert world.redis.xlen(STREAM) == 2
+    assert rows("outcome", "commands") == [("applied",)]
+    assert rows("*", "deferred_commands") == []
+    assert world.pairs() == [(1, 77)]
+
+
+def test_a_repeat_of_what_was_put_back_is_one_whatever_time_it_says_and_another_content_is_refused(
+    world: World, run: Run, rows: Callable[..., Any]
+) -> None:
+    copy = world.copy_database()
+    said = message(ENROLL, 1, [10])
+    world.service.handle([said])
+    world.restore_database(copy)
+    repaired(run)
+    world.service.handle([said, message(ENROLL, 1, [11], task_id=said.task_id)])
+    assert world.pairs() == [(1, 10)]
+    assert rows("code", "dead_letters") == [("command_id_reused",)]
+    assert world.redis.xlen(STREAM) == 1
+
+
+def test_a_stream_that_begins_after_what_the_database_knows_shows_that_something_is_lost(
+    world: World, run: Run
+) -> None:
+    copy = world.copy_database()
+    world.say(20)
+    world.redis.xtrim(STREAM, maxlen=3, approximate=False)
+    world.restore_database(copy)
+    done = run("reconcile")
+    assert done.code == 1
+    assert "--anew" in done.error
+
+
+def test_rows_of_another_cluster_come_to_stand_at_the_beginning_of_the_feed(
+    world: World, run: Run, load: Callable[[str], None], engine: Engine
+) -> None:
+    world.service.handle([message(ENROLL, 1, [10]), message(ENROLL, 2, [10])])
+    load("UPDATE commands SET position = 1 << 40; UPDATE epoch SET cluster = cluster + 1")
+    repaired(run)
+    with engine.connect() as connection:
+        assert len(feed.page(connection, None, rows=10).events) == 2
