@@ -1,5 +1,6 @@
 """A PostgreSQL primary that is lost, replaced by its standby, and comes back without knowing it."""
 
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -10,6 +11,7 @@ from tests.acceptance.faults.scenario import Run, Scenario
 from tests.acceptance.faults.server_faults import TERMINATE
 from tests.replication import Node, Pair
 
+WAITING: Final = 0.7  # seconds in which a batch comes to wait, or to be done again
 FOREIGN: Final = "SELECT count(*) FROM commands WHERE processed_at > %s"
 
 
@@ -72,11 +74,14 @@ def _killed(_: Replicated, old: Node) -> Back:
     return old.start
 
 
-def _killed_and_back(_: Replicated, old: Node) -> Back:
-    """Its supervisor starts it at once: what waited for the standby is there by then, on one server only."""
+def _killed_and_back(harness: Replicated, old: Node) -> Back:
+    """Cut off from its standby, it ends, and is started again: it shows by then what waited for the standby."""
+    harness.link_of(old).refuse(on=True)
+    time.sleep(WAITING)
     old.kill()
     old.start()
-    return lambda: None
+    time.sleep(WAITING)
+    return lambda: harness.link_of(old).refuse(on=False)
 
 
 def _frozen(_: Replicated, old: Node) -> Back:
