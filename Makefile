@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo up test chaos bench bench-short lint format asyncapi dist try-dist lock clean
+.PHONY: help install demo up test chaos bench bench-short lint format asyncapi dist try-dist try-upgrade lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -73,6 +73,9 @@ dist: $(INSTALLED) ## Build both distributions, wheel and sdist, into dist/
 try-dist: dist ## As a stranger: install both into fresh environments, and run the main job there (needs uv)
 	@command -v uv > /dev/null || { echo "make try-dist needs uv: pip install uv"; exit 1; }
 	@$(BIN)/pytest --quiet -o pythonpath=.ci/wheels -o timeout=600 .ci/wheels
+
+try-upgrade: $(INSTALLED) ## Kill workers of an older commit (OLD=b9fab5c) and of this one, around the migration (needs uv)
+	@OLD=$(OLD) $(BIN)/pytest --quiet -o timeout=600 .ci/upgrade
 
 clean: ## Remove the environment, the local servers with their data, and all caches
 	@for link in .local/postgres/elsewhere .local/bench/servers/postgres/elsewhere; do \

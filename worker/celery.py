@@ -13,6 +13,7 @@ from celery.worker import state
 from redis import RedisError
 
 from enrollment.addresses import is_redis
+from migrations import NEWEST
 from worker import health, liveness, logging, metrics, options, tracing
 from worker.consume import monitoring
 from worker.processes import Processes
@@ -77,6 +78,7 @@ def set_up_logging(loglevel: int, logfile: str | None, colorize: bool, **_: Any)
 def be_observed(sender: str, **_: Any) -> None:
     """Give signs of life, and serve metrics where that is set. Before the broker is there: that is when it counts."""
     settings = Settings.load()
+    state.SOFTWARE_INFO[monitoring.REVISION] = NEWEST  # heartbeats carry it to `doctor`
     tracing.configure(settings, "enrollment-worker")
     liveness.process.start(sender, notify=settings.notify_socket)
     if settings.metrics_port is not None:

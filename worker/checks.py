@@ -1,6 +1,6 @@
 """The checks of `doctor` and the overview page. Each looks at one thing, says how it is, and changes nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from time import time
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from enrollment.addresses import is_redis
 from enrollment.names import BULK_QUEUE, QUEUE
+from migrations import NEWEST
 from models import dead_letters, outbox, queries, replication
 from models.address import parameters
 from models.db_errors import describe
@@ -22,6 +23,7 @@ from models.engine import make_engine
 from worker import health, restores, schema
 from worker.cli.output import number
 from worker.health import Finding
+from worker.heartbeats import revisions
 from worker.lists import read_by
 from worker.locks import locked_tables, put_off_commands
 from worker.lookout import PAGE, QUEUES, Search
@@ -249,6 +251,8 @@ def _workers(settings: Settings) -> Iterator[Finding]:
     options = {"max_retries": 0, "socket_connect_timeout": 2, "socket_timeout": 5}
     with app.connection_for_write(transport_options=options) as connection:
         answers = app.control.inspect(timeout=PING, connection=connection).active_queues() or {}
+        known = revisions(app, connection, len(answers)) if answers else {}
+    yield from _versions(known)
     if answers:
         yield Finding("ok", "workers", f"{number(len(answers), 'worker')}: {', '.join(sorted(answers))}")
         taken = {queue["name"] for queues in answers.values() for queue in queues or ()}
@@ -257,6 +261,19 @@ def _workers(settings: Settings) -> Iterator[Finding]:
             yield Finding("fail", "workers", f"none of them takes from {name}", advice)
     else:
         yield Finding("fail", "workers", f"none answered within {PING:g} s", _WORKER)
+
+
+def _versions(known: Mapping[str, str | None]) -> Iterator[Finding]:
+    """Tell of workers of another version; `known` is the newest revision of the schema that each knows."""
+    older = sorted(node for node, revision in known.items() if revision is None or revision < NEWEST)
+    newer = sorted(node for node, revision in known.items() if revision is not None and revision > NEWEST)
+    if older:
+        message = f"{number(len(older), 'worker')} of {len(known)} of an older version: {', '.join(older)}"
+        advice = "Do what `enrollment migrate status` says, then restart these, one after the other"
+        yield Finding("warn", "versions", message, advice)
+    if newer:
+        message = f"{number(len(newer), 'worker')} of {len(known)} of a newer version: {', '.join(newer)}"
+        yield Finding("warn", "versions", message, "Install that version here, too")
 
 
 def _ago(seconds: float) -> str:

@@ -1,7 +1,9 @@
-"""Which workers are alive, and where they serve their metrics: from the heartbeats that Celery sends anyway."""
+"""Which workers are alive, of which version, and where they serve metrics: from the heartbeats that Celery sends."""
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from itertools import islice
 from threading import Thread
 from time import monotonic, sleep
 from types import MappingProxyType
@@ -9,8 +11,9 @@ from typing import Any, Final
 
 import structlog
 from celery import Celery
+from kombu import Connection
 
-from worker.consume.monitoring import ADDRESS
+from worker.consume.monitoring import ADDRESS, REVISION
 from worker.transport import register
 
 ALIVE: Final = 10.0  # seconds since the last heartbeat; there is one every two, also while a batch waits
@@ -18,9 +21,29 @@ _SILENCE: Final = 10.0  # seconds without a heartbeat after which the connection
 _PAUSE: Final = 1.0  # seconds until the broker is tried again
 # A heartbeat can be sent by whoever may publish to the broker. No path, no credentials, nothing but a host and a port.
 _HOST_AND_PORT: Final = re.compile(r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]{2,45}\]):[0-9]{1,5}")
+_ANSWER: Final = 2.0  # seconds without a heartbeat after which no more is waited for
 _MOST: Final = 1_000  # workers that are remembered
 
 log = structlog.get_logger(__name__)
+
+
+def revisions(app: Celery, connection: Connection, workers: int) -> Mapping[str, str | None]:
+    """Return the newest revision of the schema that each worker knows; None: its version is too old to say.
+
+    All are asked for a heartbeat, and `workers` of them waited for, or until none comes any more.
+    """
+    found: dict[str, str | None] = {}
+
+    def heard(event: Mapping[str, Any]) -> None:
+        said = event.get(REVISION)
+        found[str(event.get("hostname"))] = said if isinstance(said, str) else None
+
+    receiver = app.events.Receiver(connection, handlers={"worker-heartbeat": heard}, routing_key="worker.#")
+    with suppress(TimeoutError):
+        for _ in islice(receiver.itercapture(timeout=_ANSWER), 3 * workers):  # there is one every two seconds anyway
+            if len(found) >= workers:
+                break
+    return found
 
 
 class Heartbeats:

@@ -112,12 +112,13 @@ def look(connection: Connection, client: Redis, key: str, *, most: int, since: d
     RedisError.
     """
     reconciling.be_patient(connection)
+    committed = Stream.of(client, key).last  # before the snapshot: up to here, it has the command of each event
     owed = reconciling.owed(connection)
     found = Found(Stream.of(client, key), epoch.read(connection), ahead=reconciling.ahead(connection))
     told = _Told()
-    _compare(connection, found, told)
+    _compare(connection, found, told, committed)
     found.published = [batch.batch_id for batch in owed if batch.late and told.has(batch)]
-    reach = found.stream.reaches_back_to()
+    reach = Stream.of(client, key).reaches_back_to()  # now: entries may have been trimmed off meanwhile
     if reach is not None:
         told.expect(owed)
         latest = reconciling.latest(connection, max(reach, since or reach), most)
@@ -174,15 +175,18 @@ def _waiting_of(batch: Owed) -> list[UUID]:
     return [Event.model_validate_json(text).id for text in batch.events]
 
 
-def _compare(connection: Connection, found: Found, told: _Told) -> None:
-    """Read the stream, and note what of it the database does not know."""
+def _compare(connection: Connection, found: Found, told: _Told, committed: str) -> None:
+    """Read the stream, and note what of it the database does not know, up to the entry `committed`."""
     forgotten, knows = reconciling.forgotten_before(connection), not found.stream.trimmed
     for page in found.stream.pages():
-        events = [entry.event for entry in page if entry.event is not None]
         found.entries += len(page)
-        found.unreadable += len(page) - len(events)
-        for event in events:
-            told.add(event)
+        found.unreadable += sum(entry.event is None for entry in page)
+        events: list[Event] = []
+        for entry in page:
+            if entry.event is not None:
+                told.add(entry.event)
+                if order(entry.id) <= order(committed):
+                    events.append(entry.event)
         lost = lost_of(connection, [event for event in events if event.time >= forgotten])
         if lost.events and not found.lost:
             found.overlaps = knows or lost.events[0] is not events[0]

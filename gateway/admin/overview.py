@@ -43,6 +43,7 @@ PLACES: Final[Mapping[str, tuple[str, str]]] = {
     "outbox": ("/admin/runbook#enrollmentoutboxold", "What helps"),
     "epoch": ("/admin/runbook#backup-and-restore", "What helps"),
     "locks": ("/admin/runbook#enrollmentlockwaits", "What helps"),
+    "versions": ("/admin/runbook#start-stop-scale-drain-upgrade", "How to upgrade"),
     "workers": ("/admin/runbook#enrollmentnoworker", "What helps"),
     "queues": ("/admin/runbook#enrollmentbacklogold", "What helps"),
 }

@@ -15,6 +15,7 @@ from tasks.messages import Message
 from tasks.results import Failure
 
 ADDRESS: Final = "enrollment_metrics"  # field of a heartbeat: host and port where the worker serves its metrics
+REVISION: Final = "enrollment_revision"  # another: the newest revision of the schema that the worker knows
 SERIALIZER: Final = "enrollment-events"  # plain JSON, made three times as fast
 BUFFERED: Final = 3_000  # events in one PUBLISH at most; a batch of 1,000 messages makes as many
 _ARGUMENTS: Final = 100  # characters shown of them

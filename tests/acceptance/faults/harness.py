@@ -43,7 +43,7 @@ TABLES: Final = "outbox, commands, student_courses, tombstones, replace_marks, d
 class Harness:
     """Everything that a fault needs. What it started is stopped when it is left, however that happens."""
 
-    def __init__(self, *, workers: int = 2, variables: Mapping[str, str] | None = None) -> None:
+    def __init__(self, *, workers: int = 2, variables: Mapping[str, str] | None = None, revision: str = "head") -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="enrollment-faults-"))
         self.folder.chmod(0o711)
         self.postgres = Postgres(
@@ -57,6 +57,7 @@ class Harness:
         self.ended: list[str] = []  # workers that ended by themselves: none ever should
         self.began = 0.0
         self._wanted = workers
+        self._revision = revision
         self._variables = dict(variables or {})
         self.database_url = ""  # without a proxy
 
@@ -73,7 +74,7 @@ class Harness:
             self.redis.start()
             self.postgres.start()
             self.database_url = self.postgres.create_database("faults")
-            upgrade(self.database_url)
+            upgrade(self.database_url, self._revision)
             self._write_catalog()
             self.open_proxies()
             self.beat = self._celery("beat", "beat", "--pidfile=")
@@ -128,12 +129,24 @@ class Harness:
         }
 
     def new_worker(
-        self, name: str, *options: str, app: str = "worker", variables: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *options: str,
+        app: str = "worker",
+        variables: Mapping[str, str] | None = None,
+        folder: Path = ROOT,
     ) -> Child:
-        """Return a worker that is not started."""
+        """Return a worker that is not started; `folder` has its program."""
         quick = ("--without-mingle", "--without-gossip", "--loglevel=INFO")
         return self._celery(
-            name, "worker", f"--hostname={name}@localhost", *quick, *options, app=app, variables=variables
+            name,
+            "worker",
+            f"--hostname={name}@localhost",
+            *quick,
+            *options,
+            app=app,
+            variables=variables,
+            folder=folder,
         )
 
     def start_worker(self, index: int, *, wait: bool = True) -> Child:
@@ -180,7 +193,12 @@ class Harness:
             self.start_worker(index)
 
     def _celery(
-        self, name: str, *arguments: str, app: str = "worker", variables: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *arguments: str,
+        app: str = "worker",
+        variables: Mapping[str, str] | None = None,
+        folder: Path = ROOT,
     ) -> Child:
         log = self.folder / f"{name}.log"
         log.write_bytes(b"")
@@ -189,7 +207,7 @@ class Harness:
             command=[sys.executable, "-m", "celery", "-A", app, *arguments],
             log=log,
             env=environment({**self.variables, **(variables or {})}),
-            cwd=ROOT,
+            cwd=folder,
         )
         self._children.append(child)
         return child

@@ -67,6 +67,7 @@ def _restored(run: Run) -> None:
         run.harness.wake()
         producer.repeat(producer.sent[repeated:])
         producer.say()
+        _reconcile(run.harness)  # beside workers at work: there is nothing to put right, and nothing to be doubled
         producer.close()
         run.injected += 1
         until(lambda: not run.harness.leftovers(), 60)

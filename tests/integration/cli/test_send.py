@@ -15,6 +15,7 @@ from enrollment.names import BULK_QUEUE, QUEUE
 from tests.integration.cli.conftest import ID, Run, start, write
 from tests.integration.test_client import body, entries
 from tests.root import ROOT
+from worker import checks
 from worker.local.redis import Redis
 from worker.service import Service
 
@@ -116,7 +117,7 @@ def worker(variables: dict[str, str], service: Service) -> Iterator[None]:
 
 
 def test_from_a_file_to_the_outcome_with_the_real_worker(
-    worker: None, variables: dict[str, str], run: Run, tmp_path: Path
+    worker: None, variables: dict[str, str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "c.jsonl", '{"command": "enroll", "student_id": 3, "course_ids": [10, 11]}')
     sender = start(variables, "send", str(path), stdout=subprocess.PIPE)
@@ -130,4 +131,8 @@ def test_from_a_file_to_the_outcome_with_the_real_worker(
     while not run("courses-of", 3).output and time.monotonic() < deadline:
         time.sleep(0.1)
     assert [row[0] for row in run("courses-of", 3).rows] == ["10", "11"]
-    assert run("doctor").code == 0
+    found = run("doctor")
+    assert found.code == 0
+    assert "versions" not in found.output
+    monkeypatch.setattr(checks, "NEWEST", "9999")  # as if this program were of a version to come
+    assert "versions\t1 worker of 1 of an older version: celery@" in run("doctor").output
