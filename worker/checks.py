@@ -14,11 +14,10 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from enrollment.addresses import is_redis
-from enrollment.names import BULK_QUEUE, QUEUE
 from models import dead_letters, outbox, queries
 from models.db_errors import describe
 from models.engine import make_engine
-from worker import health, schema
+from worker import health, rabbitmq, schema
 from worker.cli.output import number
 from worker.health import Finding
 from worker.lists import read_by
@@ -197,10 +196,11 @@ def _amqp(url: str) -> Iterator[Finding]:
     with BrokerConnection(url, connect_timeout=5) as connection:
         connection.connect()
         yield Finding("ok", "broker", f"{urlsplit(url).scheme} answers")
-        channel: Any = connection.channel()
-        for name in (QUEUE, BULK_QUEUE):
-            _, count, _ = channel.queue_declare(name, passive=True)
-            yield Finding("ok", "queues", f"{name} {count}")
+        try:
+            for name, count in rabbitmq.look(connection, QUEUES):
+                yield Finding("ok", "queues", f"{name} {'is not there yet' if count is None else count}")
+        except rabbitmq.QueueRefused as refused:
+            yield Finding("fail", "queues", str(refused).rstrip("."))
 
 
 def _events(settings: Settings) -> Iterator[Finding]:
