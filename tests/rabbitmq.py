@@ -5,6 +5,7 @@ It needs Debian's package `rabbitmq-server`; the service of that package is neit
 
 import os
 import signal
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,8 @@ from tests.tools import require_tool
 from worker.local.process import Account, Child, run
 from worker.local.server import Server, free_port
 
+ERLANG: Final = Path("/usr/lib/erlang")
+COOKIE: Final = "tests"
 PROGRAMS: Final = Path("/usr/lib/rabbitmq/bin")  # those on the PATH insist on being root or `rabbitmq`
 ANSWER: Final = 2.0  # seconds
 
@@ -35,7 +38,7 @@ class PortMapper:
 
 
 class RabbitMQ(Server):
-    """A node. `settings` are lines of rabbitmq.conf, beside those that it needs here."""
+    """A node. `settings` are lines of rabbitmq.conf, beside those that it needs here; `advanced` is advanced.config."""
 
     name = "RabbitMQ"
 
@@ -47,12 +50,14 @@ class RabbitMQ(Server):
         node: str = "one",
         peers: Sequence[str] = (),
         settings: Mapping[str, str] | None = None,
+        advanced: str = "[].",
     ) -> None:
         super().__init__(folder)
         self.node = f"{node}@localhost"
         self._mapper = mapper
         self._peers = [f"{peer}@localhost" for peer in peers]
         self._settings = dict(settings or {})
+        self._advanced = advanced
         self._distribution = free_port()
 
     @property
@@ -64,6 +69,16 @@ class RabbitMQ(Server):
     def password(self) -> str:
         """Of the user `enrollment`; the nodes of a cluster have one."""
         return "secret"
+
+    def run(self, code: str) -> str:
+        """Evaluate Erlang in the node; return what comes of it. Raises AssertionError when that is an error."""
+        (program,) = ERLANG.glob("erts-*/bin/erl_call")
+        command = [str(program), "-c", COOKIE, "-n", self.node, "-e"]
+        done = subprocess.run(
+            command, input=f"{code}\n", env=self._environment(self.port), capture_output=True, text=True, check=False
+        )
+        assert done.stdout.startswith("{ok, "), f"{code} {done.stdout} {done.stderr}"
+        return done.stdout
 
     def control(self, *arguments: str) -> str:
         """Run `rabbitmqctl`; return what it says. It takes seconds. Raises AssertionError when it fails."""
@@ -91,6 +106,7 @@ class RabbitMQ(Server):
             **self._settings,
         }
         self._lines = lines
+        (self.folder / "advanced.config").write_text(self._advanced)
         if self._account is not None:
             os.chown(self.folder, self._account.uid, self._account.gid)
 
@@ -118,14 +134,14 @@ class RabbitMQ(Server):
             "RABBITMQ_ALLOW_INPUT": "true",  # the script becomes the server, and signals reach it
             "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
-            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
             "RABBITMQ_LOG_BASE": str(folder / "log"),
             "RABBITMQ_MNESIA_BASE": str(folder / "data"),
             "RABBITMQ_DIST_PORT": str(self._distribution),
             "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_NODE_PORT": str(port),
-            "RABBITMQ_ERLANG_COOKIE": "tests",
+            "RABBITMQ_ERLANG_COOKIE": COOKIE,
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-noinput -start_epmd false +S 2:2 +sbwt none +sbwtdcpu none",
             "RABBITMQ_CTL_ERL_ARGS": "-start_epmd false",
         }

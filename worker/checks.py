@@ -236,7 +236,8 @@ def _stream(client: Redis, key: str) -> str:
 def _workers(settings: Settings) -> Iterator[Finding]:
     app = Celery("doctor", broker=settings.require_broker_url(), set_as_current=False)
     app.conf.broker_transport_options = settings.transport_options()  # for the answers, on a connection of its own
-    options = {"max_retries": 0, "socket_connect_timeout": 2, "socket_timeout": 5}
+    others = settings.require_broker_url().count(";")  # nodes of RabbitMQ
+    options = {"max_retries": others, "socket_connect_timeout": 2, "socket_timeout": 5}
     with app.connection_for_write(transport_options=options) as connection:
         answers = app.control.inspect(timeout=PING, connection=connection).active_queues() or {}
     if answers:

@@ -32,6 +32,7 @@ class Examiner(Protocol):
 
     hub: Any
     prefetch_multiplier: int
+    suspects: "Suspects | None"
 
     @property
     def batch(self) -> Any: ...
@@ -78,6 +79,8 @@ class Suspects:
 
     def _examine(self) -> None:
         waiting, self._waiting = self._waiting, []
+        if self._consumer.suspects is not self:  # of a connection that is gone: they come again on the next
+            return
         batch = self._consumer.batch
         batch.flush()
         counts = self._counts([key_of(delivery) for delivery in waiting])

@@ -57,6 +57,13 @@ class Channel(pyamqp.Channel):
             self.held[message.delivery_tag] = None
         return message
 
+    def basic_publish(self, *args: Any, **kwargs: Any) -> Any:
+        """Publish; drop it while RabbitMQ blocks producers: it reads nothing more, and the event loop would wait.
+
+        So task events and answers to remote control get lost. What has to be confirmed does not come here.
+        """
+        return None if self.connection.blocked else super().basic_publish(*args, **kwargs)
+
     def basic_ack(self, delivery_tag: int, multiple: bool = False, *args: Any, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002
         self.held.pop(delivery_tag, None)
         return super().basic_ack(delivery_tag, multiple, *args, **kwargs)
@@ -101,12 +108,21 @@ class Connection(pyamqp.Connection):
     def __init__(self, *args: Any, prefetch: Mapping[str, int] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.prefetch = dict(prefetch or {})
+        self.blocked = False  # an alarm: no message is taken from us
         self._frames: deque[tuple[int, int, bytes]] = deque()
 
     def connect(self, callback: Any = None) -> Any:
         connected = super().connect(callback)
         self.transport.raise_on_initial_eintr = True  # else `read_timeout` is passed over until the event loop runs
         return connected
+
+    def _on_blocked(self) -> Any:
+        self.blocked = True
+        return super()._on_blocked()  # type: ignore[misc]
+
+    def _on_unblocked(self) -> Any:
+        self.blocked = False
+        return super()._on_unblocked()  # type: ignore[misc]
 
     def blocking_read(self, timeout: float | None = None) -> Any:
         """Read one frame; those that were read ahead come first."""

@@ -3,14 +3,17 @@
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from kombu import Connection, Queue
 
 from enrollment.client import BrokerAway, Client, broker_connection
 from enrollment.names import BULK_QUEUE, QUEUE, QUEUE_ARGUMENTS
+from tests.eventually import eventually
 from tests.integration.rabbitmq.conftest import RabbitBroker
 from worker import rabbitmq
+from worker.transport import register
 
 SHORT = "rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []})."
 ENOUGH = "rabbit_alarm:clear_alarm({resource_limit, memory, node()})."
@@ -82,11 +85,27 @@ def test_a_message_that_the_queue_refuses_is_an_error(rabbit: RabbitBroker) -> N
             deque(sending, maxlen=0)
 
 
+def test_a_worker_that_tells_of_its_tasks_is_not_held_up_while_producers_are_blocked(rabbit: RabbitBroker) -> None:
+    register()
+    declare(rabbit)
+    with Connection(rabbit.url) as connection:
+        line: Any = connection.connection
+        producer = connection.Producer()
+        with alarm(rabbit):
+            producer.publish("the first", routing_key=QUEUE)  # is what makes RabbitMQ say so
+            eventually(lambda: line.drain() or line.blocked)
+            for _ in range(50):  # more than sockets hold
+                producer.publish("x" * 1_000_000, routing_key=QUEUE)
+        eventually(lambda: line.drain() or not line.blocked)
+        producer.publish("the last", routing_key=QUEUE)
+        eventually(lambda: rabbit.count() == 2)
+
+
 @contextmanager
 def alarm(rabbit: RabbitBroker) -> Iterator[None]:
     """Let the node be short of memory."""
-    rabbit.node.control("eval", SHORT)
+    rabbit.node.run(SHORT)
     try:
         yield
     finally:
-        rabbit.node.control("eval", ENOUGH)
+        rabbit.node.run(ENOUGH)

@@ -98,5 +98,16 @@ def test_while_a_lock_holds_a_batch_the_rest_waits(redis_client: Redis) -> None:
     assert consumer.batches == [["a"]]
 
 
+def test_what_a_lost_connection_left_is_not_applied(redis_client: Redis) -> None:
+    consumer = Consumer()
+    later: list[Any] = []
+    consumer.hub = SimpleNamespace(call_later=lambda _, act: later.append(act))
+    consumer.suspects = Suspects(consumer, redis_client, STREAM)
+    consumer.suspects.add(SimpleNamespace(headers={"id": "a"}, body=b"a", channel=None))
+    consumer.suspects = Suspects(consumer, redis_client, STREAM)
+    later.pop()()
+    assert consumer.batches == []
+
+
 def test_without_redis_messages_are_applied_and_nothing_is_counted() -> None:
     assert receive(connect("redis://127.0.0.1:1"), "ab").batches == [["a", "b"]]
