@@ -10,6 +10,7 @@ from tests.acceptance.faults import (
     malformed,
     network,
     process_faults,
+    rabbitmq,
     relays,
     server_faults,
     waiting_faults,
@@ -25,6 +26,7 @@ SCENARIOS: Final[Sequence[Scenario]] = [
     *malformed.SCENARIOS,
     *relays.SCENARIOS,
     *waiting_faults.SCENARIOS,
+    *rabbitmq.SCENARIOS,
     *control.SCENARIOS,
 ]
 SHORT: Final = [scenario for scenario in SCENARIOS if scenario.short]
