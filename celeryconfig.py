@@ -4,6 +4,8 @@ from kombu import Exchange as _Exchange
 from kombu import Queue as _Queue
 from kombu.utils.url import parse_url as _parse_url
 
+from enrollment.addresses import is_redis as _is_redis
+from enrollment.names import QUEUE_ARGUMENTS as _QUEUE_ARGUMENTS
 from worker.settings import Settings as _Settings
 from worker.settings import SettingsError as _SettingsError
 
@@ -13,10 +15,15 @@ try:
 except _SettingsError as _error:
     raise SystemExit(str(_error)) from None  # a sentence; Celery would print a traceback
 
+# RabbitMQ: quorum queues, which survive the loss of a node. Redis has no arguments.
+_arguments = {} if _is_redis(broker_url) else dict(_QUEUE_ARGUMENTS)
+
 # Queues. Anything else that lands in them becomes a dead letter.
 task_default_queue = "enrollment"
 # Each has an exchange of its own: with one for both, what is published there would land in both.
-task_queues = tuple(_Queue(name, _Exchange(name), name) for name in ("enrollment", "enrollment.bulk"))
+task_queues = tuple(
+    _Queue(name, _Exchange(name), name, queue_arguments=_arguments) for name in ("enrollment", "enrollment.bulk")
+)
 task_routes = {"enrollment.apply.v1": {"queue": "enrollment.bulk"}}
 task_create_missing_queues = False  # a misspelt queue is an error at the sender, not a list that nobody reads
 
@@ -46,18 +53,23 @@ worker_hijack_root_logger = False
 worker_redirect_stdouts = False
 worker_enable_remote_control = True  # Flower and `celery inspect` ask for it
 
-broker_use_ssl = _parse_url(broker_url).get("ssl", False)  # kombu reads it from the address, Flower only from here
+# kombu reads it from the address, Flower only from here
+broker_use_ssl = _parse_url(broker_url.split(";")[0]).get("ssl", False)
 
 # Connections. A broker that is away is waited for, for ever; the first time, too.
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 broker_channel_error_retry = True  # a Redis that is full or read-only would otherwise end the process
-broker_heartbeat = 0  # AMQP only
+broker_heartbeat = 20  # seconds, RabbitMQ only: after twice that without a sign, a connection is given up
 broker_pool_limit = 10  # Flower asks from many threads, some holding two: with few they wait for each other
 broker_transport_options = {
     "visibility_timeout": _settings.visibility_timeout,
     "unacked_restore_interval": 2,  # seconds between looks for messages of dead workers
+    # RabbitMQ: the next batch is on its way while one is applied
+    "prefetch": {"enrollment": 2 * _settings.batch_messages, "enrollment.bulk": 4},
     "claim_limits": {"enrollment.bulk": 4},  # messages of up to 1,000 commands: a batch stays below a second
+    "read_timeout": 5,  # RabbitMQ, as socket_timeout for Redis
+    "write_timeout": 5,
     "socket_timeout": 5,
     "socket_connect_timeout": 5,
     "socket_keepalive": True,

@@ -15,13 +15,14 @@ _REDIS: Final = ("redis", "rediss")
 _AMQP: Final = ("amqp", "amqps")
 POSTGRESQL: Final = ("postgresql", "postgresql+psycopg", "postgres")
 _REDIS_EXAMPLE: Final = "redis://host:6379/0"
+_AMQP_EXAMPLE: Final = "amqp://user:password@one:5672//;amqp://user:password@two:5672//"
 
 _HOST: Final = re.compile(r"(\[[^\[\]@]+\]|[^:;,@\[\]]*)(:[0-9]*)?")  # with its port
 _FILES: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 _TLS: Final = frozenset((*_FILES, "ssl_cert_reqs", "ssl_check_hostname", "ssl_ciphers", "ssl_password"))
 _UNREADABLE: Final = (
     "cannot be read: a port is a number from 1 to 65535, a Redis has one host, "
-    "and in a password @ : / ? # % are written %40 %3A %2F %3F %23 %25."
+    "and in a password @ : / ? # % ; are written %40 %3A %2F %3F %23 %25 %3B."
 )
 _REQUIREMENTS: Final = {spelt: it for it in ("required", "optional", "none") for spelt in (it, f"cert_{it}")}
 _SWITCH: Final = {"true": "true", "1": "true", "yes": "true", "false": "false", "0": "false", "no": "false"}
@@ -37,9 +38,16 @@ def is_redis(url: str) -> bool:
 
 
 def broker_url(url: str, name: str) -> str:
-    """Return a broker's address as kombu and redis-py read it. Raises AddressError, which calls it `name`."""
-    parts = split(url, name, (*_REDIS, *_AMQP), _REDIS_EXAMPLE)
-    return url if parts.scheme in _AMQP else _redis(parts, name)
+    """Return a broker's address as kombu and redis-py read it. Raises AddressError, which calls it `name`.
+
+    Of RabbitMQ, it may be those of several nodes, with semicolons between.
+    """
+    if not url.startswith(tuple(f"{scheme}://" for scheme in _AMQP)):
+        return _redis(split(url, name, (*_REDIS, *_AMQP), _REDIS_EXAMPLE), name)
+    nodes = [node.strip() for node in url.split(";")]
+    for node in nodes:
+        refuse_strays(split(node, name, (nodes[0].partition("://")[0],), _AMQP_EXAMPLE), name)
+    return ";".join(nodes)
 
 
 def redis_url(url: str, name: str = "The address of Redis") -> str:

@@ -24,4 +24,8 @@ TASKS: Final[Mapping[Kind, str]] = {kind: task for task, kind in KINDS.items() i
 QUEUE: Final = "enrollment"  # the single commands
 BULK_QUEUE: Final = "enrollment.bulk"  # `apply` messages
 
+# How RabbitMQ has both queues. Whoever declares one says the same, or is refused. No message may be dropped for having
+# been returned too often, as RabbitMQ 4 does after 20 times: a connection that is lost returns all that was delivered.
+QUEUE_ARGUMENTS: Final[Mapping[str, str | int]] = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}
+
 STREAM: Final = "enrollment.events"  # result events; an operator may choose another key

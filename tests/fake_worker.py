@@ -1,9 +1,9 @@
 """A Celery app with the real transport, consumer and strategy, and a service that writes down what it is asked to do.
 
-`celery -A tests.fake_worker -b redis://… worker`. What it does is told by the `source` of a command (`die`,
-`die-in-reading`, …), and by keys: `fake:away` (while it exists, the database is away), `fake:locked` (while it exists,
-a table is locked), `fake:busy` (while it exists, a batch is not done), `fake:slow` (seconds that each batch takes),
-`fake:immortal` (while it exists, nothing kills the worker).
+`celery -A tests.fake_worker -b redis://… worker`, or `-b amqp://…` with ENROLLMENT_EVENTS_URL. What it does is told by
+the `source` of a command (`die`, `die-in-reading`, …), and by keys: `fake:away` (while it exists, the database is
+away), `fake:locked` (while it exists, a table is locked), `fake:busy` (while it exists, a batch is not done),
+`fake:slow` (seconds that each batch takes), `fake:immortal` (while it exists, nothing kills the worker).
 """
 
 import json
@@ -18,6 +18,7 @@ from celery import Celery
 from kombu import Exchange, Queue
 from redis import Redis
 
+from enrollment.names import QUEUE_ARGUMENTS
 from models.dead_letters import NewDeadLetter
 from tasks.arrival import Arrival
 from tasks.caution import Blocked
@@ -101,12 +102,15 @@ def _outcome(message: Message) -> str:
 class FakeApp(Celery):
     @cached_property
     def service(self) -> FakeService:
-        return FakeService(self.conf.broker_url)
+        return FakeService(os.environ.get("ENROLLMENT_EVENTS_URL", self.conf.broker_url))
 
 
 app = FakeApp("fake", include=["tasks.commands", "tasks.periodic"])
 app.conf.update(
-    task_queues=[Queue(name, Exchange(name), name) for name in ("enrollment", "enrollment.bulk")],
+    task_queues=[
+        Queue(name, Exchange(name), name, queue_arguments=dict(QUEUE_ARGUMENTS))
+        for name in ("enrollment", "enrollment.bulk")
+    ],
     task_default_queue="enrollment",
     task_routes={"enrollment.apply.v1": {"queue": "enrollment.bulk"}},
     task_ignore_result=True,
@@ -122,6 +126,7 @@ app.conf.update(
         "visibility_timeout": VISIBILITY_TIMEOUT,
         "unacked_restore_interval": float(os.environ.get("FAKE_TICK", "0.1")),
         "claim_limits": {"enrollment.bulk": 4},
+        "prefetch": {"enrollment": 200, "enrollment.bulk": 4},
         "socket_timeout": 2,
         "socket_connect_timeout": 2,
         "socket_keepalive": True,

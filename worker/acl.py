@@ -30,6 +30,7 @@ _ANSWERS: Final = (
 )
 _TRANSPORT: Final = "blmove rpop rpush hset hget hmget hdel hlen hexists eval"
 _PUBLISH: Final = "set del xadd xlen xtrim xpending xinfo|groups xinfo|consumers"  # in a script
+_COUNT: Final = "mget incr expire"  # what RabbitMQ delivers again
 _LOOK: Final = "info type scan xlen xrevrange"  # `doctor`, and what a worker warns of
 _MEASURE: Final = "lindex hlen xinfo|stream xinfo|groups"
 
@@ -122,8 +123,8 @@ def _users(names: _Names) -> Iterator[User]:
     )
     yield User(
         "worker",
-        _words(_CONNECT, _PUT, _DECLARE, _BROADCAST, _ANSWERS, _TRANSPORT, _PUBLISH, _LOOK),
-        (*queues, *names.keys(*_CLAIMS), *control, stream, f"{{{stream}}}:batch:*"),
+        _words(_CONNECT, _PUT, _DECLARE, _BROADCAST, _ANSWERS, _TRANSPORT, _PUBLISH, _COUNT, _LOOK),
+        (*queues, *names.keys(*_CLAIMS), *control, stream, f"{{{stream}}}:batch:*", f"{{{stream}}}:begun:*"),
         channels=names.channels,
     )
     yield User("flower", _words(_CONNECT, _BROADCAST, _ANSWERS), control, queues, names.channels)

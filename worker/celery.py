@@ -14,7 +14,7 @@ from redis import RedisError
 
 from enrollment.addresses import is_redis
 from migrations import NEWEST
-from worker import health, liveness, logging, metrics, options, tracing
+from worker import health, liveness, logging, metrics, options, rabbitmq, tracing
 from worker.consume import monitoring
 from worker.processes import Processes
 from worker.publishing import connect
@@ -64,6 +64,20 @@ def check_cluster(**_: Any) -> None:
                 raise SystemExit(f"{finding.message}. {finding.advice}.")
 
 
+@signals.celeryd_init.connect
+def check_queues(**_: Any) -> None:
+    """End the worker with one sentence where RabbitMQ has a queue that is no quorum queue."""
+    if is_redis(Settings.load().require_broker_url()):
+        return
+    with app.connection_for_read() as connection:
+        try:
+            rabbitmq.declare(connection, app.amqp.queues.values())
+        except rabbitmq.QueueRefused as refused:
+            raise SystemExit(str(refused)) from None
+        except (*connection.connection_errors, *connection.channel_errors):
+            return  # one that is away is waited for, later
+
+
 @signals.setup_logging.connect
 def set_up_logging(loglevel: int, logfile: str | None, colorize: bool, **_: Any) -> None:  # noqa: FBT001 (Celery's)
     """Replace Celery's own logging. `-l` goes before the variable; without it Celery gives a level of its own."""
@@ -82,7 +96,7 @@ def be_observed(sender: str, **_: Any) -> None:
     tracing.configure(settings, "enrollment-worker")
     liveness.process.start(sender, notify=settings.notify_socket)
     if settings.metrics_port is not None:
-        broker = urlsplit(settings.require_broker_url()).hostname
+        broker = urlsplit(settings.require_broker_url().split(";")[0]).hostname
         address = metrics.serve(settings.metrics_host, settings.metrics_port, towards=broker)
         if address:
             state.SOFTWARE_INFO[monitoring.ADDRESS] = address  # heartbeats carry it to the exporter

@@ -20,7 +20,7 @@ from models import dead_letters, outbox, queries, replication
 from models.address import parameters
 from models.db_errors import describe
 from models.engine import make_engine
-from worker import health, restores, schema
+from worker import health, rabbitmq, restores, schema
 from worker.cli.output import number
 from worker.health import Finding
 from worker.heartbeats import revisions
@@ -208,10 +208,11 @@ def _amqp(url: str) -> Iterator[Finding]:
     with BrokerConnection(url, connect_timeout=5) as connection:
         connection.connect()
         yield Finding("ok", "broker", f"{urlsplit(url).scheme} answers")
-        channel: Any = connection.channel()
-        for name in (QUEUE, BULK_QUEUE):
-            _, count, _ = channel.queue_declare(name, passive=True)
-            yield Finding("ok", "queues", f"{name} {count}")
+        try:
+            for name, count in rabbitmq.look(connection, QUEUES):
+                yield Finding("ok", "queues", f"{name} {'is not there yet' if count is None else count}")
+        except rabbitmq.QueueRefused as refused:
+            yield Finding("fail", "queues", str(refused).rstrip("."))
 
 
 def _events(settings: Settings) -> Iterator[Finding]:
@@ -248,7 +249,8 @@ def _stream(client: Redis, key: str) -> str:
 def _workers(settings: Settings) -> Iterator[Finding]:
     app = Celery("doctor", broker=settings.require_broker_url(), set_as_current=False)
     app.conf.broker_transport_options = settings.transport_options()  # for the answers, on a connection of its own
-    options = {"max_retries": 0, "socket_connect_timeout": 2, "socket_timeout": 5}
+    others = settings.require_broker_url().count(";")  # nodes of RabbitMQ
+    options = {"max_retries": others, "socket_connect_timeout": 2, "socket_timeout": 5}
     with app.connection_for_write(transport_options=options) as connection:
         answers = app.control.inspect(timeout=PING, connection=connection).active_queues() or {}
         known = revisions(app, connection, len(answers)) if answers else {}

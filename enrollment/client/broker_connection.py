@@ -4,6 +4,7 @@ import os
 import random
 import socket
 from base64 import b64encode
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from json import JSONEncoder
@@ -16,7 +17,7 @@ from uuid import UUID, uuid4
 from enrollment.addresses import is_redis, redis_url
 from enrollment.client.errors import BrokerAway
 from enrollment.client.tracing import sending
-from enrollment.names import BULK_QUEUE, QUEUE
+from enrollment.names import BULK_QUEUE, QUEUE, QUEUE_ARGUMENTS
 from enrollment.pauses import pauses
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _REDIS: Final = {
     "socket_keepalive": True,
     "client_name": "enrollment-producer",
 }
+_ALARM: Final = "it blocks producers: an alarm, its memory or disk is short"
 _AMQP: Final = {"confirm_publish": True, "read_timeout": _ANSWER, "write_timeout": _ANSWER}
 
 _encode: Final = JSONEncoder().encode
@@ -62,7 +64,10 @@ class BrokerConnection:
 
         An address of a broker other than Redis is for kombu to judge.
         """
-        self._url = redis_url(url, "The broker's address") if is_redis(url) else url
+        urls = [redis_url(url, "The broker's address")] if is_redis(url) else url.split(";")
+        self._urls = deque(urls)  # of RabbitMQ, nodes of one cluster: tried in turn
+        self._shown = " or ".join(map(_without_password, self._urls))
+        self._blocked = False  # RabbitMQ said that it takes no messages
         self._options = dict(options or {})
         self._patience = patience
         self._connection: Connection | None = None
@@ -86,9 +91,11 @@ class BrokerConnection:
                 return self._send(message)
             except self._errors as error:
                 self.close()
+                self._urls.rotate(-1)
                 pause = next(waits)
                 if monotonic() + pause > deadline:
-                    raise BrokerAway(_without_password(self._url), self._patience, _line(error), command_ids) from error
+                    reason = _ALARM if self._blocked else _line(error)
+                    raise BrokerAway(self._shown, self._patience, reason, command_ids) from error
             except BaseException:  # interrupted: what this connection answers next may be meant for this message
                 self.close()
                 raise
@@ -106,13 +113,21 @@ class BrokerConnection:
             from kombu import Connection  # noqa: PLC0415 - a process that only may send does not pay for it
 
             self.close()
-            patience = _AMQP if urlsplit(self._url).scheme.startswith("amqp") else _REDIS
-            options = {**patience, **self._options}
+            url, self._blocked = ";".join(self._urls), False
+            amqp = url.startswith("amqp")
+            options = {**({**_AMQP, "on_blocked": self._on_blocked} if amqp else _REDIS), **self._options}
             self._pid = os.getpid()
             known_by = {"credential_provider": options.pop("credential_provider", None)}
-            self._connection = Connection(self._url, connect_timeout=_ANSWER, transport_options=options, **known_by)
+            self._connection = Connection(url, connect_timeout=_ANSWER, transport_options=options, **known_by)
             self._errors = (OSError, *self._connection.connection_errors, *self._connection.channel_errors)
+            if amqp:
+                from amqp.exceptions import AMQPError, MessageNacked  # noqa: PLC0415 - as above
+
+                self._errors += (AMQPError, MessageNacked)  # kombu knows some of them
         return self._connection
+
+    def _on_blocked(self, _reason: str) -> None:
+        self._blocked = True
 
 
 def _open(connection: "Connection") -> Send:
@@ -123,12 +138,15 @@ def _open(connection: "Connection") -> Send:
     if connection.transport_cls in ("redis", "rediss"):
         line = channel.pool.get_connection()  # with all that kombu read from the address
         return partial(_push, line, _envelope(), channel.global_keyprefix)
+    if connection.transport.driver_type == "amqp":
+        connected: Any = connection.connection
+        connected.transport.raise_on_initial_eintr = True  # else `read_timeout` is passed over, and waited for ever
     for name in (QUEUE, BULK_QUEUE):  # AMQP drops, without a word, what is sent to a queue that is not there
         try:
             channel.queue_declare(name, passive=True)  # one that is there stays as it is, a quorum queue as well
         except connection.channel_errors:
             channel = connection.channel()
-            Queue(name, channel=channel).queue_declare()
+            Queue(name, channel=channel, queue_arguments=dict(QUEUE_ARGUMENTS)).queue_declare()
     return partial(_produce, Producer(channel))
 
 
@@ -182,6 +200,7 @@ def _produce(producer: "Producer", message: OutgoingMessage) -> None:
         headers=_headers(message),
         correlation_id=message.task_id,
         reply_to="",
+        mandatory=True,  # a queue that was deleted is an error; RabbitMQ would confirm, and drop
         confirm_timeout=_ANSWER,
     )
 

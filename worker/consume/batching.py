@@ -17,7 +17,7 @@ from tasks.ports import ServicePort
 from worker import liveness, metrics, tracing
 from worker.consume.decoding import Refused, decode_message, expired
 from worker.consume.monitoring import Monitor
-from worker.transport import Channel
+from worker.transport import Channel, rabbitmq
 from worker.transport.limits import MOST_INFLATED
 
 log = structlog.get_logger(__name__)
@@ -29,11 +29,13 @@ class BatchConsumer(Protocol):
     batch: "Batch"
     monitor: Monitor
     hub: Any
+    prefetch_multiplier: int  # messages in one batch at most
 
     @property
     def service(self) -> ServicePort: ...
     def dead_letter(self, delivery: Any, code: DeadLetterCode, reason: str) -> None: ...
     def claim_soon(self) -> None: ...
+    def settled(self, deliveries: Sequence[Any]) -> None: ...
     def keep_alive(self) -> None: ...
 
 
@@ -78,19 +80,22 @@ class Batch:
         self._consumer = consumer
         self._entries: list[_Gathered] = []
         self._bytes = 0
-        self._held = False  # a batch waits for a table; what gathers meanwhile follows it
+        self._most = consumer.prefetch_multiplier
+        self.held = False  # a batch waits for a table; what gathers meanwhile follows it
 
     def add(self, task: str, delivery: Any) -> None:
         """Add a message; the batch is applied as soon as all of its claim are here. Raises Refused."""
         message, size = decode_message(task, delivery)
-        if self._entries and self._bytes + size > MOST_INFLATED:  # what comes compressed is small in the claim only
-            if self._held:
+        full = len(self._entries) >= self._most or self._bytes + size > MOST_INFLATED
+        if self._entries and full:  # what comes compressed is small in the claim only, and RabbitMQ knows no batches
+            if not self.held:
+                self.flush()
+            elif isinstance(delivery.channel, Channel):
                 _release([delivery])
                 return
-            self.flush()
         self._bytes += size
         self._entries.append(_Gathered(delivery, message))
-        if len(self._entries) > 1 or self._held:
+        if len(self._entries) > 1 or self.held:
             return
         if self._consumer.hub:
             # Not call_soon: what a timer brings (an expired claim) would wait for the next event on a socket.
@@ -101,21 +106,22 @@ class Batch:
     def flush(self) -> None:
         """Apply what is here. Messages of a connection that is gone come again; at shutdown they stay in the queue."""
         entries, self._entries, self._bytes = self._entries, [], 0
-        if self._goes_on():
+        if self.goes_on():
             due = [entry for entry in entries if not self._withdrawn(entry)]
             if due:
                 _start([entry.delivery for entry in due])
                 self._consumer.monitor.started([entry.message for entry in due])
                 self._apply(due, Arrival())
 
-    def _goes_on(self) -> bool:
+    def goes_on(self) -> bool:
+        """Tell whether work may begin: on this connection, and no shutdown is under way."""
         return self._consumer.batch is self and not _stopping()
 
     def _apply(self, entries: Sequence[_Gathered], arrival: Arrival) -> None:
         """Apply these, or try again in a moment; the event loop runs meanwhile, so that the worker answers."""
         done = self._attempt(entries, arrival)
         if not done and self._consumer.hub:
-            self._held = True
+            self.held = True
             self._consumer.hub.call_later(RETRY, self._try_again, entries, arrival)
             return
         while not done:
@@ -124,11 +130,11 @@ class Batch:
             done = self._attempt(entries, arrival)
 
     def _try_again(self, entries: Sequence[_Gathered], arrival: Arrival) -> None:
-        self._held = False
-        if self._goes_on():
+        self.held = False
+        if self.goes_on():
             self._consumer.keep_alive()
             self._apply(entries, arrival)
-            if self._entries and not self._held:
+            if self._entries and not self.held:
                 self.flush()
 
     def _attempt(self, entries: Sequence[_Gathered], arrival: Arrival) -> bool:
@@ -152,6 +158,7 @@ class Batch:
         seconds = monotonic() - begin
         metrics.batch(len(messages), seconds)
         liveness.process.finished()
+        consumer.settled(deliveries)
         if again:
             consumer.claim_soon()
         consumer.monitor.finished(messages, outcomes, seconds)
@@ -196,6 +203,9 @@ def _acknowledge(deliveries: Sequence[Any]) -> bool:
     channel = deliveries[0].channel
     if isinstance(channel, Channel):
         return channel.ack_many([delivery.delivery_tag for delivery in deliveries])
+    if isinstance(channel, rabbitmq.Channel):
+        channel.ack_many([delivery.delivery_tag for delivery in deliveries])
+        return False
     for delivery in deliveries:
         delivery.ack()
     return False

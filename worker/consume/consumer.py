@@ -1,11 +1,13 @@
 """Celery's consumer, except that no message is ever dropped: what cannot become a command becomes a dead letter."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from time import monotonic
+from functools import cached_property
+from time import monotonic, sleep
 from typing import Any, Final
 
 import structlog
+from amqp import RecoverableConnectionError
 from celery.worker import consumer as stock
 from celery.worker import state
 from redis import Redis, RedisError
@@ -18,20 +20,26 @@ from tasks.commands import CommandTask
 from tasks.periodic import RELAY, RETENTION, PeriodicTask
 from tasks.ports import ServicePort, service_of
 from worker import liveness, metrics
+from worker import rabbitmq as queues
 from worker.consume.batching import Batch, PeriodicStrategy, Strategy
 from worker.consume.dead_letters import dead_letter_of_entry, dead_letter_of_message
 from worker.consume.decoding import Refused, key_of
 from worker.consume.inflating import inflate
 from worker.consume.monitoring import Monitor
+from worker.consume.suspects import Suspects
 from worker.lookout import Lookout, Search
-from worker.transport import Channel
+from worker.settings import Settings
+from worker.transport import Channel, rabbitmq
 from worker.transport.envelope import fault_in_headers, short
 from worker.transport.limits import MOST_ID
 
 RELAY_EVERY: Final = 2.0  # seconds
 LOOK_EVERY: Final = 1.0  # seconds between steps of the search for lists that nobody reads
+REFUSED: Final = 5  # seconds between looks at a queue that is of another kind
 SIGN: Final = 1.0  # seconds between signs of life while the messages of a claim are looked at one by one
 BUILT_IN: Final = "celery."  # tasks that every app has (map, chord, …); no producer of ours has a use for them
+
+_Blueprint: Any = stock.Consumer.Blueprint
 
 log = structlog.get_logger(__name__)
 
@@ -39,16 +47,24 @@ log = structlog.get_logger(__name__)
 class Consumer(stock.Consumer):
     """Set as `worker_consumer`. One per process; its batch and monitor are made anew for each connection."""
 
+    class Blueprint(_Blueprint):  # type: ignore[misc]
+        """Celery's steps without the queues for delays, 28 of them on RabbitMQ: commands wait in the database."""
+
+        default_steps = tuple(it for it in _Blueprint.default_steps if "delayed_delivery" not in it)
+
     batch: Batch
     monitor: Monitor
     lookout: Lookout
     hub: Any
     heart: Any
     timer: Any
+    prefetch_multiplier: int
+    connection: Any
     task_consumer: Any
     event_dispatcher: Any
     connection_errors: tuple[type[Exception], ...]
     strategies: dict[str, Callable[..., object]]
+    suspects: Suspects | None = None  # on RabbitMQ
     _last_beat = 0.0
     _releasing = False  # a timer is set
 
@@ -60,6 +76,10 @@ class Consumer(stock.Consumer):
     def update_strategies(self) -> None:
         """Start afresh after each connect: what was gathered before comes again, and its timers are gone."""
         self.batch = Batch(self)
+        if self.suspects is not None:
+            self.suspects.forgive()
+        of_rabbitmq = isinstance(self.connection.transport, rabbitmq.Transport)
+        self.suspects = Suspects.connect(self, Settings.load()) if of_rabbitmq else None
         self._releasing = False
         self.monitor = Monitor(self.event_dispatcher)
         self.lookout = Lookout(self._search)
@@ -77,26 +97,36 @@ class Consumer(stock.Consumer):
         """Return what takes each delivery. Whatever is wrong with one is that one's fault and stops nothing."""
         if isinstance(self.task_consumer.channel, Channel):
             self.task_consumer.channel.on_garbage = self._dead_letter_entry
-        # KeyError is in kombu's list; here it says that a message lacks something.
-        lost: tuple[type[Exception], ...] = (
-            MemoryError,
-            *(error for error in self.connection_errors if error is not KeyError),
-        )
+        suspects = self.suspects
+        if suspects is None:
+            return self.receive
 
         def on_message(delivery: Any) -> None:
-            self.keep_alive_if_due(delivery.delivery_tag)
-            try:
-                self.strategies[self._task_of(delivery)](delivery)
-            except Refused as refused:
-                self.dead_letter(delivery, refused.code, refused.reason)
-            except lost:
-                raise
-            except Exception as error:
-                log.exception("message_failed", task_id=str(delivery.headers.get("id"))[:MOST_ID])
-                reason = f"It could not be processed: {short(error)}"
-                self.dead_letter(delivery, DeadLetterCode.PROCESSING_FAILED, reason)
+            if delivery.delivery_info.get("redelivered"):
+                suspects.add(delivery)
+            else:
+                self.receive(delivery)
 
         return on_message
+
+    def receive(self, delivery: Any) -> None:
+        """Take a delivery into the batch, or make a dead letter of it. Raises what a lost connection raises."""
+        self.keep_alive_if_due(delivery.delivery_tag)
+        try:
+            self.strategies[self._task_of(delivery)](delivery)
+        except Refused as refused:
+            self.dead_letter(delivery, refused.code, refused.reason)
+        except self._lost:
+            raise
+        except Exception as error:
+            log.exception("message_failed", task_id=str(delivery.headers.get("id"))[:MOST_ID])
+            reason = f"It could not be processed: {short(error)}"
+            self.dead_letter(delivery, DeadLetterCode.PROCESSING_FAILED, reason)
+
+    @cached_property
+    def _lost(self) -> tuple[type[Exception], ...]:
+        # KeyError is in kombu's list; here it says that a message lacks something.
+        return (MemoryError, *(error for error in self.connection_errors if error is not KeyError))
 
     def _task_of(self, delivery: Any) -> str:
         """Return the name of the task that a delivery is for. Raises Refused."""
@@ -129,6 +159,7 @@ class Consumer(stock.Consumer):
         metrics.refused(code)
         if not delivery.acknowledged:
             delivery.ack()
+            self.settled([delivery])
             self.claim_soon()
         if code not in (DeadLetterCode.REVOKED, DeadLetterCode.EXPIRED):
             self.monitor.refused(str(letter.headers.get("id", key)), f"{code}: {reason}")
@@ -154,6 +185,11 @@ class Consumer(stock.Consumer):
         log.warning("dead_letter", key=tag, code=code, reason=message)
         metrics.refused(code)
         self.claim_soon()
+
+    def settled(self, deliveries: Sequence[Any]) -> None:
+        """Take note that these are done with."""
+        if self.suspects is not None:
+            self.suspects.settle(deliveries)
 
     def claim_soon(self) -> None:
         """Claim as soon as nothing is held any more: what has to come alone waits in no list that would tell of it."""
@@ -203,8 +239,10 @@ class Consumer(stock.Consumer):
         liveness.process.applying()
         channel = self.task_consumer.channel
         with suppress(*self.connection_errors):  # then they expire, and come again
-            if isinstance(channel, Channel):
+            if isinstance(channel, Channel | rabbitmq.Channel):
                 channel.touch()
+        if self.suspects is not None:
+            self.suspects.forgive()
         with suppress(*self.connection_errors):
             if self.heart and monotonic() - self._last_beat >= self.heart.interval:
                 self._last_beat = monotonic()
@@ -231,6 +269,20 @@ class Consumer(stock.Consumer):
         conn.ensure_connection = patiently
         with metrics.waiting("broker"):
             return super().ensure_connected(conn)
+
+    def connect(self) -> Any:
+        """Connect; on RabbitMQ see that the queues are of the right kind, or wait until they are."""
+        connection = super().connect()
+        if isinstance(connection.transport, rabbitmq.Transport):
+            try:
+                queues.declare(connection, self.app.amqp.queues.values())
+            except queues.QueueRefused as refused:
+                for _ in range(REFUSED):
+                    liveness.process.waiting()
+                    state.maybe_shutdown()
+                    sleep(1)
+                raise RecoverableConnectionError(str(refused)) from refused  # Celery says it, and connects again
+        return connection
 
     # --- what Celery would log and drop
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from kombu import compression
 
-from worker.transport import kombu_redis
+from worker.transport import kombu_redis, rabbitmq
 from worker.transport.channel import Channel, OnGarbage
 from worker.transport.poller import Poller
 
@@ -31,9 +31,14 @@ def register() -> None:
     Everything that reads the broker URL (Flower, `celery purge`, failover to an alternate URL) keeps working, which it
     would not with a scheme of our own or with the setting `broker_transport`.
     """
-    for scheme in SCHEMES:
-        kombu_redis.aliases[scheme] = f"{__name__}:{Transport.__qualname__}"
+    ours = dict.fromkeys(SCHEMES, f"{__name__}:{Transport.__qualname__}") | {
+        "amqp": f"{rabbitmq.__name__}:{rabbitmq.Transport.__qualname__}",
+        "amqps": f"{rabbitmq.__name__}:{rabbitmq.TlsTransport.__qualname__}",
+    }
+    for scheme, transport in ours.items():
+        kombu_redis.aliases[scheme] = transport
         kombu_redis.cached_transports.pop(scheme, None)
+    rabbitmq.tolerate()
     _leave_compressed()
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from tests.acceptance.faults.commands import Generator
-from tests.acceptance.faults.harness import until
 from tests.acceptance.faults.producers import Sender
 from tests.acceptance.faults.scenario import Run, Scenario, Skipped
+from tests.acceptance.faults.waits import until
 from worker.local.process import Child
 
 CALLS: Final = ("sendto", "recvfrom")  # all that redis-py and libpq use; strace counts each by itself

@@ -1,14 +1,12 @@
 """Where the faults happen: a PostgreSQL, a Redis, proxies in front of both, workers and beat. All on loopback."""
 
-import os
 import re
 import shutil
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -21,6 +19,7 @@ from tests.acceptance.faults.commands import COURSES, STUDENTS
 from tests.acceptance.faults.oracle import Seen, as_events
 from tests.acceptance.faults.proxy import Proxy
 from tests.acceptance.faults.sent_log import SentLog
+from tests.acceptance.faults.waits import until
 from tests.root import ROOT
 from worker.local.postgres import Postgres
 from worker.local.process import Child
@@ -65,14 +64,14 @@ class Harness:
 
     def open_proxies(self) -> None:
         """Put them in front of the servers, which run by now."""
-        self.proxies["database"] = Proxy(self.postgres.port)
-        self.proxies["broker"] = Proxy(self.redis.port)
-        self.proxies["events"] = Proxy(self.redis.port)
+        ports = {"database": self.postgres.port, "events": self.redis.port, **self._broker_ports()}
+        self.proxies |= {name: Proxy(port) for name, port in ports.items()}
 
     def __enter__(self) -> Self:
         try:
             self.redis.start()
             self.postgres.start()
+            self._start_broker()
             self.database_url = self.postgres.create_database("faults")
             upgrade(self.database_url, self._revision)
             self._write_catalog()
@@ -97,6 +96,7 @@ class Harness:
             last.callback(shutil.rmtree, (self.postgres.folder / "elsewhere").resolve(), ignore_errors=True)
             last.callback(self.postgres.stop)
             last.callback(self.redis.stop)
+            last.callback(self._stop_broker)
             for proxy in self.proxies.values():
                 last.callback(proxy.close)
             for child in self._children:
@@ -111,18 +111,35 @@ class Harness:
             shutil.copy(log, kept / f"{log.parent.name if log.name == 'server.log' else ''}{log.name}")
         return kept
 
+    # --- the broker; it is RabbitMQ elsewhere (`rabbitmq`)
+    def _start_broker(self) -> None:
+        """Start what is more than Redis."""
+
+    def _stop_broker(self) -> None:
+        """Stop what is more than Redis."""
+
+    def _broker_ports(self) -> dict[str, int]:
+        return {"broker": self.redis.port}
+
+    @property
+    def broker_url(self) -> str:
+        """Where producers send to, directly."""
+        return self.redis.url
+
+    def _broker_through_proxies(self) -> str:
+        return self._through(self.redis.url, "broker")
+
+    def _through(self, url: str, proxy: str) -> str:
+        head, _, tail = url.rpartition("@")
+        return f"{head}@127.0.0.1:{self.proxies[proxy].listens_on}/{tail.partition('/')[2]}"
+
     @property
     def variables(self) -> dict[str, str]:
         """The settings of the workers, who see everything through the proxies."""
-
-        def through(url: str, proxy: str) -> str:
-            head, _, tail = url.rpartition("@")
-            return f"{head}@127.0.0.1:{self.proxies[proxy].listens_on}/{tail.partition('/')[2]}"
-
         return {
-            "ENROLLMENT_DATABASE_URL": through(self.database_url, "database"),
-            "ENROLLMENT_BROKER_URL": through(self.redis.url, "broker"),
-            "ENROLLMENT_EVENTS_URL": through(self.redis.url, "events"),
+            "ENROLLMENT_DATABASE_URL": self._through(self.database_url, "database"),
+            "ENROLLMENT_BROKER_URL": self._broker_through_proxies(),
+            "ENROLLMENT_EVENTS_URL": self._through(self.redis.url, "events"),
             "ENROLLMENT_VISIBILITY_TIMEOUT": str(VISIBILITY_TIMEOUT),
             "ENROLLMENT_LOG_FORMAT": "json",
             **self._variables,
@@ -236,17 +253,21 @@ class Harness:
 
     def leftovers(self) -> list[str]:
         """Return what is not done with, in words."""
-        with self.client() as client, client.pipeline(transaction=True) as pipeline:
-            for name in LISTS:
-                pipeline.llen(name)
-            for name in RECORDS:
-                pipeline.exists(name)
-            counts = dict(zip([*LISTS, *RECORDS], pipeline.execute(), strict=True))
+        counts = self._queued()
         with self.database() as connection:
             for table in ("outbox", "deferred_commands"):
                 row = connection.execute(f"SELECT count(*) AS rows FROM {table}").fetchone()
                 counts[table] = row["rows"] if row else 0
         return [f"{count} in {name!r}" for name, count in counts.items() if count]
+
+    def _queued(self) -> dict[str, int]:
+        """Count what the broker has."""
+        with self.client() as client, client.pipeline(transaction=True) as pipeline:
+            for name in LISTS:
+                pipeline.llen(name)
+            for name in RECORDS:
+                pipeline.exists(name)
+            return dict(zip([*LISTS, *RECORDS], pipeline.execute(), strict=True))
 
     def drain(self) -> None:
         """Wait until nothing is under way, or for as long as that can be borne."""
@@ -295,21 +316,3 @@ class Harness:
         with self.database() as connection:
             connection.execute("INSERT INTO students (id) SELECT unnest(%s::bigint[])", [list(STUDENTS)])
             connection.execute("INSERT INTO courses (id) SELECT unnest(%s::bigint[])", [list(COURSES)])
-
-
-def until(condition: Callable[[], object], timeout: float, *, soft: bool = False, every: float = 0.02) -> bool:
-    """Wait for a condition to hold; say whether it does. Raises AssertionError unless `soft`."""
-    end = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > end:
-            assert soft, "waited in vain"
-            return False
-        time.sleep(every)
-    return True
-
-
-def kill_group(child: Child) -> None:
-    """Kill it and all that it has started."""
-    with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait(None)

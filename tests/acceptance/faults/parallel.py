@@ -15,7 +15,7 @@ from typing import IO, Self
 
 from tests.acceptance.faults.harness import Harness
 from tests.acceptance.faults.oracle import Verdict
-from tests.acceptance.faults.scenario import Outcome, Scenario, run_scenario
+from tests.acceptance.faults.scenario import Outcome, Scenario, Skipped, run_scenario
 from tests.acceptance.faults.table import scenario_named
 from tests.root import ROOT
 from worker.local.process import _follow_parent
@@ -35,6 +35,8 @@ def work(orders: Iterable[str], answers: IO[str]) -> None:
             try:
                 harness = harness or scenario.harness().__enter__()
                 outcome = run_scenario(harness, scenario, count, seed)
+            except Skipped as reason:
+                outcome = Outcome(name, skipped=str(reason))
             except Exception:  # noqa: BLE001 - one scenario that cannot be run is that scenario's
                 outcome = Outcome(name, broken=traceback.format_exc())
             if (
@@ -68,17 +70,19 @@ class Parallel:
         self._seed = seed
         self._told = told
         self._waiting: queue.SimpleQueue[tuple[Scenario, int]] = queue.SimpleQueue()
+        self._with_servers: queue.SimpleQueue[tuple[Scenario, int]] = queue.SimpleQueue()  # more of them: one process
         self._done: dict[str, Outcome] = {}
         self._ready: dict[str, threading.Event] = {}
         for scenario, count in sorted(orders, key=lambda order: -order[0].seconds * max(1, order[1])):
             self._ready[scenario.name] = threading.Event()
-            self._waiting.put((scenario, count))
+            usual = scenario.harness is Harness
+            (self._waiting if usual else self._with_servers).put((scenario, count))
         self._count = processes
         self._processes: list[subprocess.Popen[str]] = []
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
-        for _ in range(self._count):
+        for number in range(self._count):
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.acceptance.faults", "--child"],
                 stdin=subprocess.PIPE,
@@ -89,15 +93,14 @@ class Parallel:
                 preexec_fn=_follow_parent(signal.SIGTERM),  # noqa: PLW1509 - nothing else can do it before exec
             )
             self._processes.append(process)
-            thread = threading.Thread(target=self._drive, args=(process,), daemon=True)
+            thread = threading.Thread(target=self._drive, args=(process, number == 0), daemon=True)
             self._threads.append(thread)
             thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        while error is not None and not self._waiting.empty():
-            with suppress(queue.Empty):
-                self._waiting.get_nowait()
+        while error is not None and self._next(with_servers=True):
+            pass
         for process in self._processes:
             if error is not None:
                 process.terminate()
@@ -113,16 +116,19 @@ class Parallel:
             raise TimeoutError(f"The scenario {name!r} has not come to an end.")
         return self._done[name]
 
-    def _drive(self, process: subprocess.Popen[str]) -> None:
+    def _next(self, *, with_servers: bool) -> tuple[Scenario, int] | None:
+        for each in [self._with_servers, self._waiting] if with_servers else [self._waiting]:
+            with suppress(queue.Empty):
+                return each.get_nowait()
+        return None
+
+    def _drive(self, process: subprocess.Popen[str], with_servers: bool) -> None:  # noqa: FBT001
         """Give a process one scenario after the other, until none is left."""
         assert process.stdin is not None
         assert process.stdout is not None
         with process.stdin, process.stdout:
-            while True:
-                try:
-                    scenario, count = self._waiting.get_nowait()
-                except queue.Empty:
-                    break
+            while order := self._next(with_servers=with_servers):
+                scenario, count = order
                 answer = ""
                 with suppress(OSError):
                     process.stdin.write(json.dumps([scenario.name, count, self._seed]) + "\n")

@@ -8,8 +8,9 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from tests.acceptance.faults.commands import KILLS, Message
-from tests.acceptance.faults.harness import VISIBILITY_TIMEOUT, kill_group, until
+from tests.acceptance.faults.harness import VISIBILITY_TIMEOUT
 from tests.acceptance.faults.scenario import PATIENCE, Run, Scenario
+from tests.acceptance.faults.waits import kill_group, until
 from worker.local.process import Child
 from worker.local.process import run as run_command
 
@@ -20,7 +21,7 @@ FIRST = 0.2  # of the kills hit the process that started the others
 EARLY = 0.2  # of the kills are followed by the next before the worker is ready again
 
 
-def _die(kill: Callable[[Child], None], *, aimed: bool = False) -> Callable[[Run], None]:
+def die(kill: Callable[[Child], None], *, aimed: bool = False) -> Callable[[Run], None]:
     """Return a fault that kills the workers in turns; when aimed, at one that has messages in hand."""
 
     def inject(run: Run) -> None:
@@ -149,9 +150,9 @@ def _unread(run: Run) -> None:
 
 
 SCENARIOS: Sequence[Scenario] = [
-    Scenario("kill -9 of the worker", 100, 2, _die(Child.kill), seconds=16),
-    Scenario("kill -9 of the worker, messages in hand", 100, 2, _die(Child.kill, aimed=True), seconds=16),
-    Scenario("kill -9 of the process group", 100, 2, _die(kill_group), seconds=16),
+    Scenario("kill -9 of the worker", 100, 2, die(Child.kill), seconds=16),
+    Scenario("kill -9 of the worker, messages in hand", 100, 2, die(Child.kill, aimed=True), seconds=16),
+    Scenario("kill -9 of the process group", 100, 2, die(kill_group), seconds=16),
     Scenario("kill -9 of a process of -c 2", 50, 2, _die_in_pairs, seconds=20),
     Scenario("SIGTERM", 50, 1, _stop(signal.SIGTERM), seconds=8),
     Scenario("SIGQUIT", 50, 1, _stop(signal.SIGQUIT), seconds=8),

@@ -9,11 +9,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from celery import Celery
+from kombu import Exchange, Queue
 
+from enrollment.names import BULK_QUEUE, QUEUE, QUEUE_ARGUMENTS
 from tests.acceptance.faults.commands import Generator, Message
 from tests.acceptance.faults.sent_log import SentLog
 
 PAUSE = 0.1  # seconds before a message is sent again
+CONFIRMED = 5.0  # seconds for RabbitMQ to confirm a message
 GIVE_UP = 60.0  # seconds after the end of the traffic
 
 
@@ -23,6 +26,13 @@ class Sender:
     def __init__(self, url: str, sent_log: SentLog) -> None:
         self._app: Any = Celery("portal", broker=url, set_as_current=False)
         self._app.conf.update(task_ignore_result=True, broker_transport_options={"socket_timeout": 5.0})
+        self._options: dict[str, Any] = {}
+        if url.startswith("amqp"):  # as docs/scaling.md asks it of producers
+            self._app.conf.broker_transport_options = {"confirm_publish": True}
+            self._app.conf.task_queues = [
+                Queue(name, Exchange(name), name, queue_arguments=dict(QUEUE_ARGUMENTS)) for name in (QUEUE, BULK_QUEUE)
+            ]
+            self._options = {"mandatory": True, "confirm_timeout": CONFIRMED}
         self._book = sent_log
         self._connection: Any = None
 
@@ -53,6 +63,7 @@ class Sender:
             queue=message.queue,
             connection=self._connection,
             retry=False,
+            **self._options,
         )
 
     def close(self) -> None:

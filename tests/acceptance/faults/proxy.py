@@ -58,6 +58,11 @@ class Proxy:
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
 
+    @property
+    def in_use(self) -> bool:
+        """Whether somebody is connected."""
+        return bool(self._links)
+
     # --- what it can be told
 
     def cut_all(self) -> None:

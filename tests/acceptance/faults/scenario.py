@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.acceptance.faults.harness import VISIBILITY_TIMEOUT, Harness, until
+from tests.acceptance.faults.harness import VISIBILITY_TIMEOUT, Harness
 from tests.acceptance.faults.oracle import Verdict, judge
 from tests.acceptance.faults.producers import Traffic
 from tests.acceptance.faults.sent_log import SentLog
+from tests.acceptance.faults.waits import until
 
 WARM: Final = 10  # events before the first injection
 PATIENCE: Final = 60.0  # seconds in which work must go on, whatever the goal
@@ -40,6 +41,10 @@ class Run:
     injected: int = 0
     wrong: list[str] = field(default_factory=list)  # what the fault itself saw
     control: Verdict | None = None  # set by the scenarios that run a stock worker: what that lost
+
+    def traffic(self, seed: int) -> Traffic:
+        """Return producers that keep sending."""
+        return Traffic(self.harness.broker_url, self.sent_log, seed)
 
     def pause(self, least: float = 0.05, most: float = 0.6) -> None:
         time.sleep(self.rng.uniform(least, most))
@@ -106,7 +111,7 @@ def run_scenario(harness: Harness, scenario: Scenario, count: int, seed: int) ->
     run = Run(harness, harness.reset(), rng, count)
     try:
         if scenario.traffic:
-            with Traffic(harness.redis.url, run.sent_log, seed):
+            with run.traffic(seed):
                 until(lambda: harness.told >= WARM, PATIENCE)
                 scenario.inject(run)
                 harness.revive()

@@ -11,6 +11,7 @@ from tests.acceptance.faults import (
     malformed,
     network,
     process_faults,
+    rabbitmq,
     relays,
     restore_faults,
     server_faults,
@@ -29,6 +30,7 @@ SCENARIOS: Final[Sequence[Scenario]] = [
     *relays.SCENARIOS,
     *waiting_faults.SCENARIOS,
     *restore_faults.SCENARIOS,
+    *rabbitmq.SCENARIOS,
     *control.SCENARIOS,
 ]
 SHORT: Final = [scenario for scenario in SCENARIOS if scenario.short]
