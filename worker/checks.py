@@ -14,7 +14,6 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from enrollment.addresses import is_redis
-from enrollment.names import BULK_QUEUE, QUEUE
 from migrations import NEWEST
 from models import dead_letters, outbox, queries, replication
 from models.address import parameters
