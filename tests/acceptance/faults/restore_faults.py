@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.acceptance.faults.commands import INVALID, Generator, Message
-from tests.acceptance.faults.harness import Harness, until
+from tests.acceptance.faults.harness import Harness
 from tests.acceptance.faults.producers import Sender
 from tests.acceptance.faults.scenario import Run, Scenario
+from tests.acceptance.faults.waits import until
 from worker.local.postgres import ENVIRONMENT, Postgres
 from worker.local.process import run as execute
 from worker.local.server import Server
