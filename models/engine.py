@@ -36,6 +36,7 @@ WORKER_NAME: Final = "enrollment worker"  # its application_name
 
 # Of several servers, one that hangs is passed over soon: work goes on within 5 s of a promotion.
 _OF_SEVERAL: Final = {"connect_timeout": "2", "target_session_attrs": "read-write"}
+RECYCLE: Final = 60  # seconds; a session on a server that was replaced, which nothing has ended, is not kept for longer
 _READING: Final = {"connect_timeout": "2", "target_session_attrs": "prefer-standby", "load_balance_hosts": "random"}
 
 
@@ -66,6 +67,7 @@ def make_engine(
         pool_size=pool_size,
         max_overflow=4,
         pool_use_lifo=True,
+        pool_recycle=-1 if connect is _connect else RECYCLE,
         connect_args={
             "fallback_application_name": application_name,
             "connect_timeout": 5,

@@ -11,7 +11,9 @@ import psycopg
 from models.session import Session
 
 WRITABLE: Final = ("read-write", "primary")  # values of target_session_attrs
-SILENT: Final = 10.0  # seconds for which a server that did not answer is not waited for, once another one is promoted
+SILENT: Final = (
+    30.0  # seconds for which a server that did not answer is not asked, where one on the newest timeline does
+)
 _IDENTITY: Final = """
     SELECT system_identifier, pg_postmaster_start_time(), pg_walfile_name(pg_current_wal_flush_lsn())
       FROM pg_control_system()
@@ -37,7 +39,6 @@ class Primary:
 
     def __init__(self) -> None:
         self._seen: dict[int, int] = {}  # cluster -> the highest timeline of which we know
-        self._joined: dict[int, int] = {}  # cluster -> the highest that we were connected to
         self._silent: dict[str, float] = {}  # server -> when it was asked and did not answer
 
     def connect(self, parameters: Mapping[str, Any]) -> Session:
@@ -51,7 +52,7 @@ class Primary:
         if reason:
             session.close()
             raise psycopg.OperationalError(reason)
-        self._seen[primary.cluster] = self._joined[primary.cluster] = primary.timeline
+        self._seen[primary.cluster] = primary.timeline
         others = [each for each in hosts(parameters) if name_of(each) != primary.name]
         session.quiet = (lambda: self._look_for_newer(primary, others)) if others else None
         return session
@@ -60,17 +61,16 @@ class Primary:
         """Ask every server, those last that did not answer before. Raises OperationalError where none takes writes."""
         found: list[tuple[Session, Server]] = []
         errors: list[psycopg.Error] = []
-        promoted = False  # since we looked last: the primary, whatever those would say that were silent just now
+        newest = False  # whether one was found on the newest timeline that we know of
         for each in sorted(hosts(parameters), key=lambda it: name_of(it) in self._silent):
             name = name_of(each)
-            if promoted and monotonic() - self._silent.get(name, -inf) < SILENT:
+            if newest and monotonic() - self._silent.get(name, -inf) < SILENT:
                 continue
             try:
                 found.append(_asked(each))
                 self._silent.pop(name, None)
                 _, server = found[-1]
-                joined = self._joined.get(server.cluster, 0)
-                promoted = promoted or (server.timeline > joined > 0 and server.timeline >= self._seen[server.cluster])
+                newest = newest or server.timeline >= self._seen.get(server.cluster, inf)
             except psycopg.Error as error:
                 errors.append(error)
                 if isinstance(error, psycopg.errors.ConnectionTimeout):
