@@ -139,7 +139,7 @@ def repair(connection: Connection, found: Found, *, anew: bool) -> int:
         events = [entry.event for entry in page if entry.event is not None and entry.event.id in found.lost]
         back += put_back(connection, lost_of(connection, events)) if events else 0
     reconciling.owe(connection, found.untold[::-1])
-    epoch.note(connection, begin=bool(back or found.ahead or found.epoch.moved or anew))
+    epoch.note(connection, begin=bool(found.lost or found.ahead or found.epoch.moved or anew))
     return back
 
 

@@ -228,15 +228,19 @@ def test_copies_that_know_what_neither_has_are_told_to_begin_anew(world: World, 
 
 
 def test_what_the_catalog_lacks_is_named_and_put_back_when_it_is_there(
-    world: World, run: Run, load: Callable[[str], None]
+    world: World, run: Run, load: Callable[[str], None], engine: Engine
 ) -> None:
     copy = world.copy_database()
     load("INSERT INTO courses (id) VALUES (77)")
     world.service.handle([message(ENROLL, 1, [77]), message(ENROLL, 2, [10])])
     world.restore_database(copy)
+    with engine.connect() as connection:
+        cursor = str(feed.page(connection, None, rows=1).cursor)
     done = run("reconcile", "--repair")
     assert done.code == 1
     assert "courses 77" in done.error
+    with engine.connect() as connection, pytest.raises(feed.ChangesGone):
+        feed.page(connection, cursor, rows=1)
     load("INSERT INTO courses (id) VALUES (77)")
     repaired(run)
     assert world.pairs() == [(1, 77), (2, 10)]
