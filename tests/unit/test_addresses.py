@@ -40,6 +40,11 @@ def test_an_address_of_redis_means_the_same_in_every_spelling(said: str, meant: 
     assert read("broker", said) == read("events", said) == read("broker", meant) == meant
 
 
+def test_nodes_of_rabbitmq_are_a_list() -> None:
+    assert read("broker", "amqp://u:p%3B@a//; amqp://u:p%3B@b:77/v") == "amqp://u:p%3B@a//;amqp://u:p%3B@b:77/v"
+    assert read("broker", "amqps://a") == "amqps://a"
+
+
 @pytest.mark.parametrize(
     ("kind", "url", "sentence"),
     [
@@ -63,6 +68,12 @@ def test_an_address_of_redis_means_the_same_in_every_spelling(said: str, meant: 
         ("broker", f"rediss://:{SECRET}@h?ssl_ciphers={SECRET}", "cannot be used"),
         ("broker", f"redis+socket://:{SECRET}@/tmp/redis.sock", "must start with redis:// or rediss://"),
         ("broker", f"unix://:{SECRET}@/tmp/redis.sock?db=2", "must start with redis:// or rediss://"),
+        ("broker", f"amqp://u:{SECRET}@a;amqps://u:{SECRET}@b", "must start with amqp://"),
+        ("broker", f"amqp://u:{SECRET}@a;", "must start with amqp://"),
+        ("broker", f"amqp://u:{SECRET}@a;redis://b", "must start with amqp://"),
+        ("broker", f"amqp://u:{SECRET};x@a", "%3B"),
+        ("broker", f"amqp://u:{SECRET}/x@a", "%2F"),
+        ("broker", f"amqp://u:{SECRET}@a:0", "cannot be read: a port is"),
         ("broker", f'"redis://:{SECRET}@h/0"', "without quotes"),
         ("events", f"amqp://u:{SECRET}@h", "must start with redis:// or rediss://"),
         ("database", f"postgresql+psycopg2://u:{SECRET}@h/d", "must start with postgresql://"),
