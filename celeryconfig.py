@@ -4,12 +4,13 @@ from kombu import Exchange as _Exchange
 from kombu import Queue as _Queue
 from kombu.utils.url import parse_url as _parse_url
 
+from enrollment.addresses import kombu_url as _kombu_url
 from worker.settings import Settings as _Settings
 from worker.settings import SettingsError as _SettingsError
 
 try:
     _settings = _Settings.load()
-    broker_url = _settings.require_broker_url()
+    broker_url = _kombu_url(_settings.require_broker_url())
 except _SettingsError as _error:
     raise SystemExit(str(_error)) from None  # a sentence; Celery would print a traceback
 
@@ -46,7 +47,9 @@ worker_hijack_root_logger = False
 worker_redirect_stdouts = False
 worker_enable_remote_control = True  # Flower and `celery inspect` ask for it
 
-broker_use_ssl = _parse_url(broker_url).get("ssl", False)  # kombu reads it from the address, Flower only from here
+broker_use_ssl = _parse_url(broker_url.partition(";")[0]).get(
+    "ssl", False
+)  # kombu reads it from the address, Flower only from here
 
 # Connections. A broker that is away is waited for, for ever; the first time, too.
 broker_connection_retry_on_startup = True

@@ -13,8 +13,9 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from enrollment.addresses import is_redis
+from enrollment.addresses import is_redis, kombu_url
 from enrollment.names import BULK_QUEUE, QUEUE
+from enrollment.redis_client import client as redis_client
 from models import dead_letters, outbox, queries
 from models.db_errors import describe
 from models.engine import make_engine
@@ -164,7 +165,7 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         yield health.redis_version("broker", info)
         yield health.persistence("broker", info)
         yield health.eviction("broker", info)
-    with Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2) as raw:
+    with redis_client(url, socket_timeout=5, socket_connect_timeout=2) as raw:
         yield from _queues(raw, settings.broker_options)
 
 
@@ -234,7 +235,7 @@ def _stream(client: Redis, key: str) -> str:
 
 
 def _workers(settings: Settings) -> Iterator[Finding]:
-    app = Celery("doctor", broker=settings.require_broker_url(), set_as_current=False)
+    app = Celery("doctor", broker=kombu_url(settings.require_broker_url()), set_as_current=False)
     app.conf.broker_transport_options = settings.transport_options()  # for the answers, on a connection of its own
     options = {"max_retries": 0, "socket_connect_timeout": 2, "socket_timeout": 5}
     with app.connection_for_write(transport_options=options) as connection:

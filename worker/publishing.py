@@ -12,6 +12,7 @@ from redis.retry import Retry
 from enrollment.addresses import redis_url
 from enrollment.events import event_json
 from enrollment.fold import Record
+from enrollment.redis_client import client as redis_client
 from worker.secret_files import renewing
 
 REMEMBERED: Final = 24 * 60 * 60  # seconds during which publishing a batch again adds nothing
@@ -121,7 +122,7 @@ def connect(url: str, *, patience: float = 5, credentials: CredentialProvider | 
 
     `credentials` tell user and password for each new connection, in place of those in the address.
     """
-    return Redis.from_url(
+    return redis_client(
         **renewing(redis_url(url), credentials),
         decode_responses=True,
         socket_timeout=patience,

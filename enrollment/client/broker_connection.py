@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
-from enrollment.addresses import is_redis, redis_url
+from enrollment.addresses import is_redis, kombu_url, redis_url
 from enrollment.client.errors import BrokerAway
 from enrollment.client.tracing import sending
 from enrollment.names import BULK_QUEUE, QUEUE
@@ -105,12 +105,16 @@ class BrokerConnection:
         if self._connection is None or self._pid != os.getpid():
             from kombu import Connection  # noqa: PLC0415 - a process that only may send does not pay for it
 
+            from enrollment.redis_client import transport_options  # noqa: PLC0415 - as above
+
             self.close()
             patience = _AMQP if urlsplit(self._url).scheme.startswith("amqp") else _REDIS
-            options = {**patience, **self._options}
+            options = {**patience, **self._options, **transport_options(self._url)}
             self._pid = os.getpid()
             known_by = {"credential_provider": options.pop("credential_provider", None)}
-            self._connection = Connection(self._url, connect_timeout=_ANSWER, transport_options=options, **known_by)
+            self._connection = Connection(
+                kombu_url(self._url), connect_timeout=_ANSWER, transport_options=options, **known_by
+            )
             self._errors = (OSError, *self._connection.connection_errors, *self._connection.channel_errors)
         return self._connection
 
@@ -120,7 +124,7 @@ def _open(connection: "Connection") -> Send:
     from kombu import Producer, Queue  # noqa: PLC0415 - as above
 
     channel: Any = connection.channel()
-    if connection.transport_cls in ("redis", "rediss"):
+    if connection.transport_cls in ("redis", "rediss", "sentinel"):
         line = channel.pool.get_connection()  # with all that kombu read from the address
         return partial(_push, line, _envelope(), channel.global_keyprefix)
     for name in (QUEUE, BULK_QUEUE):  # AMQP drops, without a word, what is sent to a queue that is not there

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, Unpack
 from uuid import UUID
 
+from enrollment.addresses import is_redis
 from enrollment.client.broker_connection import PATIENCE, BrokerConnection, OutgoingMessage
 from enrollment.client.errors import InvalidCommand, NoEventsAddress
 from enrollment.commands import MAX_COMMANDS, Command, Kind, Withdraw, as_fields
@@ -145,7 +146,7 @@ class Client(Sender):
         """
         from enrollment.client.outcomes import Outcomes  # noqa: PLC0415 - a producer that never asks does not pay for it
 
-        if not self._events_url.startswith(("redis:", "rediss:")):
+        if not is_redis(self._events_url):
             raise NoEventsAddress
         if self._outcomes is None:
             self._outcomes = Outcomes(self._events_url, stream=self._stream)

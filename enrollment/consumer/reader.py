@@ -25,6 +25,7 @@ from enrollment.consumer.feed import Feed, FeedGone
 from enrollment.errors import EnrollmentError
 from enrollment.events import Event
 from enrollment.names import STREAM
+from enrollment.redis_client import client as redis_client
 
 BEGINNING: Final = "0-0"  # the position before the first entry
 FIELD: Final = "event"
@@ -86,7 +87,7 @@ def connect(url: str, wait: float) -> Redis:
 
     Raises AddressError.
     """
-    return Redis.from_url(
+    return redis_client(
         redis_url(url),
         decode_responses=True,
         encoding_errors="replace",  # what is not UTF-8 is no event, and is handed out as unreadable

@@ -258,3 +258,11 @@ class Channel(kombu_redis.Channel):
 
     def _key(self, name: str) -> str:
         return f"{self.global_keyprefix}{name}"
+
+
+class SentinelChannel(Channel, kombu_redis.SentinelChannel):
+    """The same on the Redis that sentinels name."""
+
+    from_transport_options = tuple(
+        dict.fromkeys((*Channel.from_transport_options, *kombu_redis.SentinelChannel.from_transport_options))
+    )
