@@ -5,6 +5,7 @@ from kombu import Queue as _Queue
 from kombu.utils.url import parse_url as _parse_url
 
 from enrollment.addresses import kombu_url as _kombu_url
+from enrollment.addresses import replicas_of as _replicas_of
 from worker.settings import Settings as _Settings
 from worker.settings import SettingsError as _SettingsError
 
@@ -66,6 +67,7 @@ broker_transport_options = {
     "socket_keepalive": True,
     "health_check_interval": 10,
     "retry_on_timeout": False,
+    "replicas": _replicas_of(_settings.require_broker_url()),
     **_settings.transport_options(),
 }
 

@@ -14,7 +14,7 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 from enrollment.addresses import asked, is_sentinel, kombu_url
 
 _Sentinel: Final[Any] = Sentinel  # redis-py does not say of what types its arguments are
-_ANSWER: Final = 2.0  # seconds for a sentinel to answer: the next one is asked then
+_ANSWER: Final = 2.0  # seconds for a sentinel to answer, or the server that it names: there is another one to ask
 _REFUSED: Final = ("NOREPLICAS", "UNBLOCKED force unblock")  # answers of a server that is no primary, or alone
 
 
@@ -35,7 +35,8 @@ def transport_options(url: str) -> dict[str, Any]:
     if not is_sentinel(url):
         return {}
     said = asked(url)
-    return {"master_name": said.master_name, "sentinel_kwargs": sentinel_options(said.sentinel)}
+    sentinels = {"master_name": said.master_name, "sentinel_kwargs": sentinel_options(said.sentinel)}
+    return {**sentinels, "socket_timeout": _ANSWER, "socket_connect_timeout": _ANSWER}
 
 
 def sentinel_options(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,8 +55,8 @@ class CommandProducer:
             self._clients.put(client)
 
     def _check(self) -> None:
-        options = {"socket_connect_timeout": 1.0, "socket_timeout": 1.0} if is_redis(self._broker_url) else {}
-        options |= transport_options(self._broker_url)
+        waits = {"socket_connect_timeout": 1.0, "socket_timeout": 1.0} if is_redis(self._broker_url) else {}
+        options = {**transport_options(self._broker_url), **waits}
         with Connection(
             kombu_url(self._broker_url), connect_timeout=1.0, transport_options=options, **self._known_by
         ) as connection:

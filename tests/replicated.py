@@ -100,6 +100,17 @@ class ReplicatedRedis:
         ports = [str(proxy.listens_on) for proxy in self.proxies]
         return ports.index(max(names, key=names.count))
 
+    @property
+    def replicas(self) -> list[Redis]:
+        """The other servers."""
+        return [server for number, server in enumerate(self.servers) if number != self.primary]
+
+    def follow(self, server: Redis) -> None:
+        """Make a server a replica of the primary again; wait until it is."""
+        with redis.Redis.from_url(server.url) as client:
+            client.replicaof("127.0.0.1", str(self.proxies[self.primary].listens_on))
+        self.wait_until_whole()
+
     def ask(self, sentinel: int) -> dict[str, Any]:
         """Return what a sentinel says of the primary."""
         with redis.Redis("127.0.0.1", self.sentinels[sentinel].port, decode_responses=True, socket_timeout=5) as client:

@@ -165,6 +165,7 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         yield health.redis_version("broker", info)
         yield health.persistence("broker", info)
         yield health.eviction("broker", info)
+        yield from filter(None, [health.replication("broker", url, info)])
     with redis_client(url, socket_timeout=5, socket_connect_timeout=2) as raw:
         yield from _queues(raw, settings.broker_options)
 
@@ -211,6 +212,7 @@ def _events(settings: Settings) -> Iterator[Finding]:
             info = cast("dict[str, Any]", client.info())
             yield health.redis_version("events", info)
             yield health.eviction("events", info)
+            yield from filter(None, [health.replication("events", url, info)])
         whole = health.cluster("events", client, key)
         if whole.status == "fail":
             yield whole

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
-from enrollment.addresses import is_redis, kombu_url, redis_url
+from enrollment.addresses import is_redis, kombu_url, redis_url, replicas_of
 from enrollment.client.errors import BrokerAway
 from enrollment.client.tracing import sending
 from enrollment.names import BULK_QUEUE, QUEUE
@@ -82,7 +82,7 @@ class BrokerConnection:
             connection = self._connect()
             try:
                 if self._send is None:
-                    self._send = _open(connection)
+                    self._send = _open(connection, replicas_of(self._url))
                 return self._send(message)
             except self._errors as error:
                 self.close()
@@ -109,7 +109,7 @@ class BrokerConnection:
 
             self.close()
             patience = _AMQP if urlsplit(self._url).scheme.startswith("amqp") else _REDIS
-            options = {**patience, **self._options, **transport_options(self._url)}
+            options = {**patience, **transport_options(self._url), **self._options}
             self._pid = os.getpid()
             known_by = {"credential_provider": options.pop("credential_provider", None)}
             self._connection = Connection(
@@ -119,14 +119,14 @@ class BrokerConnection:
         return self._connection
 
 
-def _open(connection: "Connection") -> Send:
+def _open(connection: "Connection", replicas: int) -> Send:
     """Connect; return what sends."""
     from kombu import Producer, Queue  # noqa: PLC0415 - as above
 
     channel: Any = connection.channel()
     if connection.transport_cls in ("redis", "rediss", "sentinel"):
         line = channel.pool.get_connection()  # with all that kombu read from the address
-        return partial(_push, line, _envelope(), channel.global_keyprefix)
+        return partial(_push, line, replicas, _envelope(), channel.global_keyprefix)
     for name in (QUEUE, BULK_QUEUE):  # AMQP drops, without a word, what is sent to a queue that is not there
         try:
             channel.queue_declare(name, passive=True)  # one that is there stays as it is, a quorum queue as well
@@ -136,11 +136,13 @@ def _open(connection: "Connection") -> Send:
     return partial(_produce, Producer(channel))
 
 
-def _push(connection: Any, envelope: str, prefix: str, message: OutgoingMessage) -> None:
+def _push(connection: Any, replicas: int, envelope: str, prefix: str, message: OutgoingMessage) -> None:
     """Put a message on a list of Redis: what kombu would put there, at a fraction of its cost.
 
-    `connection` is redis-py's; an error of its own means that the message may not be there.
+    `connection` is redis-py's; an error of its own means that the message may not be there, or not on the replicas.
     """
+    from enrollment.replication import write  # noqa: PLC0415 - as above
+
     trace = "".join([f", {_encode(name)}: {_encode(value)}" for name, value in message.trace.items()])
     gaps = {
         **message._asdict(),
@@ -148,8 +150,7 @@ def _push(connection: Any, envelope: str, prefix: str, message: OutgoingMessage)
         "body": b64encode(message.body.encode()).decode(),
         "delivery_tag": uuid4(),
     }
-    connection.send_command("LPUSH", f"{prefix}{message.queue}", envelope % gaps)
-    connection.read_response()
+    write(connection, replicas, "LPUSH", f"{prefix}{message.queue}", envelope % gaps)
 
 
 def _envelope() -> str:

@@ -19,6 +19,7 @@ from redis import Redis as Client
 
 from tests.acceptance.faults.commands import COURSES, STUDENTS
 from tests.acceptance.faults.oracle import Seen, as_events
+from tests.acceptance.faults.producers import Sender
 from tests.acceptance.faults.proxy import Proxy
 from tests.acceptance.faults.sent_log import SentLog
 from tests.root import ROOT
@@ -64,16 +65,12 @@ class Harness:
 
     def __enter__(self) -> Self:
         try:
-            self.redis.start()
+            self._start_redis()
             self.postgres.start()
             self._database_url = self.postgres.create_database("faults")
             upgrade(self._database_url)
             self._write_catalog()
-            self.proxies = {
-                "database": Proxy(self.postgres.port),
-                "broker": Proxy(self.redis.port),
-                "events": Proxy(self.redis.port),
-            }
+            self.proxies = self._new_proxies()
             self.beat = self._celery("beat", "beat", "--pidfile=")
             self.beat.start()
             for index in range(self._wanted):
@@ -93,11 +90,17 @@ class Harness:
             last.callback(shutil.rmtree, self.folder, ignore_errors=True)
             last.callback(shutil.rmtree, (self.postgres.folder / "elsewhere").resolve(), ignore_errors=True)
             last.callback(self.postgres.stop)
-            last.callback(self.redis.stop)
+            last.callback(self._stop_redis)
             for proxy in self.proxies.values():
                 last.callback(proxy.close)
             for child in self._children:
                 last.callback(child.kill)
+
+    def _start_redis(self) -> None:
+        self.redis.start()
+
+    def _stop_redis(self) -> None:
+        self.redis.stop()
 
     def keep_logs(self, name: str) -> Path:
         """Copy all logs to where they stay, below `.local`; return that folder."""
@@ -108,18 +111,29 @@ class Harness:
             shutil.copy(log, kept / f"{log.parent.name if log.name == 'server.log' else ''}{log.name}")
         return kept
 
+    def _new_proxies(self) -> dict[str, Proxy]:
+        return {
+            "database": Proxy(self.postgres.port),
+            "broker": Proxy(self.redis.port),
+            "events": Proxy(self.redis.port),
+        }
+
+    def _through(self, url: str, proxy: str) -> str:
+        head, _, tail = url.rpartition("@")
+        return f"{head}@127.0.0.1:{self.proxies[proxy].listens_on}/{tail.partition('/')[2]}"
+
+    def _redis_variables(self) -> dict[str, str]:
+        return {
+            "ENROLLMENT_BROKER_URL": self._through(self.redis.url, "broker"),
+            "ENROLLMENT_EVENTS_URL": self._through(self.redis.url, "events"),
+        }
+
     @property
     def variables(self) -> dict[str, str]:
         """The settings of the workers, who see everything through the proxies."""
-
-        def through(url: str, proxy: str) -> str:
-            head, _, tail = url.rpartition("@")
-            return f"{head}@127.0.0.1:{self.proxies[proxy].listens_on}/{tail.partition('/')[2]}"
-
         return {
-            "ENROLLMENT_DATABASE_URL": through(self._database_url, "database"),
-            "ENROLLMENT_BROKER_URL": through(self.redis.url, "broker"),
-            "ENROLLMENT_EVENTS_URL": through(self.redis.url, "events"),
+            "ENROLLMENT_DATABASE_URL": self._through(self._database_url, "database"),
+            **self._redis_variables(),
             "ENROLLMENT_VISIBILITY_TIMEOUT": str(VISIBILITY_TIMEOUT),
             "ENROLLMENT_LOG_FORMAT": "json",
             **self._variables,
@@ -191,6 +205,10 @@ class Harness:
         )
         self._children.append(child)
         return child
+
+    def new_sender(self, sent_log: SentLog) -> Sender:
+        """Return a producer's connection to the broker, which goes there directly."""
+        return Sender(self.redis.url, sent_log)
 
     # --- looking
 

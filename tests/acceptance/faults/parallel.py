@@ -29,8 +29,12 @@ def work(orders: Iterable[str], answers: IO[str]) -> None:
         for order in orders:
             name, count, seed = json.loads(order)
             try:
-                harness = harness or Harness().__enter__()
-                outcome = run_scenario(harness, scenario_named(name), count, seed)
+                scenario = scenario_named(name)
+                if harness is not None and type(harness) is not scenario.place:
+                    harness.stop()
+                    harness = None
+                harness = harness or scenario.place().__enter__()
+                outcome = run_scenario(harness, scenario, count, seed)
             except Exception:  # noqa: BLE001 - one scenario that cannot be run is that scenario's
                 outcome = Outcome(name, broken=traceback.format_exc())
             if (

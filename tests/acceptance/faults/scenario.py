@@ -74,6 +74,7 @@ class Scenario:
     inject: Callable[[Run], None]
     traffic: bool = True
     seconds: float = 10.0  # about how long the short form takes, to spread the scenarios
+    place: type[Harness] = Harness  # where it happens
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def run_scenario(harness: Harness, scenario: Scenario, count: int, seed: int) ->
     run = Run(harness, harness.reset(), rng, count)
     try:
         if scenario.traffic:
-            with Traffic(harness.redis.url, run.sent_log, seed):
+            with Traffic(lambda: harness.new_sender(run.sent_log), seed):
                 until(lambda: harness.told >= WARM, PATIENCE)
                 scenario.inject(run)
                 harness.revive()

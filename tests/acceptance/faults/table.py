@@ -11,6 +11,7 @@ from tests.acceptance.faults import (
     network,
     process_faults,
     relays,
+    sentinel_faults,
     server_faults,
     waiting_faults,
 )
@@ -20,6 +21,7 @@ SCENARIOS: Final[Sequence[Scenario]] = [
     *process_faults.SCENARIOS,
     *network.SCENARIOS,
     *server_faults.SCENARIOS,
+    *sentinel_faults.SCENARIOS,
     *crashpoints.SCENARIOS,
     *clock.SCENARIOS,
     *malformed.SCENARIOS,
