@@ -46,7 +46,7 @@ def write(connection: Any, replicas: int, *command: Any) -> Any:
     if confirmed < replicas:
         raise NotReplicated(f"{confirmed} of {replicas} replicas have what was written", answer)
     sock, before = _attached[connection]
-    there = len(role[2])
+    there = _replicas(role)
     if there < before:
         del _attached[connection]
         raise NotReplicated(f"{there} of {before} replicas are left", answer)
@@ -69,7 +69,12 @@ def _settled(connection: Any) -> tuple[Any, int]:
             continue
         if _FAILING_OVER in state["flags"]:
             raise NotReplicated("a failover is under way")
-    return connection._sock, len(role[2]) if len(role) > 2 else 0  # noqa: SLF001, PLR2004 - a replica has no replicas
+    return connection._sock, _replicas(role)  # noqa: SLF001
+
+
+def _replicas(role: Any) -> int:
+    """Return how many replicas a server has, by what it says to ROLE; a replica says something else there."""
+    return len(role[2]) if isinstance(role[2], list) else 0
 
 
 def _answer(connection: Any) -> Any:

@@ -12,6 +12,7 @@ import pytest
 import trustme
 from redis import Redis as Connection
 from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import ReadOnlyError
 from sqlalchemy import Engine
 
 from enrollment.addresses import redis_url
@@ -162,6 +163,14 @@ def test_a_server_that_refuses_writes_is_an_outage_for_a_group(replicated: Repli
                 consumer.read()
         finally:
             redis.config_set("min-replicas-to-write", "1")
+
+
+def test_a_replica_refuses_what_is_to_be_confirmed(replicated: ReplicatedRedis) -> None:
+    with client(replicated.replicas[0].url) as redis:
+        connection: Any = redis.connection_pool.get_connection()
+        with pytest.raises(ReadOnlyError):
+            write(connection, 1, "INCR", "n")
+        redis.connection_pool.release(connection)
 
 
 def test_doctor_says_what_a_failover_may_forget() -> None:
