@@ -103,6 +103,8 @@ class Client(Sender):
     ) -> None:
         """Send to the broker at `broker_url`; give up on a message after about `patience` seconds.
 
+        Behind sentinels, or with `replicas` in the address, a message is taken when so many replicas have it.
+
         `transport_options` are kombu's, where the workers have others than the defaults (ENROLLMENT_BROKER_OPTIONS).
         `events_url` is the Redis of the event stream, where that is not the broker; only `wait_for` needs it.
         """

@@ -70,7 +70,10 @@ class Parallel:
         self._waiting: queue.SimpleQueue[tuple[Scenario, int]] = queue.SimpleQueue()
         self._done: dict[str, Outcome] = {}
         self._ready: dict[str, threading.Event] = {}
-        for scenario, count in sorted(orders, key=lambda order: -order[0].seconds * max(1, order[1])):
+        # Places of their own first: each is set up once, and the usual one once after it.
+        for scenario, count in sorted(
+            orders, key=lambda order: (order[0].place is Harness, -order[0].seconds * max(1, order[1]))
+        ):
             self._ready[scenario.name] = threading.Event()
             self._waiting.put((scenario, count))
         self._count = processes
