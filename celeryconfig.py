@@ -5,13 +5,15 @@ from kombu import Queue as _Queue
 from kombu.utils.url import parse_url as _parse_url
 
 from enrollment.addresses import is_redis as _is_redis
+from enrollment.addresses import kombu_url as _kombu_url
+from enrollment.addresses import replicas_of as _replicas_of
 from enrollment.names import QUEUE_ARGUMENTS as _QUEUE_ARGUMENTS
 from worker.settings import Settings as _Settings
 from worker.settings import SettingsError as _SettingsError
 
 try:
     _settings = _Settings.load()
-    broker_url = _settings.require_broker_url()
+    broker_url = _kombu_url(_settings.require_broker_url())
 except _SettingsError as _error:
     raise SystemExit(str(_error)) from None  # a sentence; Celery would print a traceback
 
@@ -75,6 +77,7 @@ broker_transport_options = {
     "socket_keepalive": True,
     "health_check_interval": 10,
     "retry_on_timeout": False,
+    "replicas": _replicas_of(_settings.require_broker_url()),
     **_settings.transport_options(),
 }
 

@@ -1,17 +1,20 @@
 """The event stream in Redis, as entries; `redis` leaves open what it answers with, so that is settled here."""
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from redis import CredentialProvider
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError, ResponseError
 
+from enrollment.addresses import asked, is_sentinel, kombu_url
 from enrollment.consumer.reader import is_gap
 from worker.secret_files import renewing
 
 _CONNECTIONS: Final = 16  # one listens; the others answer, and a seventeenth question waits
+_SENTINEL: Final = 2.0  # seconds for a sentinel to answer: the next one is asked then
 _BLOCK: Final = 5000  # milliseconds that Redis holds one question open
 PAGE: Final = 500  # entries read at once
 
@@ -76,19 +79,43 @@ def connect(url: str, credentials: CredentialProvider | None = None) -> Redis:
 
     `credentials` tell user and password for each new connection, in place of those in the address.
     """
-    pool = BlockingConnectionPool.from_url(
-        **renewing(url, credentials),
-        protocol=2,
-        decode_responses=True,
-        encoding_errors="replace",  # anyone who may write to the stream can put anything there
-        max_connections=_CONNECTIONS,
-        timeout=5,  # seconds for a connection to be free
-        socket_timeout=10,  # more than a blocked XREAD lasts
-        socket_connect_timeout=2,
-        socket_keepalive=True,
-        health_check_interval=15,
+    options: dict[str, Any] = {
+        "protocol": 2,
+        "decode_responses": True,
+        "encoding_errors": "replace",  # anyone who may write to the stream can put anything there
+        "max_connections": _CONNECTIONS,
+        "timeout": 5,  # seconds for a connection to be free
+        "socket_timeout": 10,  # more than a blocked XREAD lasts
+        "socket_connect_timeout": 2,
+        "socket_keepalive": True,
+        "health_check_interval": 15,
         # A master that became a replica: a new connection finds the new master. Nothing else is tried again.
-        retry=Retry(NoBackoff(), 1, (ReadOnlyError,)),
-        client_name="enrollment-gateway",
+        "retry": Retry(NoBackoff(), 1, (ReadOnlyError,)),
+        "client_name": "enrollment-gateway",
+    }
+    known_by = renewing(url, credentials)
+    url = known_by.pop("url")
+    if is_sentinel(url):
+        return Redis.from_pool(_behind_sentinels(url, {**options, **known_by}))
+    return Redis.from_pool(BlockingConnectionPool.from_url(kombu_url(url), **options, **known_by))
+
+
+class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
+    """Few connections that are shared by many, to the Redis that sentinels name."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002 (redis-py's)
+        """Hang up; at the end, at the sentinels as well."""
+        await super().disconnect(inuse_connections)
+        if inuse_connections:
+            for sentinel in self.sentinel_manager.sentinels:
+                await sentinel.aclose()
+
+
+def _behind_sentinels(url: str, options: dict[str, Any]) -> BlockingConnectionPool:
+    said = asked(url)
+    waits = {"socket_timeout": _SENTINEL, "socket_connect_timeout": _SENTINEL, "retry": Retry(NoBackoff(), 0)}
+    pool, ask = cast(Any, _SentinelPool), cast(Any, Sentinel)  # redis-py does not say of what types their arguments are
+    made: BlockingConnectionPool = pool(
+        said.master_name, ask(said.hosts, sentinel_kwargs={**waits, **said.sentinel}), **{**said.server, **options}
     )
-    return Redis.from_pool(pool)
+    return made

@@ -7,9 +7,11 @@ from typing import Any, Final
 from anyio import CapacityLimiter, to_thread
 from kombu import Connection
 
+from enrollment.addresses import is_redis, kombu_url
 from enrollment.client import Client
 from enrollment.commands import Command, Withdraw
 from enrollment.names import QUEUE
+from enrollment.redis_client import transport_options
 
 CONNECTIONS: Final = 4  # per process
 PATIENCE: Final = 2.0  # seconds for a broker that is away; the client is told to come again
@@ -53,8 +55,9 @@ class CommandProducer:
             self._clients.put(client)
 
     def _check(self) -> None:
-        options = {"socket_connect_timeout": 1.0, "socket_timeout": 1.0} if self._broker_url.startswith("redis") else {}
+        waits = {"socket_connect_timeout": 1.0, "socket_timeout": 1.0} if is_redis(self._broker_url) else {}
+        options = {**transport_options(self._broker_url), **waits}
         with Connection(
-            self._broker_url, connect_timeout=1.0, transport_options=options, **self._known_by
+            kombu_url(self._broker_url), connect_timeout=1.0, transport_options=options, **self._known_by
         ) as connection:
             connection.connect()

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,9 @@ import pytest
 import trustme
 
 from worker.local.redis import Redis
+
+HANDSHAKE = b"\x16"
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -42,21 +45,37 @@ def secured(redis: Redis, folder: Path, *, ask: bool = False) -> Iterator[Secure
     if ask:
         authority.configure_trust(context)
         context.verify_mode = ssl.CERT_REQUIRED
+    with listening(relay(redis.port), context) as port:
+        yield Secured(redis.password, port, folder / "ca.pem", folder / "other.pem", folder / "client.pem")
+
+
+@contextmanager
+def listening(serve: Serve, context: ssl.SSLContext | None = None) -> Iterator[int]:
+    """Serve on a port, which is given."""
+    writers: set[asyncio.StreamWriter] = set()
+
+    async def tracked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.add(writer)
+        with suppress(OSError):
+            await serve(reader, writer)
+        writers.discard(writer)
+
     loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(asyncio.start_server(relay(redis.port), "127.0.0.1", 0, ssl=context))
+    server = loop.run_until_complete(asyncio.start_server(tracked, "127.0.0.1", 0, ssl=context))
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    port = server.sockets[0].getsockname()[1]
     try:
-        yield Secured(redis.password, port, folder / "ca.pem", folder / "other.pem", folder / "client.pem")
+        yield server.sockets[0].getsockname()[1]
     finally:
-        asyncio.run_coroutine_threadsafe(end(server), loop).result()
+        asyncio.run_coroutine_threadsafe(end(server, writers), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
 
 
-def relay(port: int) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+def relay(port: int, tls: int | None = None) -> Serve:
+    """Pass on to a port, or to another one what begins as TLS does."""
+
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with suppress(OSError):
@@ -65,20 +84,25 @@ def relay(port: int) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], A
                     await writer.drain()
         finally:
             writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+        first = b"" if tls is None else await reader.read(65_536)
+        to = tls if tls is not None and first.startswith(HANDSHAKE) else port
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", to)
+        inner_writer.write(first)
         await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
 
     return serve
 
 
-async def end(server: asyncio.Server) -> None:
+async def end(server: asyncio.Server, writers: Iterable[asyncio.StreamWriter] = ()) -> None:
+    """Hang up, and let every task come to its own end: what is cancelled leaves its sockets open."""
     server.close()
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+    for writer in list(writers):
+        writer.transport.abort()
+    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from redis import CredentialProvider, Redis
 from enrollment.addresses import is_redis
 from enrollment.errors import DeadLetterCode
 from enrollment.names import BULK_QUEUE, QUEUE
+from enrollment.redis_client import client as redis_client
 from worker.lists import lists_of
 from worker.metrics import sent_at
 from worker.secret_files import renewing
@@ -57,7 +58,7 @@ def watch(url: str, options: BrokerOptions, credentials: CredentialProvider | No
 def client_of(url: str, credentials: CredentialProvider | None = None) -> "Redis":
     """Return a client for measuring. Bytes come as they are: anyone may have put anything into a queue."""
     waits = {"socket_timeout": PATIENCE, "socket_connect_timeout": PATIENCE, "health_check_interval": 15.0}
-    return Redis.from_url(**renewing(url, credentials) | waits)
+    return redis_client(**renewing(url, credentials) | waits)
 
 
 class RedisBroker:

@@ -113,10 +113,11 @@ def warn_of_settings(**_: Any) -> None:
     """Say what about the broker may lose messages, or have work done twice: one line each, with what to change."""
     settings = Settings.load()
     findings: list[health.Finding] = []
-    if is_redis(settings.require_broker_url()):
-        with suppress(RedisError), connect(settings.require_broker_url()) as client:
+    if is_redis(url := settings.require_broker_url()):
+        with suppress(RedisError), connect(url) as client:
             info = cast(dict[str, Any], client.info())
             findings += [check("broker", info) for check in (health.redis_version, health.persistence, health.eviction)]
+            findings += filter(None, [health.replication("broker", url, info)])
     if settings.events_url is not None:
         with suppress(RedisError), connect(settings.require_events_url()) as client:
             findings.append(health.eviction("events", cast(dict[str, Any], client.info())))

@@ -13,7 +13,8 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from enrollment.addresses import is_redis
+from enrollment.addresses import is_redis, kombu_url
+from enrollment.redis_client import client as redis_client
 from migrations import NEWEST
 from models import dead_letters, outbox, queries, replication
 from models.address import parameters
@@ -174,7 +175,8 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         yield health.redis_version("broker", info)
         yield health.persistence("broker", info)
         yield health.eviction("broker", info)
-    with Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2) as raw:
+        yield from filter(None, [health.replication("broker", url, info)])
+    with redis_client(url, socket_timeout=5, socket_connect_timeout=2) as raw:
         yield from _queues(raw, settings.broker_options)
 
 
@@ -221,6 +223,7 @@ def _events(settings: Settings) -> Iterator[Finding]:
             info = cast("dict[str, Any]", client.info())
             yield health.redis_version("events", info)
             yield health.eviction("events", info)
+            yield from filter(None, [health.replication("events", url, info)])
         whole = health.cluster("events", client, key)
         if whole.status == "fail":
             yield whole
@@ -246,7 +249,7 @@ def _stream(client: Redis, key: str) -> str:
 
 
 def _workers(settings: Settings) -> Iterator[Finding]:
-    app = Celery("doctor", broker=settings.require_broker_url(), set_as_current=False)
+    app = Celery("doctor", broker=kombu_url(settings.require_broker_url()), set_as_current=False)
     app.conf.broker_transport_options = settings.transport_options()  # for the answers, on a connection of its own
     others = settings.require_broker_url().count(";")  # nodes of RabbitMQ
     options = {"max_retries": others, "socket_connect_timeout": 2, "socket_timeout": 5}

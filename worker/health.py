@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 from redis import Redis
 from redis.exceptions import ClusterCrossSlotError, MovedError
 
+from enrollment.addresses import is_sentinel, replicas_of
 from enrollment.names import BULK_QUEUE, QUEUE
 
 REDIS: Final = (6, 2)
@@ -52,6 +53,23 @@ def persistence(name: str, info: dict[str, Any]) -> Finding:
         return Finding("ok", name, "keeps its data: append-only file")
     advice = "Set `appendonly yes`, or a crash of the broker loses commands that were taken"
     return Finding("warn", name, "has no append-only file", advice)
+
+
+def replication(name: str, url: str, info: dict[str, Any]) -> Finding | None:
+    """Check that Redis (by its INFO) forgets nothing in a failover; None where there is none to come."""
+    wanted, there = replicas_of(url), int(info.get("connected_slaves", 0))
+    if not (wanted or is_sentinel(url)):
+        return None
+    if there < wanted:
+        message = f"has {there} of the {wanted} replicas that must have what is sent; it waits for them"
+        return Finding("fail", name, message, "Start them, or lower `replicas` in the address")
+    if not wanted:
+        advice = "Say `replicas=1` in the address, or a failover loses commands that were taken"
+        return Finding("warn", name, "what it has counts as sent before a replica has it", advice)
+    if "min_slaves_good_slaves" not in info:
+        advice = "Set `min-replicas-to-write 1` and `min-replicas-max-lag 10` on each server"
+        return Finding("warn", name, "goes on alone where it is cut off, and forgets that when it is back", advice)
+    return Finding("ok", name, f"has {there} replicas, of which {wanted} must have what is sent")
 
 
 def eviction(name: str, info: dict[str, Any]) -> Finding:

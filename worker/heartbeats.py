@@ -13,6 +13,7 @@ import structlog
 from celery import Celery
 from kombu import Connection
 
+from enrollment.addresses import kombu_url
 from worker.consume.monitoring import ADDRESS, REVISION
 from worker.transport import register
 
@@ -52,7 +53,7 @@ class Heartbeats:
     def __init__(self, broker_url: str, options: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Listen at the broker; `options` are those that name the keys of its workers, and its credentials."""
         register()  # the transport that knows `credential_provider`
-        self._app = Celery("exporter", broker=broker_url, set_as_current=False)
+        self._app = Celery("exporter", broker=kombu_url(broker_url), set_as_current=False)
         self._app.conf.broker_transport_options = {"socket_timeout": 5, "socket_connect_timeout": 5, **options}
         self._seen: dict[str, tuple[float, str | None]] = {}
 

@@ -1,17 +1,21 @@
 """Result events onto the Redis Stream: a batch at a time, in one atomic step, once."""
 
 from collections.abc import Sequence
-from typing import Final
+from hashlib import sha1
+from typing import Any, Final
 from uuid import UUID
 
 from redis import CredentialProvider, Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
 
 from enrollment.addresses import redis_url
 from enrollment.events import event_json
 from enrollment.fold import Record
+from enrollment.redis_client import client as redis_client
+from enrollment.replication import write
 from worker.secret_files import renewing
 
 REMEMBERED: Final = 24 * 60 * 60  # seconds during which publishing a batch again adds nothing
@@ -22,7 +26,10 @@ SILENT: Final = 7 * 24 * 60 * 60 * 1000  # milliseconds after which nothing is k
 # KEYS: the stream; the batch's key (a string, expires). ARGV: seconds to remember, the events, one per line, and for
 # `_TRIM` about how many entries to keep, how many at most for groups that lag, and the silence of a group given up.
 _PUBLISH: Final = """
-if not redis.call('SET', KEYS[2], '1', 'NX', 'EX', ARGV[1]) then return 0 end
+if not redis.call('SET', KEYS[2], '1', 'NX', 'EX', ARGV[1]) then
+  redis.call('SET', KEYS[2], '1', 'EX', ARGV[1]) -- replicas are waited for after a write alone: this one
+  return 0
+end
 local count = 0
 for event in string.gmatch(ARGV[2], '[^\\n]+') do
   local added = redis.pcall('XADD', KEYS[1], '*', 'event', event)
@@ -85,35 +92,59 @@ return count
 """
 
 
+_SHA: Final = sha1((_PUBLISH + _TRIM).encode(), usedforsecurity=False).hexdigest()
+
+
 class Publisher:
     """Publishes batches of events to one stream."""
 
-    def __init__(self, client: Redis, *, stream: str, maxlen: int, most: int | None = None) -> None:
-        """Keep about `maxlen` entries, and up to `most` (default: twice that) while a group has not read them."""
+    def __init__(self, client: Redis, *, stream: str, maxlen: int, most: int | None = None, replicas: int = 0) -> None:
+        """Keep about `maxlen` entries, and up to `most` (default: twice that) while a group has not read them.
+
+        A batch counts as published when `replicas` replicas of Redis have it.
+        """
         self._most = max(maxlen, most or 2 * maxlen)
         self._client = client
         self._stream = stream
         self._maxlen = maxlen
-        self._publish = client.register_script(_PUBLISH + _TRIM)
+        self._replicas = replicas
 
     def publish(self, batch_id: UUID, records: Sequence[Record], events: Sequence[str] = ()) -> int:
         """Put the events of a committed batch on the stream; return how many, 0 if they are there already.
 
         They are those of `records`, and `events` as they are.
 
-        Raises redis.RedisError when the stream cannot be written; the outbox then still holds the batch.
+        Raises redis.RedisError when the stream cannot be written, or a failover may forget the batch; the outbox then
+        still holds it.
         """
         # JSON has no line breaks of its own; one argument is cheaper than one per event.
         lines = "\n".join([*map(event_json, records), *events])
         # The hash tag keeps both keys on one node of a Redis Cluster.
         keys = [self._stream, f"{{{self._stream}}}:batch:{batch_id}"]
         try:
-            added: int = self._publish(keys=keys, args=[REMEMBERED, lines, self._maxlen, self._most, SILENT])
+            return self._run(2, *keys, REMEMBERED, lines, self._maxlen, self._most, SILENT)
         except ResponseError:
             # A master that became a replica answers, and refuses writes for ever: a new connection finds the new one.
             self._client.connection_pool.disconnect()
             raise
-        return added
+
+    def _run(self, *arguments: Any) -> int:
+        pool = self._client.connection_pool
+        connection: Any = pool.get_connection()
+
+        def once() -> int:
+            try:
+                return int(write(connection, self._replicas, "EVALSHA", _SHA, *arguments))
+            except NoScriptError:  # a restarted server has forgotten its scripts
+                return int(write(connection, self._replicas, "EVAL", _PUBLISH + _TRIM, *arguments))
+
+        try:
+            return int(connection.retry.call_with_retry(once, lambda _: connection.disconnect()))
+        except BaseException:  # what this connection answers next may be meant for this batch
+            connection.disconnect()
+            raise
+        finally:
+            pool.release(connection)
 
 
 def connect(url: str, *, patience: float = 5, credentials: CredentialProvider | None = None) -> Redis:
@@ -121,14 +152,15 @@ def connect(url: str, *, patience: float = 5, credentials: CredentialProvider | 
 
     `credentials` tell user and password for each new connection, in place of those in the address.
     """
-    return Redis.from_url(
+    return redis_client(
         **renewing(redis_url(url), credentials),
         decode_responses=True,
         socket_timeout=patience,
         socket_connect_timeout=min(patience, 2),
         socket_keepalive=True,
         health_check_interval=15,
-        retry=Retry(NoBackoff(), 1),  # the first try may meet a connection that went stale while idle
+        # The first try may meet a connection that went stale while idle. One that hangs is not tried twice.
+        retry=Retry(NoBackoff(), 1, (Disconnected,)),
     )
 
 

@@ -5,6 +5,7 @@ from typing import Final, Self
 
 from sqlalchemy import Engine
 
+from enrollment.addresses import replicas_of
 from enrollment.waiting import AT_ONCE, Policy
 from models import retention
 from models.dead_letters import NewDeadLetter
@@ -40,9 +41,12 @@ class Service:
         options = WORKER if days is None else {**WORKER, retention.SETTING: str(days)}
         engine = make_engine(settings.database_address(), application_name=WORKER_NAME, options=options)
         credentials = settings.events_credentials()
-        client = connect(settings.require_events_url(), patience=_STREAM_PATIENCE, credentials=credentials)
+        url = settings.require_events_url()
+        client = connect(url, patience=_STREAM_PATIENCE, credentials=credentials)
         maxlen, most = settings.events_maxlen, settings.events_maxlen_unread
-        publisher = Publisher(client, stream=settings.events_stream, maxlen=maxlen, most=most)
+        publisher = Publisher(
+            client, stream=settings.events_stream, maxlen=maxlen, most=most, replicas=replicas_of(url)
+        )
         return cls(engine, publisher, settings.policy(), days=days)
 
     def handle(

@@ -224,15 +224,18 @@ class Settings(BaseSettings):
         return Policy(timedelta(seconds=self.wait_for_catalog.seconds), seconds, longest)
 
     def transport_options(self) -> dict[str, Any]:
-        """Return kombu's options that name the keys, as far as they were set. Raises SettingsError.
+        """Return kombu's options that name the keys, as far as they were set, and the sentinels. Raises SettingsError.
 
         Where the address is in a file, they have a `credential_provider` (of redis-py) as well.
         """
+        from enrollment.redis_client import transport_options as kombu_options  # noqa: PLC0415 - as in the next method
+
         if not is_redis(self.require_broker_url()):
             return {}
         keys = self.broker_options.model_dump(mode="json", exclude_unset=True)
         credentials = self._credentials("broker_url", Settings.require_broker_url)
-        return keys | ({} if credentials is None else {"credential_provider": credentials})
+        provider = {} if credentials is None else {"credential_provider": credentials}
+        return {**keys, **kombu_options(self.require_broker_url()), **provider}
 
     def require_events_url(self) -> str:
         """Return the URL of the event stream's Redis: the broker's where none is set and the broker is Redis."""

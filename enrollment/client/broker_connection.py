@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
-from enrollment.addresses import is_redis, redis_url
+from enrollment.addresses import is_redis, kombu_url, redis_url, replicas_of
 from enrollment.client.errors import BrokerAway
 from enrollment.client.tracing import sending
 from enrollment.names import BULK_QUEUE, QUEUE, QUEUE_ARGUMENTS
@@ -87,7 +87,7 @@ class BrokerConnection:
             connection = self._connect()
             try:
                 if self._send is None:
-                    self._send = _open(connection)
+                    self._send = _open(connection, replicas_of(self._urls[0]))
                 return self._send(message)
             except self._errors as error:
                 self.close()
@@ -112,13 +112,18 @@ class BrokerConnection:
         if self._connection is None or self._pid != os.getpid():
             from kombu import Connection  # noqa: PLC0415 - a process that only may send does not pay for it
 
+            from enrollment.redis_client import transport_options  # noqa: PLC0415 - as above
+
             self.close()
             url, self._blocked = ";".join(self._urls), False
             amqp = url.startswith("amqp")
-            options = {**({**_AMQP, "on_blocked": self._on_blocked} if amqp else _REDIS), **self._options}
+            patience = {**_AMQP, "on_blocked": self._on_blocked} if amqp else {**_REDIS, **transport_options(url)}
+            options = {**patience, **self._options}
             self._pid = os.getpid()
             known_by = {"credential_provider": options.pop("credential_provider", None)}
-            self._connection = Connection(url, connect_timeout=_ANSWER, transport_options=options, **known_by)
+            self._connection = Connection(
+                kombu_url(url), connect_timeout=_ANSWER, transport_options=options, **known_by
+            )
             self._errors = (OSError, *self._connection.connection_errors, *self._connection.channel_errors)
             if amqp:
                 from amqp.exceptions import AMQPError, MessageNacked  # noqa: PLC0415 - as above
@@ -130,14 +135,14 @@ class BrokerConnection:
         self._blocked = True
 
 
-def _open(connection: "Connection") -> Send:
+def _open(connection: "Connection", replicas: int) -> Send:
     """Connect; return what sends."""
     from kombu import Producer, Queue  # noqa: PLC0415 - as above
 
     channel: Any = connection.channel()
-    if connection.transport_cls in ("redis", "rediss"):
+    if connection.transport_cls in ("redis", "rediss", "sentinel"):
         line = channel.pool.get_connection()  # with all that kombu read from the address
-        return partial(_push, line, _envelope(), channel.global_keyprefix)
+        return partial(_push, line, replicas, _envelope(), channel.global_keyprefix)
     if connection.transport.driver_type == "amqp":
         connected: Any = connection.connection
         connected.transport.raise_on_initial_eintr = True  # else `read_timeout` is passed over, and waited for ever
@@ -150,11 +155,13 @@ def _open(connection: "Connection") -> Send:
     return partial(_produce, Producer(channel))
 
 
-def _push(connection: Any, envelope: str, prefix: str, message: OutgoingMessage) -> None:
+def _push(connection: Any, replicas: int, envelope: str, prefix: str, message: OutgoingMessage) -> None:
     """Put a message on a list of Redis: what kombu would put there, at a fraction of its cost.
 
-    `connection` is redis-py's; an error of its own means that the message may not be there.
+    `connection` is redis-py's; an error of its own means that the message may not be there, or not on the replicas.
     """
+    from enrollment.replication import write  # noqa: PLC0415 - as above
+
     trace = "".join([f", {_encode(name)}: {_encode(value)}" for name, value in message.trace.items()])
     gaps = {
         **message._asdict(),
@@ -162,8 +169,7 @@ def _push(connection: Any, envelope: str, prefix: str, message: OutgoingMessage)
         "body": b64encode(message.body.encode()).decode(),
         "delivery_tag": uuid4(),
     }
-    connection.send_command("LPUSH", f"{prefix}{message.queue}", envelope % gaps)
-    connection.read_response()
+    write(connection, replicas, "LPUSH", f"{prefix}{message.queue}", envelope % gaps)
 
 
 def _envelope() -> str:

@@ -13,6 +13,7 @@ from enrollment.client.errors import NoOutcomeYet
 from enrollment.consumer.reader import FIELD, PAGE, WAIT, connect, entries_of, entry_of
 from enrollment.events import Event
 from enrollment.names import STREAM
+from enrollment.redis_client import outages
 
 LOOK_BACK: Final = 2000  # milliseconds before its making from which a command's event is looked for
 PAUSE: Final = 0.2  # seconds between attempts while Redis is away
@@ -46,7 +47,8 @@ class Outcomes:
             try:
                 client = self._connect()
                 position = position or self._before(command_id)
-                event, position = _look(client, self._stream, position, deadline, _Sought(command_id, final))
+                with outages(client):
+                    event, position = _look(client, self._stream, position, deadline, _Sought(command_id, final))
                 if event is not None:
                     return event
             except AuthenticationError:  # redis-py calls it a lost connection; waiting does not help

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, Unpack
 from uuid import UUID
 
+from enrollment.addresses import is_redis
 from enrollment.client.broker_connection import PATIENCE, BrokerConnection, OutgoingMessage
 from enrollment.client.errors import InvalidCommand, NoEventsAddress
 from enrollment.commands import MAX_COMMANDS, Command, Kind, Withdraw, as_fields
@@ -113,6 +114,8 @@ class Client(Sender):
     ) -> None:
         """Send to the broker at `broker_url`; give up on a message after about `patience` seconds.
 
+        Behind sentinels, or with `replicas` in the address, a message is taken when so many replicas have it.
+
         `transport_options` are kombu's, where the workers have others than the defaults (ENROLLMENT_BROKER_OPTIONS).
         `events_url` is the Redis of the event stream, where that is not the broker; only `wait_for` needs it.
         """
@@ -138,7 +141,7 @@ class Client(Sender):
         """
         from enrollment.client.outcomes import Outcomes  # noqa: PLC0415 - a producer that never asks does not pay for it
 
-        if not self._events_url.startswith(("redis:", "rediss:")):
+        if not is_redis(self._events_url):
             raise NoEventsAddress
         if self._outcomes is None:
             self._outcomes = Outcomes(self._events_url, stream=self._stream)

@@ -24,6 +24,7 @@ from enrollment.consumer.reader import BEGINNING, PAGE, WAIT, Entry, EventsMisse
 from enrollment.events import Event
 from enrollment.names import STREAM
 from enrollment.pauses import pauses
+from enrollment.redis_client import outages
 
 IDLE: Final = 60.0  # seconds of silence after which a consumer's events are another's; longer than any batch takes
 _PAUSES: Final = (0.1, 5.0)  # seconds between attempts while Redis is away: the first, and the longest
@@ -85,9 +86,10 @@ class GroupConsumer:
         entries that were trimmed before this group had dealt with them.
         """
         try:
-            if not self._joined:
-                self._join()
-            return EntryBatch(self._again() or self._left_behind() or self._new(), self)
+            with outages(self._client):
+                if not self._joined:
+                    self._join()
+                return EntryBatch(self._again() or self._left_behind() or self._new(), self)
         except (Disconnected, TooLate):
             self._own = BEGINNING  # an answer that got lost may have handed us entries
             raise
@@ -117,7 +119,8 @@ class GroupConsumer:
     def acknowledge(self, entry_ids: Sequence[str]) -> None:
         """Strike entries off what the group holds for this consumer. Raises RedisError."""
         if entry_ids:
-            self._client.xack(self._stream, self._group, *entry_ids)
+            with outages(self._client):
+                self._client.xack(self._stream, self._group, *entry_ids)
 
     def close(self) -> None:
         """Hang up. What is not acknowledged comes again."""

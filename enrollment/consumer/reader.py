@@ -25,6 +25,8 @@ from enrollment.consumer.feed import Feed, FeedGone
 from enrollment.errors import EnrollmentError
 from enrollment.events import Event
 from enrollment.names import STREAM
+from enrollment.redis_client import client as redis_client
+from enrollment.redis_client import outages
 
 BEGINNING: Final = "0-0"  # the position before the first entry
 FIELD: Final = "event"
@@ -86,7 +88,7 @@ def connect(url: str, wait: float) -> Redis:
 
     Raises AddressError.
     """
-    return Redis.from_url(
+    return redis_client(
         redis_url(url),
         decode_responses=True,
         encoding_errors="replace",  # what is not UTF-8 is no event, and is handed out as unreadable
@@ -132,7 +134,8 @@ class Reader:
             return self._read_feed(count)
         seconds = self._wait if wait is None else min(wait, self._wait)
         block = max(1, int(seconds * 1000))  # 0 would be for ever
-        reply: Any = self._client.xread({self._stream: self.position}, count=count, block=block)
+        with outages(self._client):
+            reply: Any = self._client.xread({self._stream: self.position}, count=count, block=block)
         # After the read, so that nothing can be trimmed in between.
         if not self._told and lost(self._client, self._stream, self.position):
             if self._feed is not None:

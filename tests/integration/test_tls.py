@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -25,6 +26,7 @@ from tests.tls import Secured
 from worker.publishing import connect
 from worker.settings import Settings
 
+NONE = SimpleNamespace(sentinels=())
 SPELLINGS: list[Callable[[Secured], str]] = [
     lambda it: it.url(ssl_cert_reqs="CERT_REQUIRED", ssl_ca_certs=it.ca),
     lambda it: it.url(ssl_cert_reqs="required", ssl_ca_certs=it.ca, ssl_check_hostname="True"),
@@ -101,23 +103,30 @@ def reach_from_everywhere(url: str) -> None:
         with GroupConsumer(address, group="group", name="one", wait=0.01) as consumer:
             assert consumer.read().entries == []
     asyncio.run(_ask_as_the_gateway(settings.require_events_url()))
-    broker_url, use_ssl = _celeryconfig(url)
+    broker_url, use_ssl, options = _celeryconfig(url)
     app = Celery("monitor", broker=broker_url, set_as_current=False, broker_use_ssl=use_ssl)
+    app.conf.broker_transport_options = options
     with app.connection_for_write() as connection:
         connection.ensure_connection(max_retries=1)
         flower = import_module("flower.utils.broker").Broker(
-            connection.as_uri(include_password=True), broker_use_ssl=use_ssl
+            connection.as_uri(include_password=True), broker_use_ssl=use_ssl, broker_options=options
         )
-        [queue] = asyncio.run(flower.queues([QUEUE]))
-        assert queue["messages"] == 1
+        assert asyncio.run(_ask_as_flower(flower)) == 1
 
 
-def _celeryconfig(url: str) -> tuple[str, Any]:
+async def _ask_as_flower(broker: Any) -> int:
+    [queue] = await broker.queues([QUEUE])
+    for client in (broker.redis, *getattr(broker.redis.connection_pool, "sentinel_manager", NONE).sentinels):
+        await client.aclose()  # Flower itself leaves that to the end of the process
+    return int(queue["messages"])
+
+
+def _celeryconfig(url: str) -> tuple[str, Any, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ENROLLMENT_BROKER_URL", url)
         patch.delitem(sys.modules, "celeryconfig", raising=False)
         celeryconfig = import_module("celeryconfig")
-        return celeryconfig.broker_url, celeryconfig.broker_use_ssl
+        return celeryconfig.broker_url, celeryconfig.broker_use_ssl, celeryconfig.broker_transport_options
 
 
 async def _ask_as_the_gateway(url: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from enrollment.addresses import kombu_url
 from enrollment.client import Client
 from models.address import parameters
 from worker.settings import Settings, SettingsError
@@ -34,6 +35,18 @@ def read(kind: str, url: str) -> Any:
             "rediss://host/1?ssl_cert_reqs=none&ssl_check_hostname=false",
         ),
         ("rediss://host?ssl_cert_reqs=optional", "rediss://host?ssl_cert_reqs=optional&ssl_check_hostname=true"),
+        ("redis://host/1?replicas=1", "redis://host/1?replicas=1"),
+        ("sentinel://a", "sentinel://a:26379?master_name=mymaster&replicas=1"),
+        ("sentinel://:p%2C@a:1,b,[::1]:3/2", "sentinel://:p%2C@a:1,b:26379,[::1]:3/2?master_name=mymaster&replicas=1"),
+        (
+            "sentinel://:p@a;sentinel://b:2;sentinel://c/1?master_name=school&replicas=2&sentinel_password=x",
+            "sentinel://:p@a:26379,b:2,c:26379/1?master_name=school&replicas=2&sentinel_password=x",
+        ),
+        ("sentinel://:p@a/1;sentinel://:p@b/1", "sentinel://:p@a:26379,b:26379/1?master_name=mymaster&replicas=1"),
+        (
+            "sentinels://a,b?ssl_cert_reqs=CERT_NONE",
+            "sentinels://a:26379,b:26379?master_name=mymaster&replicas=1&ssl_cert_reqs=none&ssl_check_hostname=true",
+        ),
     ],
 )
 def test_an_address_of_redis_means_the_same_in_every_spelling(said: str, meant: str) -> None:
@@ -43,6 +56,16 @@ def test_an_address_of_redis_means_the_same_in_every_spelling(said: str, meant: 
 def test_nodes_of_rabbitmq_are_a_list() -> None:
     assert read("broker", "amqp://u:p%3B@a//; amqp://u:p%3B@b:77/v") == "amqp://u:p%3B@a//;amqp://u:p%3B@b:77/v"
     assert read("broker", "amqps://a") == "amqps://a"
+
+
+def test_kombu_is_told_of_each_sentinel_with_all_that_it_needs_to_go_on_there() -> None:
+    url = read("broker", "sentinels://:p@a,b/1?master_name=school&sentinel_password=x&ssl_cert_reqs=none")
+    tls = "?ssl_cert_reqs=none&ssl_check_hostname=true"
+    assert kombu_url(url) == f"sentinel://:p@a:26379/1{tls};sentinel://:p@b:26379/1{tls}"
+    options = Settings.model_validate({"broker_url": SecretStr(url)}).transport_options()
+    assert options["master_name"] == "school"
+    told = {"password": "x", "ssl": True, "ssl_cert_reqs": "none", "ssl_check_hostname": True}
+    assert options["sentinel_kwargs"].items() >= told.items()
 
 
 @pytest.mark.parametrize(
@@ -66,6 +89,14 @@ def test_nodes_of_rabbitmq_are_a_list() -> None:
         ("broker", f"rediss://:{SECRET}@h?ssl_ca_certs={__file__}", "cannot be used"),
         ("broker", f"rediss://:{SECRET}@h?ssl_keyfile={__file__}", "cannot be used"),
         ("broker", f"rediss://:{SECRET}@h?ssl_ciphers={SECRET}", "cannot be used"),
+        ("broker", f"sentinel://:{SECRET}@a,,b", "names a sentinel without a host"),
+        ("broker", f"sentinel://:{SECRET}@a:70000", "or with a wrong port"),
+        ("broker", f"sentinel://:{SECRET}@a;sentinel://:other@b", "has two passwords or two databases"),
+        ("broker", f"sentinel://:{SECRET}@a/1;sentinel://b/2", "has two passwords or two databases"),
+        ("broker", f"sentinel://:{SECRET}@a?ssl_cert_reqs=none", "start it with sentinels://"),
+        ("broker", f"sentinel://:{SECRET}@a?master=x", "has the option master; take it out"),
+        ("broker", f"redis://:{SECRET}@h?replicas=many", "a wrong value of replicas"),
+        *(("events", f"sentinel://:{SECRET}{it}x@h", f"%{ord(it):X}") for it in "/#?;"),
         ("broker", f"redis+socket://:{SECRET}@/tmp/redis.sock", "must start with redis:// or rediss://"),
         ("broker", f"unix://:{SECRET}@/tmp/redis.sock?db=2", "must start with redis:// or rediss://"),
         ("broker", f"amqp://u:{SECRET}@a;amqps://u:{SECRET}@b", "must start with amqp://"),

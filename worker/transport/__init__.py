@@ -1,7 +1,8 @@
 """The broker transport: kombu's for Redis, except that no message is ever between the queue and the record of it.
 
-`register()` makes `redis://` and `rediss://` mean this transport. Keys and formats are those of stock kombu, so stock
-producers and stock workers may use the same queues at the same time. See docs/adr/0003-atomic-receive.md.
+`register()` makes `redis://`, `rediss://` and `sentinel://` mean this transport. Keys and formats are those of stock
+kombu, so stock producers and stock workers may use the same queues at the same time. See
+docs/adr/0003-atomic-receive.md.
 """
 
 from typing import Any, Final
@@ -9,10 +10,11 @@ from typing import Any, Final
 from kombu import compression
 
 from worker.transport import kombu_redis, rabbitmq
-from worker.transport.channel import Channel, OnGarbage
+from worker.transport.channel import Channel, OnGarbage, SentinelChannel
 from worker.transport.poller import Poller
 
 SCHEMES: Final = ("redis", "rediss")
+SENTINEL: Final = "sentinel"
 
 
 class Transport(kombu_redis.Transport):
@@ -25,13 +27,22 @@ class Transport(kombu_redis.Transport):
         self.cycle = Poller()
 
 
+class SentinelTransport(Transport):
+    """The same, for the Redis that sentinels name."""
+
+    Channel = SentinelChannel
+    default_port = 26379
+
+
 def register() -> None:
     """Let plain Redis URLs use this transport in this process. To be called before the first connection.
 
     Everything that reads the broker URL (Flower, `celery purge`, failover to an alternate URL) keeps working, which it
     would not with a scheme of our own or with the setting `broker_transport`.
     """
-    ours = dict.fromkeys(SCHEMES, f"{__name__}:{Transport.__qualname__}") | {
+    ours = {
+        **dict.fromkeys(SCHEMES, f"{__name__}:{Transport.__qualname__}"),
+        SENTINEL: f"{__name__}:{SentinelTransport.__qualname__}",
         "amqp": f"{rabbitmq.__name__}:{rabbitmq.Transport.__qualname__}",
         "amqps": f"{rabbitmq.__name__}:{rabbitmq.TlsTransport.__qualname__}",
     }
@@ -50,4 +61,4 @@ def _leave_compressed() -> None:
         known.register(encode, lambda body: body, method)
 
 
-__all__ = ["Channel", "OnGarbage", "Transport", "register"]
+__all__ = ["Channel", "OnGarbage", "SentinelChannel", "SentinelTransport", "Transport", "register"]

@@ -37,7 +37,8 @@ class Channel(kombu_redis.Channel):
 
     Meant for the solo pool: the next claim waits until everything of the last one is acknowledged. Transport options
     besides kombu's: `claim_limits` (queue -> most messages in one claim), `claim_bytes` (of one claim),
-    `message_bytes` (of a message; a larger one never leaves Redis) and `credential_provider` (redis-py's).
+    `message_bytes` (of a message; a larger one never leaves Redis), `credential_provider` (redis-py's) and `replicas`
+    (that must know of a claim).
     """
 
     QoS = ClaimQoS
@@ -47,11 +48,13 @@ class Channel(kombu_redis.Channel):
         "claim_bytes",
         "message_bytes",
         "credential_provider",
+        "replicas",
     )
     claim_limits: Mapping[str, int] = {}
     claim_bytes = 8 * 1024 * 1024
     message_bytes = MOST_BYTES
     credential_provider: Any = None
+    replicas = 0
     on_garbage: OnGarbage | None = None  # set by whoever consumes (worker/consume/consumer.py)
 
     qos: ClaimQoS
@@ -67,6 +70,7 @@ class Channel(kombu_redis.Channel):
             index=self._key(self.unacked_index_key),
             unacked=self._key(self.unacked_key),
             visibility_timeout=self.visibility_timeout,
+            replicas=self.replicas,
         )
 
     # --- what a strategy needs besides kombu's interface
@@ -258,3 +262,11 @@ class Channel(kombu_redis.Channel):
 
     def _key(self, name: str) -> str:
         return f"{self.global_keyprefix}{name}"
+
+
+class SentinelChannel(Channel, kombu_redis.SentinelChannel):
+    """The same on the Redis that sentinels name."""
+
+    from_transport_options = tuple(
+        dict.fromkeys((*Channel.from_transport_options, *kombu_redis.SentinelChannel.from_transport_options))
+    )

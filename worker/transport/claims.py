@@ -28,6 +28,8 @@ from redis import ConnectionError as RedisConnectionError
 from redis import Redis
 from redis.exceptions import NoScriptError, ResponseError
 
+from enrollment.replication import NotReplicated, write
+
 LARGE: Final = ":large"  # how the tag of a message ends that was set aside
 TOUCHED: Final = -1  # deliveries of a claim that was made young again (touch.lua)
 
@@ -105,8 +107,12 @@ class Claims:
     Raises redis.ConnectionError or redis.TimeoutError; repeating a call is then harmless.
     """
 
-    def __init__(self, client: Callable[[], Redis], *, index: str, unacked: str, visibility_timeout: float) -> None:
+    def __init__(
+        self, client: Callable[[], Redis], *, index: str, unacked: str, visibility_timeout: float, replicas: int = 0
+    ) -> None:
+        """A message counts as claimed when `replicas` replicas have it so: one that is none of ours keeps its tag."""
         self._client = client
+        self._replicas = replicas
         self._keys = (index, unacked, f"{unacked}_deliveries")
         self.aside = f"{unacked}_too_large"
         self._visibility_timeout = visibility_timeout
@@ -122,21 +128,17 @@ class Claims:
         lists = [(source, key) for source in sources for key in source.lists]
         prefix = f"{uuid4().hex}-"
         endings = [(ending, number) for number, source in enumerate(sources, 1) for ending in source.foreign_endings]
-        reply = self._run(
-            _CLAIM,
-            [self.aside, *(key for _, key in lists)],
-            [
-                *(self._visibility_timeout, limit, max_bytes, prefix, len(sources), max_message),
-                *(value for source in sources for value in (source.limit, source.ending)),
-                *(value for pair in endings for value in pair),
-            ],
-        )
-        claims = []
-        for tag, raw, number, *counts, how in zip(*(reply[i::7] for i in range(7)), strict=True):
-            deliveries, begun, read = map(int, counts)
-            owner = "" if how == b"fresh" else prefix
-            claims.append(Claim(tag.decode(), raw, *lists[int(number) - 1], owner, deliveries, begun, read))
-        return claims
+        keys = [self.aside, *(key for _, key in lists)]
+        arguments: list[str | float] = [
+            *(self._visibility_timeout, limit, max_bytes, prefix, len(sources), max_message),
+            *(value for source in sources for value in (source.limit, source.ending)),
+            *(value for pair in endings for value in pair),
+        ]
+        try:
+            return _claims(self._run(_CLAIM, keys, arguments, self._replicas), lists, prefix)
+        except NotReplicated as error:  # a failover may forget it, and with it under which tags the messages are known
+            self.release(_claims(error.answer or (), lists, prefix))
+            raise
 
     def acknowledge(self, tags: Sequence[str]) -> None:
         """Forget these messages: they are done with. Works on a server that is out of memory, too."""
@@ -186,12 +188,28 @@ class Claims:
         ]
         return int(self._run(_RELEASE, list(numbers), args)) if held else 0
 
-    def _run(self, script: _Script, keys: Sequence[str], args: Sequence[str | float]) -> Any:
-        client, all_keys = self._client(), (*self._keys, *keys)
+    def _run(self, script: _Script, keys: Sequence[str], args: Sequence[str | float], replicas: int = 0) -> Any:
+        all_keys = (*self._keys, *keys)
+        pool = self._client().connection_pool
+        connection: Any = pool.get_connection()
         try:
             try:
-                return client.evalsha(script.sha, len(all_keys), *all_keys, *args)
+                return write(connection, replicas, "EVALSHA", script.sha, len(all_keys), *all_keys, *args)
             except NoScriptError:  # a restarted server has forgotten its scripts
-                return client.eval(script.text, len(all_keys), *all_keys, *args)
+                return write(connection, replicas, "EVAL", script.text, len(all_keys), *all_keys, *args)
         except ResponseError as error:
             raise BrokerRefused(str(error)) from error
+        except BaseException:
+            connection.disconnect()  # what it answers next may be meant for this
+            raise
+        finally:
+            pool.release(connection)
+
+
+def _claims(reply: Any, lists: Sequence[tuple[Source, str]], prefix: str) -> list[Claim]:
+    claims = []
+    for tag, raw, number, *counts, how in zip(*(reply[i::7] for i in range(7)), strict=True):
+        deliveries, begun, read = map(int, counts)
+        owner = "" if how == b"fresh" else prefix
+        claims.append(Claim(tag.decode(), raw, *lists[int(number) - 1], owner, deliveries, begun, read))
+    return claims

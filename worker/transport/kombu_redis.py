@@ -33,6 +33,9 @@ if TYPE_CHECKING:
         def _basic_cancel(self, consumer_tag: str) -> Any: ...
         def _on_connection_disconnect(self, connection: Any) -> None: ...
 
+    class SentinelChannel(Channel):
+        """Asks sentinels for the primary whenever it connects."""
+
     class Poller(_redis.MultiChannelPoller):
         """Waits on the sockets of all channels."""
 
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
 else:
     QoS = _redis.QoS
     Channel = _redis.Channel
+    SentinelChannel = _redis.SentinelChannel
     Poller = _redis.MultiChannelPoller
     Transport = _redis.Transport
     socket_readable = _redis._socket_readable

@@ -17,6 +17,7 @@ from redis import Redis as Client
 
 from tests.acceptance.faults.commands import COURSES, STUDENTS
 from tests.acceptance.faults.oracle import Seen, as_events
+from tests.acceptance.faults.producers import Sender
 from tests.acceptance.faults.proxy import Proxy
 from tests.acceptance.faults.sent_log import SentLog
 from tests.acceptance.faults.waits import until
@@ -69,7 +70,7 @@ class Harness:
 
     def __enter__(self) -> Self:
         try:
-            self.redis.start()
+            self._start_redis()
             self.postgres.start()
             self._start_broker()
             self.database_url = self.postgres.create_database("faults")
@@ -95,12 +96,18 @@ class Harness:
             last.callback(shutil.rmtree, self.folder, ignore_errors=True)
             last.callback(shutil.rmtree, (self.postgres.folder / "elsewhere").resolve(), ignore_errors=True)
             last.callback(self.postgres.stop)
-            last.callback(self.redis.stop)
+            last.callback(self._stop_redis)
             last.callback(self._stop_broker)
             for proxy in self.proxies.values():
                 last.callback(proxy.close)
             for child in self._children:
                 last.callback(child.kill)
+
+    def _start_redis(self) -> None:
+        self.redis.start()
+
+    def _stop_redis(self) -> None:
+        self.redis.stop()
 
     def keep_logs(self, name: str) -> Path:
         """Copy all logs to where they stay, below `.local`; return that folder."""
@@ -133,13 +140,18 @@ class Harness:
         head, _, tail = url.rpartition("@")
         return f"{head}@127.0.0.1:{self.proxies[proxy].listens_on}/{tail.partition('/')[2]}"
 
+    def _redis_variables(self) -> dict[str, str]:
+        return {
+            "ENROLLMENT_BROKER_URL": self._broker_through_proxies(),
+            "ENROLLMENT_EVENTS_URL": self._through(self.redis.url, "events"),
+        }
+
     @property
     def variables(self) -> dict[str, str]:
         """The settings of the workers, who see everything through the proxies."""
         return {
             "ENROLLMENT_DATABASE_URL": self._through(self.database_url, "database"),
-            "ENROLLMENT_BROKER_URL": self._broker_through_proxies(),
-            "ENROLLMENT_EVENTS_URL": self._through(self.redis.url, "events"),
+            **self._redis_variables(),
             "ENROLLMENT_VISIBILITY_TIMEOUT": str(VISIBILITY_TIMEOUT),
             "ENROLLMENT_LOG_FORMAT": "json",
             **self._variables,
@@ -228,6 +240,10 @@ class Harness:
         )
         self._children.append(child)
         return child
+
+    def new_sender(self, sent_log: SentLog) -> Sender:
+        """Return a producer's connection to the broker, which goes there directly."""
+        return Sender(self.broker_url, sent_log)
 
     # --- looking
 

@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -76,14 +76,14 @@ class Sender:
 class Traffic:
     """Producers that keep sending from their own threads while a fault is at work."""
 
-    def __init__(self, url: str, sent_log: SentLog, seed: int, *, producers: int = 2, rate: float = 40) -> None:
+    def __init__(self, sender: Callable[[], Sender], seed: int, *, producers: int = 2, rate: float = 40) -> None:
         """Let each producer send `rate` messages per second, in bursts of random size."""
         self._stop = threading.Event()
         self._deadline: float | None = None
         self._failed: list[BaseException] = []
         self._rate = rate
         self._threads: Sequence[threading.Thread] = [
-            threading.Thread(target=self._run, args=(Sender(url, sent_log), seed * 100 + number), daemon=True)
+            threading.Thread(target=self._run, args=(sender(), seed * 100 + number), daemon=True)
             for number in range(producers)
         ]
 

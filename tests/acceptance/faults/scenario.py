@@ -44,7 +44,7 @@ class Run:
 
     def traffic(self, seed: int) -> Traffic:
         """Return producers that keep sending."""
-        return Traffic(self.harness.broker_url, self.sent_log, seed)
+        return Traffic(lambda: self.harness.new_sender(self.sent_log), seed)
 
     def pause(self, least: float = 0.05, most: float = 0.6) -> None:
         time.sleep(self.rng.uniform(least, most))

@@ -14,6 +14,7 @@ from tests.acceptance.faults import (
     rabbitmq,
     relays,
     restore_faults,
+    sentinel_faults,
     server_faults,
     waiting_faults,
 )
@@ -24,6 +25,7 @@ SCENARIOS: Final[Sequence[Scenario]] = [
     *network.SCENARIOS,
     *server_faults.SCENARIOS,
     *failover.SCENARIOS,
+    *sentinel_faults.SCENARIOS,
     *crashpoints.SCENARIOS,
     *clock.SCENARIOS,
     *malformed.SCENARIOS,
