@@ -67,7 +67,8 @@ def _settled(connection: Any) -> tuple[Any, int]:
             state = sentinel.sentinel_master(pool.service_name)
         except (Disconnected, TooLate, ResponseError):  # the others know
             continue
-        if _FAILING_OVER in state["flags"]:
+        # The new primary may be written to while replicas are still being told of it, which can take long.
+        if _FAILING_OVER in state["flags"] and (state["ip"], state["port"]) == (connection.host, connection.port):
             raise NotReplicated("a failover is under way")
     return connection._sock, _replicas(role)  # noqa: SLF001
 
