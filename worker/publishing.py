@@ -155,6 +155,7 @@ def connect(url: str, *, patience: float = 5, credentials: CredentialProvider | 
     return redis_client(
         **renewing(redis_url(url), credentials),
         decode_responses=True,
+        encoding_errors="replace",  # what is not UTF-8 is no event
         socket_timeout=patience,
         socket_connect_timeout=min(patience, 2),
         socket_keepalive=True,

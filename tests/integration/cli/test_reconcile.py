@@ -154,6 +154,14 @@ def test_there_is_nothing_to_do_where_nothing_was_restored(world: World, run: Ru
     assert "agree" in done.output
 
 
+def test_what_is_no_event_on_the_stream_is_passed_over(world: World, run: Run) -> None:
+    world.say(5)
+    for name, garbage in (("event", b"\xff"), ("event", b"{}"), ("other", b"x")):
+        world.redis.xadd(STREAM, {name: garbage})
+    assert run("reconcile").code == 0
+    assert [it for it in run("doctor", "--json").json_lines if it["name"] == "epoch"] == []
+
+
 @pytest.mark.parametrize("restored", ["database", "redis"])
 def test_doctor_says_that_a_store_was_restored(world: World, run: Run, restored: str) -> None:
     if restored == "database":
