@@ -17,7 +17,8 @@ LATER = "2999-01-01T00:00:00Z"
 
 def test_what_waits_is_listed_shown_and_let_go(run: Run, service: Service) -> None:
     service.handle([message(ENROLL, 1, [98, 99], task_id=ID, wait_until=LATER)])
-    service.handle([message(ENROLL, n, [99], wait_until=LATER) for n in (2, 3)])
+    for student in (2, 3):
+        service.handle([message(ENROLL, student, [99], wait_until=LATER)])
     service.handle([message(ENROLL, 4, [10], effective_at=LATER)])
     listed = run("waiting", "list")
     assert [row[2:] for row in listed.rows[:4]] == [
