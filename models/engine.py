@@ -34,6 +34,13 @@ BY_KEY: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_merg
 WORKER: Final = {**BY_KEY, "lock_timeout": "300ms"}
 WORKER_NAME: Final = "enrollment worker"  # its application_name
 
+_NETWORK: Final = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,  # milliseconds
+}
 # Of several servers, one that hangs is passed over soon: work goes on within 5 s of a promotion.
 _OF_SEVERAL: Final = {"connect_timeout": "2", "target_session_attrs": "read-write"}
 RECYCLE: Final = 60  # seconds; a session on a server that was replaced, which nothing has ended, is not kept for longer
@@ -70,11 +77,7 @@ def make_engine(
         pool_recycle=-1 if connect is _connect else RECYCLE,
         connect_args={
             "fallback_application_name": application_name,
-            "connect_timeout": 5,
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 20_000,  # milliseconds
+            **_NETWORK,
             **said,
             "options": f"{session_options(said)} {ours}",  # of two with one name, PostgreSQL takes the second
         },

@@ -42,12 +42,6 @@ def retry_on_outage(
     Blocked; with `once`, the outage.
     """
 
-    def waiting(state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        seconds = round(state.next_action.sleep, 1) if state.next_action else 0
-        reason = describe(error) if error else ""
-        log.warning("waiting_for_database", error=reason, attempt=state.attempt_number, seconds=seconds)
-
     def pause(seconds: float) -> None:
         until = monotonic() + seconds
         while (remaining := until - monotonic()) > 0:
@@ -56,24 +50,27 @@ def retry_on_outage(
         engine.dispose()  # a failed-over server is found by a new connection only
         keep_alive()
 
-    def attended() -> None:
-        with meanwhile(keep_alive):
-            attempt()
-
     try:
         Retrying(
             retry=retry_if_exception(lambda error: is_outage(error) and not is_locked(error)),
             wait=wait_exponential_jitter(multiplier=0.1, max=LONGEST_PAUSE, jitter=0.5),
             stop=stop_after_attempt(1) if once else stop_never,
             after=lambda _: failed(),
-            before_sleep=waiting,
+            before_sleep=_tell,
             sleep=pause,
             reraise=True,
-        )(attended)
+        )(meanwhile(keep_alive)(attempt))
     except DBAPIError as error:
         if is_locked(error):
             raise Blocked from error
         raise
+
+
+def _tell(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    seconds = round(state.next_action.sleep, 1) if state.next_action else 0
+    reason = describe(error) if error else ""
+    log.warning("waiting_for_database", error=reason, attempt=state.attempt_number, seconds=seconds)
 
 
 def every_second(keep_alive: Callable[[], None]) -> Callable[[], None]:
