@@ -23,7 +23,7 @@ from enrollment.redis_client import client
 from enrollment.replication import NotReplicated, write
 from tests.integration.conftest import STREAM, message
 from tests.integration.test_tls import reach_from_everywhere
-from tests.replicated import MASTER, ReplicatedRedis, SentinelServer
+from tests.replicated import MASTER, ReplicatedRedis, SentinelServer, until
 from tests.tls import listening, relay
 from worker import health
 from worker.local.redis import Redis
@@ -143,12 +143,16 @@ def test_a_server_that_loses_a_replica_confirms_nothing_until_no_sentinel_knows_
         left = replicated.replicas[0]
         with Connection.from_url(left.url) as replica:
             replica.replicaof("NO", "ONE")
-        with pytest.raises(NotReplicated, match="1 of 2"):
-            write(connection, 1, "INCR", "n")
-        connection.disconnect()
-        assert write(connection, 1, "INCR", "n") == 3
-        redis.connection_pool.release(connection)
-    replicated.follow(left)
+        try:
+            with replicated.client() as primary:
+                until(lambda: primary.info("replication")["connected_slaves"] == 1)
+            with pytest.raises(NotReplicated, match="1 of 2"):
+                write(connection, 1, "INCR", "n")
+            connection.disconnect()
+            assert write(connection, 1, "INCR", "n") == 3
+            redis.connection_pool.release(connection)
+        finally:
+            replicated.follow(left)
 
 
 @pytest.mark.parametrize("setting", ["min-replicas-to-write 5", "replica"])
