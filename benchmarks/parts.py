@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from benchmarks import growth
 from benchmarks.backlog import Backlogs, Run, WrongResultError, measure
+from benchmarks.distance import distances
 from benchmarks.environments import prepare
 from benchmarks.ground import Ground
 from benchmarks.latency import latencies, summary
@@ -185,6 +186,15 @@ def grown(ground: Ground, form: Form, say: Say) -> dict[str, Any]:
     }
 
 
+def distant(ground: Ground, form: Form, say: Say) -> dict[str, Any]:
+    """Workers with a network between them and both servers."""
+    runs: dict[int, list[Run]] = {}
+    for round_trip, run in distances(ground, size=form.single // 2, rounds=form.rounds):
+        runs.setdefault(round_trip, []).append(run)
+        say(f"servers {round_trip} ms away: {run.rate:,.0f}/s")
+    return {"rates": {str(away): _row(f"{away} ms", each) for away, each in runs.items()}}
+
+
 def memory(ground: Ground, form: Form, say: Say) -> dict[str, Any]:
     """What one worker holds as it goes on."""
     found = growth.memory(ground, form.memory)
@@ -232,4 +242,5 @@ PARTS: Final[Mapping[str, Callable[[Ground, Form, Say], dict[str, Any]]]] = {
     "starts": starting,
     "memory": memory,
     "growth": grown,
+    "distance": distant,
 }

@@ -81,6 +81,13 @@ def _growth(part: Results) -> Iterator[Goal]:
     yield Goal(f"commands/s with {int(many):,} rows vs {int(few):,}", ratio, 0.8)
 
 
+def _distance(part: Results) -> Iterator[Goal]:
+    near, *others = part["rates"].items()
+    for (away, there), least in zip(others, (0.8, 0.3), strict=True):
+        what = f"commands/s of workers {away} ms from both servers vs none"
+        yield Goal(what, there["median"] / near[1]["median"], least)
+
+
 def _memory(part: Results) -> Iterator[Goal]:
     found = part["megabytes"]
     (last, late), (_, then) = found[-1], found[max(0, len(found) // 4 - 1)]
@@ -107,6 +114,7 @@ _PARTS: Final[dict[str, Callable[[Any], Iterator[Goal]]]] = {
     "memory": _memory,
     "producers": _producers,
     "reads": _reads,
+    "distance": _distance,
 }
 
 

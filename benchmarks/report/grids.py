@@ -67,7 +67,7 @@ def profile(results: Results, title: str = "Where a command's time goes, µs per
 def others(results: Results) -> Grid:
     """Return everything that is one number."""
     rows = [row for part, make in _OTHERS.items() if part in results for row in make(results[part])]
-    return Grid("Producers, reads, starts, memory, growth", ["what", "measured", "compared with"], rows)
+    return Grid("Producers, reads, starts, memory, growth, distance", ["what", "measured", "compared with"], rows)
 
 
 def _producers(part: Results) -> list[list[str]]:
@@ -141,10 +141,20 @@ def _growth(part: Results) -> list[list[str]]:
     ]
 
 
+def _distance(part: Results) -> list[list[str]]:
+    (_, near), *others = part["rates"].items()
+    without = f"without distance: {near['median']:,.0f}"
+    return [
+        [f"commands/s of workers {away} ms from both servers", f"{there['median']:,.0f}", without]
+        for away, there in others
+    ]
+
+
 _OTHERS: Final[Mapping[str, Callable[[Results], list[list[str]]]]] = {
     "producers": _producers,
     "reads": _reads,
     "starts": _starts,
     "memory": _memory,
     "growth": _growth,
+    "distance": _distance,
 }

@@ -10,6 +10,7 @@ from tests.acceptance.faults import (
     failover,
     malformed,
     network,
+    packets,
     process_faults,
     rabbitmq,
     relays,
@@ -23,6 +24,7 @@ from tests.acceptance.faults.scenario import GOALS, Outcome, Scenario
 SCENARIOS: Final[Sequence[Scenario]] = [
     *process_faults.SCENARIOS,
     *network.SCENARIOS,
+    *packets.SCENARIOS,
     *server_faults.SCENARIOS,
     *failover.SCENARIOS,
     *sentinel_faults.SCENARIOS,
