@@ -72,7 +72,7 @@ class Awaiting:
 
     def _over(self) -> list[Deferred]:
         """Return commands whose time has come, or whose wait is over."""
-        with self._engine.connect() as connection:
+        with self._engine.begin() as connection:  # committed: after a rollback psycopg forgets what it has prepared
             self._next = awaited.next_over(connection)
             return awaited.over(connection, _PAGE) if self._next is not None and self._next <= 0 else []
 
@@ -81,7 +81,7 @@ class Awaiting:
         begin = monotonic()
         if self._next is None or begin < self._look_from:
             return []
-        with self._engine.connect() as connection:  # what is locked here is let go of, and locked again to be decided
+        with self._engine.begin() as connection:  # what is locked here is let go of, and locked again to be decided
             locks.reserve(connection)
             added = awaited.added(connection)
             if added != self._added:

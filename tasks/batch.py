@@ -176,6 +176,6 @@ class BatchProcessor:
         """Return how to go about it, with what is known of the locks of others."""
         if how.put_off:
             students = set(map(student_of, units))
-            with self._engine.connect() as connection:
+            with self._engine.begin() as connection:
                 how = replace(how, wait_for=students - locks.held_by_others(connection, students))
         return how if how.careful else self._caution.advise(how)

@@ -89,7 +89,7 @@ class Releases:
 
     def _step(self) -> bool | None:
         """Apply some; tell whether there is more to look at. None: nothing waits."""
-        with self._engine.connect() as connection:  # what is locked here is let go of, and locked again to be applied
+        with self._engine.begin() as connection:  # what is locked here is let go of, and locked again to be applied
             waits = deferred.waits(connection, self._after, _WAITS)
             if not waits and self._after is not None:
                 self._after = None

@@ -31,6 +31,23 @@ def test_a_command_writes_its_rows_its_record_and_its_event(service: Service, ro
     assert rows("*", "outbox") == []
 
 
+def test_statements_stay_prepared_through_what_is_done_between_batches(service: Service, worker_engine: Engine) -> None:
+    """psycopg forgets them after a rollback: each command of a worker with little to do would be planned anew."""
+
+    def prepared() -> set[object]:
+        with worker_engine.begin() as connection:
+            session: Any = connection.connection.driver_connection
+            return set(session._prepared._names)
+
+    for _ in range(7):
+        service.handle([message(ENROLL, 1, [10])])
+    before = prepared()
+    service.relay()
+    service.release()
+    assert before
+    assert before <= prepared()
+
+
 def test_a_repeat_changes_nothing_and_tells_nothing(service: Service, rows: Rows, events: Events) -> None:
     command = message(ENROLL, 1, [10])
     assert service.handle([command, command]) == ["applied", "repeat"]
