@@ -47,7 +47,7 @@ class Liveness:
         self._notify: str | None = None
         self._failures = 0
         self._ready = False
-        self._last: tuple[float, State] = (0.0, "starting")
+        self._last = -EVERY  # the monotonic clock may begin at 0
 
     def start(self, node: str, *, notify: str | None = None) -> None:
         """Begin to give signs, also to systemd's socket `notify`; in each process after the fork."""
@@ -67,7 +67,7 @@ class Liveness:
         if self._failures >= FAILURES:
             return
         if not self._ready:
-            self._ready, self._last = True, (0.0, "starting")  # to be written at once
+            self._ready, self._last = True, -EVERY  # to be written at once
             self._tell("READY=1")
         self._progress("taking")
 
@@ -91,9 +91,8 @@ class Liveness:
 
     def _progress(self, state: State) -> None:
         now = monotonic()
-        last, said = self._last
-        if now - last >= EVERY or state != said:
-            self._last = (now, state)
+        if now - self._last >= EVERY:
+            self._last = now
             metrics.progressed()
             self._tell("WATCHDOG=1")
             self._write(state)
