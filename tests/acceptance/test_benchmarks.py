@@ -67,12 +67,15 @@ def test_results_become_tables_a_plot_and_a_page() -> None:
         "latency": {"ours-single-1": {"p50": 1, "p99": 2, "commands": 9}, "celery-orm": {"p50": 2, "p99": 1}},
     }
     results["latency"]["celery-orm"]["commands"] = 9
+    results["distance"] = {"rates": {"0": US, "1": US, "20": {**US, "median": 100.0}}}
 
     text = page.markdown(results)
 
     assert "Missing: rq (no environment)" in text
     assert ["single commands vs Celery tuned", "10.00", "at least 10.00", "met"] in goals(results).rows
     assert ["idle latency p99 vs plain Celery", "2.00", "at most 1.00", "missed"] in goals(results).rows
+    far = "commands/s of workers 20 ms from both servers vs none"
+    assert [far, "0.20", "at least 0.30", "missed"] in goals(results).rows
     assert plot.svg(results).count("<rect") == 6
     assert len(list(tables.all_of(results))) == 4
 
