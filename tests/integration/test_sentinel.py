@@ -123,7 +123,9 @@ def test_a_command_that_no_replica_has_does_not_count_as_sent(replicated: Replic
 
 def test_a_message_that_is_claimed_while_no_replica_can_have_it_is_given_back(replicated: ReplicatedRedis) -> None:
     with replicated.client(decode_responses=False) as redis:
-        claims = Claims(lambda: redis, index="unacked_index", unacked="unacked", visibility_timeout=5, replicas=1)
+        claims = Claims(
+            lambda: redis.connection_pool, index="unacked_index", unacked="unacked", visibility_timeout=5, replicas=1
+        )
         redis.lpush("queue", b"message")
         wanted = {"limit": 1, "max_bytes": 1000, "max_message": 1000}
         source = Source("queue", ("queue",), 1)

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any, Final, Protocol, cast
 
 import structlog
-from redis import Redis, RedisError
+from redis import RedisError
 
 from enrollment.errors import DeadLetterCode
 from worker import liveness, metrics
@@ -64,9 +64,10 @@ class Channel(kombu_redis.Channel):
         self.peek_handlers: dict[str, Callable[[], bool]] = {}
         self._turn = 0
         self._peek_from = 0.0
+        self._of_pool: Any = None
         super().__init__(*args, **kwargs)
         self.claims = Claims(
-            lambda: Redis(connection_pool=self.pool),
+            lambda: self.pool,
             index=self._key(self.unacked_index_key),
             unacked=self._key(self.unacked_key),
             visibility_timeout=self.visibility_timeout,
@@ -126,6 +127,14 @@ class Channel(kombu_redis.Channel):
             self.peek_handlers[peek.kind] = lambda: self._on_answer(peek)
         return super().basic_consume(queue, no_ack, *args, **kwargs)
 
+    def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 (kombu's)
+        """Return the client of the pool, always the same: kombu makes one per command, which takes longer than that."""
+        if asynchronous:
+            return super()._create_client(asynchronous=True)
+        if self._of_pool is None or self._of_pool.connection_pool is not self.pool:
+            self._of_pool = super()._create_client()
+        return self._of_pool
+
     def _connparams(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 (kombu's)
         """Let a provider tell user and password; kombu takes one from its caller alone, and Celery gives none."""
         parameters = super()._connparams(asynchronous)
@@ -134,7 +143,7 @@ class Channel(kombu_redis.Channel):
 
     def _size(self, queue: str) -> int:
         """Count what waits. A key of another type counts for nothing: it keeps no worker from starting."""
-        pipe = Redis(connection_pool=self.pool).pipeline(transaction=False)
+        pipe = self._create_client().pipeline(transaction=False)
         for name in lists_of(queue, self.sep):
             pipe.llen(self._key(name))
         return sum(length for length in pipe.execute(raise_on_error=False) if isinstance(length, int))

@@ -25,7 +25,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from redis import ConnectionError as RedisConnectionError
-from redis import Redis
+from redis import ConnectionPool
 from redis.exceptions import NoScriptError, ResponseError
 
 from enrollment.replication import NotReplicated, write
@@ -108,10 +108,16 @@ class Claims:
     """
 
     def __init__(
-        self, client: Callable[[], Redis], *, index: str, unacked: str, visibility_timeout: float, replicas: int = 0
+        self,
+        pool: Callable[[], ConnectionPool],
+        *,
+        index: str,
+        unacked: str,
+        visibility_timeout: float,
+        replicas: int = 0,
     ) -> None:
         """A message counts as claimed when `replicas` replicas have it so: one that is none of ours keeps its tag."""
-        self._client = client
+        self._pool = pool
         self._replicas = replicas
         self._keys = (index, unacked, f"{unacked}_deliveries")
         self.aside = f"{unacked}_too_large"
@@ -190,7 +196,7 @@ class Claims:
 
     def _run(self, script: _Script, keys: Sequence[str], args: Sequence[str | float], replicas: int = 0) -> Any:
         all_keys = (*self._keys, *keys)
-        pool = self._client().connection_pool
+        pool = self._pool()
         connection: Any = pool.get_connection()
         try:
             try:
