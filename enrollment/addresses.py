@@ -18,6 +18,7 @@ _REDIS: Final = ("redis", "rediss", *_SENTINEL)
 _AMQP: Final = ("amqp", "amqps")
 POSTGRESQL: Final = ("postgresql", "postgresql+psycopg", "postgres")
 _REDIS_EXAMPLE: Final = "redis://host:6379/0"
+_AMQP_NUMBERS: Final = ("connect_timeout", "heartbeat")  # options
 _AMQP_EXAMPLE: Final = "amqp://user:password@one:5672//;amqp://user:password@two:5672//"
 _SENTINEL_EXAMPLE: Final = "sentinel://:password@a:26379,b:26379,c:26379/0?master_name=mymaster"
 _SENTINEL_PORT: Final = 26379
@@ -59,8 +60,20 @@ def broker_url(url: str, name: str) -> str:
         return redis_url(url, name)
     nodes = [node.strip() for node in url.split(";")]
     for node in nodes:
-        refuse_strays(split(node, name, (nodes[0].partition("://")[0],), _AMQP_EXAMPLE), name)
+        parts = split(node, name, (nodes[0].partition("://")[0],), _AMQP_EXAMPLE)
+        refuse_strays(parts, name)
+        _refuse_options_of_amqp(parts, name)
     return ";".join(nodes)
+
+
+def _refuse_options_of_amqp(parts: SplitResult, name: str) -> None:
+    """Raise AddressError for an option that kombu does not take: it would end the worker with a traceback."""
+    for option, value in parse_qsl(parts.query, keep_blank_values=True):
+        if option in _AMQP_NUMBERS and not re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
+            raise AddressError(f"{name} has a wrong value of {option}; it is a number of seconds.")
+        if option not in _AMQP_NUMBERS and not option.startswith("ssl"):
+            read = f"{', '.join(_AMQP_NUMBERS)} and those that begin with ssl_"
+            raise AddressError(f"{name} has the option {option}; take it out: {read} are all that is read.")
 
 
 def redis_url(url: str, name: str = "The address of Redis") -> str:
@@ -94,10 +107,8 @@ def refuse_strays(parts: SplitResult, name: str) -> None:
     """Raise AddressError if a character of the password seems to have cut the address; no part of it is then shown."""
     who, _, hosts = parts.netloc.rpartition("@")
     cut = "@" in parts.path or parts.fragment or (not who and "@" in parts.query)
-    cut = cut or (
-        parts.scheme in POSTGRESQL and "@" in who
-    )  # libpq ends a password at the first, the others at the last
     several = parts.scheme in (*POSTGRESQL, *_SENTINEL)
+    cut = cut or (several and "@" in who)  # libpq ends a password at the first; and who says it twice means two servers
     if cut or not all(map(_HOST.fullmatch, hosts.split(",") if several else [hosts])):
         raise AddressError(f"{name} {_UNREADABLE}")
 
@@ -147,6 +158,8 @@ def _redis(parts: SplitResult, name: str) -> str:
     if not re.fullmatch("[0-9]", options.get("replicas", "0")):
         raise AddressError(f"{name} has a wrong value of replicas; it is a number from 0 to 9.")
     said = {"master_name": _MASTER, "replicas": "1", **options} if sentinel else options
+    if sentinel and not said["master_name"]:
+        raise AddressError(f"{name} has an empty master_name; it is the name that the sentinels monitor, as {_MASTER}.")
     query = urlencode(_tls(said, name) if secure else said)
     return f"{parts.scheme}://{parts.netloc}{database and '/' + database}{query and '?' + query}"
 

@@ -14,7 +14,10 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 from enrollment.addresses import asked, is_sentinel, kombu_url
 
 _Sentinel: Final[Any] = Sentinel  # redis-py does not say of what types its arguments are
-_ANSWER: Final = 2.0  # seconds for a sentinel to answer, or the server that it names: there is another one to ask
+_ANSWER: Final = 2.0  # seconds for the server that sentinels name to answer: they may name another one by then
+# Seconds for a sentinel to answer: there is another one to ask. Each new connection asks, so a host that died with its
+# sentinel costs this again and again.
+SENTINEL_ANSWER: Final = {"socket_connect_timeout": 0.5, "socket_timeout": 1.0}
 _REFUSED: Final = ("NOREPLICAS", "UNBLOCKED force unblock")  # answers of a server that is no primary, or alone
 
 
@@ -27,6 +30,7 @@ def client(url: str, **options: Any) -> Redis:
         return Redis.from_url(kombu_url(url), **options)
     said = asked(url)
     sentinels = _Sentinel(said.hosts, sentinel_kwargs=sentinel_options(said.sentinel))
+    ask_first_who_knew(sentinels)
     return Redis.from_pool(_Pool(said.master_name, sentinels, **{**said.server, **options}))
 
 
@@ -41,7 +45,38 @@ def transport_options(url: str) -> dict[str, Any]:
 
 def sentinel_options(said: Mapping[str, Any]) -> dict[str, Any]:
     """Return redis-py's options for the connections to sentinels: one that does not answer is soon passed over."""
-    return {"socket_timeout": _ANSWER, "socket_connect_timeout": _ANSWER, "retry": Retry(NoBackoff(), 0), **said}
+    return {**SENTINEL_ANSWER, "retry": Retry(NoBackoff(), 0), **said}
+
+
+_knowing: Final[dict[str, tuple[str, int]]] = {}  # name of a primary -> the sentinel that knew it last
+
+
+def ask_first_who_knew(manager: Any) -> None:
+    """Let a new manager of redis-py's begin with the sentinel that knew the primary last, in this process.
+
+    A manager keeps that to itself; kombu makes one for each pool, which would wait for a silent sentinel each time.
+    """
+    stock = manager.discover_master
+
+    def discover(name: str) -> tuple[str, int]:
+        found: tuple[str, int] = stock(name)
+        _knowing[name] = _address(manager.sentinels[0])
+        return found
+
+    known = set(_knowing.values())
+    manager.sentinels.sort(key=lambda it: _address(it) not in known)
+    manager.discover_master = discover
+
+
+def ask_first(manager: Any, name: str, sentinel: Redis) -> None:
+    """Let this sentinel of a manager's be the first that is asked for the primary, here and by new managers."""
+    _knowing[name] = _address(sentinel)
+    manager.sentinels.sort(key=lambda it: it is not sentinel)
+
+
+def _address(sentinel: Redis) -> tuple[str, int]:
+    said = sentinel.connection_pool.connection_kwargs
+    return said["host"], int(said["port"])
 
 
 class _Pool(SentinelConnectionPool):

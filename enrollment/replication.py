@@ -7,6 +7,8 @@ from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as TooLate
 
+from enrollment.redis_client import ask_first
+
 _WAIT: Final = 500  # milliseconds for replicas to say that they have it; less than any socket is waited for
 _FAILING_OVER: Final = "failover_in_progress"
 
@@ -62,15 +64,33 @@ def _settled(connection: Any) -> tuple[Any, int]:
     connection.send_command("ROLE")
     role = connection.read_response()
     pool: Any = getattr(connection, "connection_pool", None)  # of sentinels
-    for sentinel in pool.sentinel_manager.sentinels if pool is not None else ():
+    if pool is not None:
+        _ask_all(pool.sentinel_manager, pool.service_name, (connection.host, connection.port))
+    return connection._sock, _replicas(role)  # noqa: SLF001
+
+
+def _ask_all(manager: Any, name: str, here: tuple[str, int]) -> None:
+    """Ask every sentinel of the primary to which we are connected. Raises NotReplicated where one knows better.
+
+    A sentinel that is cut off with an old primary names that; the others have elected a new one, in a later epoch. The
+    one that knows is then the first to be asked.
+    """
+    ours, newest, knows = -1, -1, None
+    for sentinel in manager.sentinels:
         try:
-            state = sentinel.sentinel_master(pool.service_name)
+            state = sentinel.sentinel_master(name)
         except (Disconnected, TooLate, ResponseError):  # the others know
             continue
-        # The new primary may be written to while replicas are still being told of it, which can take long.
-        if _FAILING_OVER in state["flags"] and (state["ip"], state["port"]) == (connection.host, connection.port):
-            raise NotReplicated("a failover is under way")
-    return connection._sock, _replicas(role)  # noqa: SLF001
+        if (state["ip"], state["port"]) == here:
+            # The new primary may be written to while replicas are still being told of it, which can take long.
+            if _FAILING_OVER in state["flags"]:
+                raise NotReplicated("a failover is under way")
+            ours = max(ours, state["config-epoch"])
+        elif state["config-epoch"] > newest:
+            newest, knows = state["config-epoch"], sentinel
+    if knows is not None and newest > ours:
+        ask_first(manager, name, knows)
+        raise NotReplicated("another server is the primary")
 
 
 def _replicas(role: Any) -> int:

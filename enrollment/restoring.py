@@ -1,16 +1,20 @@
 """From a result event back to what the database had when it told it: the inverse of `enrollment.events`. Pure."""
 
+from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 from pydantic import ValidationError
 
-from enrollment.commands import MODELS, Command, Kind, Withdraw
+from enrollment.commands import MAX_ID, MODELS, Command, Kind, Withdraw
 from enrollment.errors import ErrorCode
 from enrollment.events import Event, EventData
 from enrollment.fold import WITHDRAWN, Effects, Record
 from enrollment.parsing import content_hash, hash_without_times
 from enrollment.taken import REASONS
 from enrollment.waiting import TIME, Waiting
+
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)  # in any other zone there is more
 
 
 def record_of(event: Event) -> Record:
@@ -55,9 +59,25 @@ def command_of(event: Event) -> Command | None:
 
 
 def is_whole(event: Event) -> bool:
-    """Tell whether the event says all that its command needs to be put back."""
+    """Tell whether the event says all that its command needs to be put back, and nothing that no worker says.
+
+    What is written by another hand must not keep everything else from being put back: a database takes no such record.
+    """
+    if event.id != event.data.command_id or not _is_in_bounds(event):
+        return False
     needs_command = event.is_waiting or (event.data.command in MODELS and event.type == "enrollment.applied.v1")
     return not needs_command or command_of(event) is not None
+
+
+def _is_in_bounds(event: Event) -> bool:
+    data = event.data
+    ids = chain(data.course_ids or (), data.enrolled, data.unenrolled, data.unchanged, data.superseded)
+    times = filter(None, (event.time, data.issued_at, data.until))
+    return (
+        all(1 <= it <= MAX_ID for it in chain(ids, () if data.student_id is None else (data.student_id,)))
+        and all(_FIRST <= it <= _LAST for it in times)
+        and "\\u0000" not in event.to_json()
+    )
 
 
 def _content(data: EventData) -> bytes:

@@ -11,10 +11,10 @@ from redis.exceptions import ReadOnlyError, ResponseError
 
 from enrollment.addresses import asked, is_sentinel, kombu_url
 from enrollment.consumer.reader import is_gap
+from enrollment.redis_client import SENTINEL_ANSWER
 from worker.secret_files import renewing
 
 _CONNECTIONS: Final = 16  # one listens; the others answer, and a seventeenth question waits
-_SENTINEL: Final = 2.0  # seconds for a sentinel to answer: the next one is asked then
 _BLOCK: Final = 5000  # milliseconds that Redis holds one question open
 PAGE: Final = 500  # entries read at once
 
@@ -113,7 +113,7 @@ class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
 
 def _behind_sentinels(url: str, options: dict[str, Any]) -> BlockingConnectionPool:
     said = asked(url)
-    waits = {"socket_timeout": _SENTINEL, "socket_connect_timeout": _SENTINEL, "retry": Retry(NoBackoff(), 0)}
+    waits = {**SENTINEL_ANSWER, "retry": Retry(NoBackoff(), 0)}
     pool, ask = cast(Any, _SentinelPool), cast(Any, Sentinel)  # redis-py does not say of what types their arguments are
     made: BlockingConnectionPool = pool(
         said.master_name, ask(said.hosts, sentinel_kwargs={**waits, **said.sentinel}), **{**said.server, **options}

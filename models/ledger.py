@@ -25,7 +25,9 @@ _LOCK_STUDENTS: Final = text("""
 """)
 _LOCK_FREE: Final = text(f"{_LOCK_STUDENTS.text} SKIP LOCKED")
 _EXISTING: Final = text("SELECT id FROM students WHERE id = ANY(CAST(:students AS bigint[]))")
-PATIENCE: Final = 500  # milliseconds for another worker's batch to end
+# Milliseconds for another worker's batch to end. A commit that waits for a standby far away takes hundreds of them, and
+# two workers would put each other's commands off again and again. After 2 s it is no worker any more (models.locks).
+PATIENCE: Final = 1500
 _PATIENTLY: Final = text(f"SET LOCAL lock_timeout = '{PATIENCE}ms'")
 
 # All that the fold must know, in one round trip; `what` says of which kind a row is. A statement of its own after the

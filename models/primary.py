@@ -135,6 +135,11 @@ def name_of(parameters: Mapping[str, Any]) -> str:
     return f"{parameters.get('host') or parameters.get('hostaddr') or 'localhost'}:{parameters.get('port') or 5432}"
 
 
+def timeline_of(segment: str) -> int:
+    """Return the timeline that is in the name of a file of the log."""
+    return int(segment[:8], 16)
+
+
 def _asked(parameters: Mapping[str, Any]) -> tuple[Session, Server]:
     """Connect to one server and ask who it is. Raises OperationalError, also where it does not say."""
     name = name_of(parameters)
@@ -151,7 +156,7 @@ def _asked(parameters: Mapping[str, Any]) -> tuple[Session, Server]:
         session.close()
         raise
     session.quiet = None
-    return session, Server(name, cluster, int(segment[:8], 16), since)  # so the log's files are called
+    return session, Server(name, cluster, timeline_of(segment), since)
 
 
 def _summary(errors: list[psycopg.Error]) -> psycopg.OperationalError:

@@ -9,14 +9,21 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.engine import make_engine
+from models.primary import timeline_of
 from models.session import Session
 
 LAG: Final = 0.2  # seconds that a standby is waited for; a healthy one is behind by a millisecond or so
 REST: Final = 5.0  # seconds for which one is left that lags or does not answer
 _POLL: Final = 0.005
 
-_WRITTEN: Final = text("SELECT pg_current_wal_flush_lsn()::text")
-_REPLAYED: Final = text("SELECT pg_is_in_recovery() AND pg_last_wal_replay_lsn() >= CAST(:position AS pg_lsn)")
+_WRITTEN: Final = text("SELECT flushed::text, pg_walfile_name(flushed) FROM pg_current_wal_flush_lsn() AS flushed")
+# A standby of a primary that was replaced may be at any position, of another history. What it receives is told to some
+# roles only; the control file has it from the next checkpoint on.
+_REPLAYED: Final = text("""
+    SELECT pg_is_in_recovery() AND pg_last_wal_replay_lsn() >= CAST(:position AS pg_lsn)
+           AND greatest(timeline_id, (SELECT received_tli FROM pg_stat_wal_receiver)) >= :timeline
+      FROM pg_control_checkpoint()
+""")
 
 
 class Standby:
@@ -49,13 +56,13 @@ class Standby:
         if self._not_before:  # one tries, the others go on
             self.leave()
         with self._primary.connect() as connection:
-            position = str(connection.scalar(_WRITTEN))
+            position, segment = connection.execute(_WRITTEN).one()
         try:
             connection = self._engine.connect()
         except SQLAlchemyError:
             self.leave()
             return None
-        if self._reaches(connection, position):
+        if self._reaches(connection, position, timeline_of(segment)):
             self._not_before = 0.0
             return connection
         connection.close()
@@ -71,13 +78,14 @@ class Standby:
         """Hang up."""
         self._engine.dispose()
 
-    def _reaches(self, connection: Connection, position: str) -> bool:
+    def _reaches(self, connection: Connection, position: str, timeline: int) -> bool:
         session = connection.connection.driver_connection
         assert isinstance(session, Session)  # noqa: S101 (models.engine makes no others)
         until = monotonic() + LAG
         session.quiet = _give_up
         try:
-            while not (there := connection.scalar(_REPLAYED, {"position": position})) and monotonic() < until:
+            asked = {"position": position, "timeline": timeline}
+            while not (there := connection.scalar(_REPLAYED, asked)) and monotonic() < until:
                 sleep(_POLL)
         except SQLAlchemyError:
             return False

@@ -31,6 +31,9 @@ class ServicePort(Protocol):
     def relay(self) -> int:
         """Publish what is committed and not yet sent; return the number of events."""
 
+    def look_again(self) -> None:
+        """Take it that the event stream may be there again, for the broker is."""
+
     def retain(self) -> int:
         """Remove some of what is older than the retention; return the number of rows."""
 

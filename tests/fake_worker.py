@@ -91,6 +91,9 @@ class FakeService:
     def relay(self) -> int:
         return 0
 
+    def look_again(self) -> None:
+        """There is no stream to look for."""
+
     def release(self) -> float | None:
         return None
 

@@ -176,6 +176,7 @@ class ReplicatedRedis:
             f"sentinel down-after-milliseconds {MASTER}": str(DOWN_AFTER),
             f"sentinel failover-timeout {MASTER}": "6000",
             f"sentinel parallel-syncs {MASTER}": "2",
+            f"sentinel config-epoch {MASTER}": "1",
         }
         return SentinelServer(self.folder / f"sentinel{number}", settings=settings)
 

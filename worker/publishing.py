@@ -125,8 +125,12 @@ class Publisher:
             return self._run(2, *keys, REMEMBERED, lines, self._maxlen, self._most, SILENT)
         except ResponseError:
             # A master that became a replica answers, and refuses writes for ever: a new connection finds the new one.
-            self._client.connection_pool.disconnect()
+            self.disconnect()
             raise
+
+    def disconnect(self) -> None:
+        """Hang up; the next batch finds the server anew."""
+        self._client.connection_pool.disconnect()
 
     def _run(self, *arguments: Any) -> int:
         pool = self._client.connection_pool

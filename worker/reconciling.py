@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from enrollment.consumer.reader import Entry, entry_of, order
 from enrollment.events import Event
+from enrollment.restoring import is_whole
 from models import epoch, outbox, reconciling
 from models.epoch import Epoch
 from models.reconciling import Owed
@@ -180,9 +181,9 @@ def _compare(connection: Connection, found: Found, told: _Told, committed: str) 
     forgotten, knows = reconciling.forgotten_before(connection), not found.stream.trimmed
     for page in found.stream.pages():
         found.entries += len(page)
-        found.unreadable += sum(entry.event is None for entry in page)
         events: list[Event] = []
         for entry in page:
+            found.unreadable += entry.event is None or not is_whole(entry.event)
             if entry.event is not None:
                 told.add(entry.event)
                 if order(entry.id) <= order(committed):

@@ -22,9 +22,9 @@ GRACE: Final = 2.0  # seconds that a committed batch is left to the worker that 
 BATCHES: Final = 20  # outbox rows per transaction of the relay
 BUDGET: Final = 1.0  # seconds after which a relay lets its worker get back to commands; the next one goes on
 # Seconds between attempts while the stream is away, doubled up to the longest. Workers look every 2 s, so events go on
-# within 5 s of its return, or 10 s where it did not even refuse.
+# within 5 s of its return, or 8 s where it did not even refuse.
 _PAUSES: Final = (0.5, 3.0)
-_REST: Final = 4  # a pause is at least so many times what the attempt took: commands wait while Redis does not answer
+_REST: Final = 4  # a pause is at least so many times what the attempt took, up to the longest: commands wait meanwhile
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +42,11 @@ class Relay:
     def mark_backlog(self) -> None:
         """Take it that the outbox holds something: a commit whose answer was lost left its events there."""
         self._backlog = True
+
+    def look_again(self) -> None:
+        """Take it that the stream may be there again, and on another server: the next attempt is made at once."""
+        self._not_before = 0.0
+        self._publisher.disconnect()
 
     def publish(self, batch: Committed) -> None:
         """Publish a batch right after its commit, and whatever was left before it."""
@@ -99,7 +104,7 @@ class Relay:
         except RedisError as error:
             now = monotonic()
             pause = next(self._waits) * random.uniform(0.75, 1)  # noqa: S311 - workers take turns
-            pause = max(pause, _REST * (now - begin))
+            pause = max(pause, min(_REST * (now - begin), _PAUSES[-1]))
             metrics.waited("stream", now - begin)
             self._not_before = now + pause
             waiting = "events are kept in the outbox"

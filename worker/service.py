@@ -78,6 +78,10 @@ class Service:
         """Publish what is committed and not yet sent; return the number of events added."""
         return self._relay.catch_up(older_than=older_than)
 
+    def look_again(self) -> None:
+        """Take it that the event stream may be there again, for the broker is: often they are one Redis."""
+        self._relay.look_again()
+
     def retain(self) -> int:
         """Remove some of what is older than the retention; return the number of rows."""
         return 0 if self._days is None else retain(self._engine, self._days)

@@ -141,6 +141,10 @@ def _open(connection: "Connection", replicas: int) -> Send:
 
     channel: Any = connection.channel()
     if connection.transport_cls in ("redis", "rediss", "sentinel"):
+        if connection.transport_cls == "sentinel":
+            from enrollment.redis_client import ask_first_who_knew  # noqa: PLC0415 - as above
+
+            ask_first_who_knew(channel.pool.sentinel_manager)
         line = channel.pool.get_connection()  # with all that kombu read from the address
         return partial(_push, line, replicas, _envelope(), channel.global_keyprefix)
     if connection.transport.driver_type == "amqp":

@@ -129,3 +129,15 @@ def test_a_batch_that_is_split_keeps_the_order_of_a_student_who_is_busy(
     release_all(service)
     assert rows("student_id, course_id", "student_courses") == [(2, 11)]
     assert sorted(code for (code,) in rows("code", "dead_letters")) == ["command_id_reused", "processing_failed"]
+
+
+def test_a_worker_whose_commit_waits_for_a_standby_far_away_is_waited_for(
+    service: Service, worker_engine: Engine, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "_PATIENTLY", text(f"SET LOCAL lock_timeout = '{ledger.PATIENCE}ms'"))
+    with ThreadPoolExecutor(1) as pool:
+        with busy(worker_engine, 1):
+            outcomes = pool.submit(service.handle, [message(ENROLL, 1, [10])])
+            sleep(0.7)  # as such a commit takes
+        assert outcomes.result() == ["applied"]
+    assert rows("student_id, course_id", "student_courses") == [(1, 10)]

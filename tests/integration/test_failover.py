@@ -241,3 +241,23 @@ def test_with_asynchronous_replication_an_event_may_outlive_its_commit_and_sendi
     assert [event["id"] for event in events()] == [sent.task_id] * 2  # a reader knows the second by its id
     with pair.primary.session("pair") as session:
         assert session.execute("SELECT FROM commands WHERE command_id = %s", [sent.task_id]).fetchone() == ()
+
+
+def test_a_standby_of_a_primary_that_was_replaced_is_not_asked_however_far_it_is(pair: Pair) -> None:
+    pair.join()
+    pair.primary.set(synchronous_standby_names="")
+    old = pair.primary
+    pair.promote()
+    with old.session() as session:  # nobody has told it: its log grows
+        session.execute("SELECT pg_logical_emit_message(false, 'tests', repeat('x', 10000000)), pg_switch_wal()")
+    old.kill()
+    (old._data / "standby.signal").touch()  # as one of its standbys would be, which follows it still
+    old.start()
+    primary = make_engine(pair.primary.url_of("pair"), application_name="tests")
+    standby = Standby.beside(
+        primary.execution_options(isolation_level="AUTOCOMMIT"), old.url_of("pair"), application_name="tests"
+    )
+    assert old.value("SELECT pg_is_in_recovery()")
+    assert standby.connect() is None
+    standby.close()
+    primary.dispose()

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from enrollment.names import ENROLL
 from tests.integration.conftest import message
 from worker.publishing import Publisher
-from worker.relay import _PAUSES, _REST
+from worker.relay import _PAUSES
 from worker.service import Service
 
 Pauses = Callable[[Iterator[bool]], list[float]]
@@ -58,10 +58,24 @@ def test_whatever_the_stream_takes_in_between_makes_the_next_pause_short(pauses:
     assert max(found[3:]) <= _PAUSES[0] < found[2]
 
 
-def test_a_stream_that_does_not_answer_is_left_alone_for_longer_than_it_was_waited_for(pauses: Pauses) -> None:
+def test_a_stream_that_does_not_answer_is_left_alone_for_as_long_as_is_promised_and_not_longer(pauses: Pauses) -> None:
     def slow() -> Iterator[bool]:
         while True:
-            sleep(1)
+            sleep(0.8)
             yield False
 
-    assert min(pauses(slow())) >= _REST
+    assert set(pauses(slow())) == {_PAUSES[1]}
+
+
+def test_when_the_broker_is_there_again_the_stream_is_tried_at_once(
+    service: Service, publisher: Publisher, catalog: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise RedisConnectionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publisher, "publish", refuse)
+        service.handle([message(ENROLL, 1, [10])])
+    assert service.relay(older_than=0) == 0
+    service.look_again()
+    assert service.relay(older_than=0) == 1

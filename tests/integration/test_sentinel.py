@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import trustme
@@ -155,6 +156,45 @@ def test_a_server_that_loses_a_replica_confirms_nothing_until_no_sentinel_knows_
             redis.connection_pool.release(connection)
         finally:
             replicated.follow(left)
+
+
+def test_a_silent_sentinel_is_waited_for_once_and_not_by_each_new_connection(replicated: ReplicatedRedis) -> None:
+    ports = [sentinel.port for sentinel in replicated.sentinels]
+    with frozen(replicated.sentinels[0]):
+        for _ in range(2):
+            with client(redis_url(replicated.url)) as redis:
+                redis.ping()
+                asked = redis.connection_pool.sentinel_manager.sentinels
+                found = [each.connection_pool.connection_kwargs["port"] for each in asked]
+            with client(redis_url(replicated.url)) as redis:
+                asked = redis.connection_pool.sentinel_manager.sentinels
+                assert [each.connection_pool.connection_kwargs["port"] for each in asked] == found
+                assert found[0] != ports[0]
+
+
+def test_a_sentinel_that_is_cut_off_with_an_old_primary_is_not_believed(
+    replicated: ReplicatedRedis, server_folder: Path
+) -> None:
+    """Workers and producers reach both sides; the other sentinels have elected a new primary meanwhile."""
+    password = replicated.servers[0].password
+    old = Redis(server_folder / "old", durable=False)
+    old.folder.mkdir(parents=True)
+    (old.folder / "password").write_text(password)
+    with ExitStack() as stack:
+        stack.enter_context(old)
+        settings = {
+            f"sentinel monitor {MASTER}": f"127.0.0.1 {old.port} 1",
+            f"sentinel auth-pass {MASTER}": password,
+        }
+        cut_off = stack.enter_context(SentinelServer(server_folder / "cut-off", settings=settings))
+        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in (cut_off, *replicated.sentinels))
+        url = f"sentinel://:{password}@{hosts}/0?master_name={MASTER}"
+        with Client(url, patience=10) as producer:
+            producer.enroll(1, [10])
+        with connect(redis_url(url)) as redis:
+            assert Publisher(redis, stream=STREAM, maxlen=1000, replicas=1).publish(uuid4(), [], ["{}"]) == 1
+        with replicated.client() as primary:
+            assert primary.llen(QUEUE) == primary.xlen(STREAM) == 1
 
 
 @pytest.mark.parametrize("setting", ["min-replicas-to-write 5", "replica"])

@@ -1,14 +1,15 @@
 """A record made from its event is the record that the event was made from, as far as anybody is told."""
 
 import random
-from datetime import timedelta
-from uuid import UUID
+from datetime import datetime, timedelta, timezone
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from enrollment.commands import Command, Enroll, Kind, Withdraw
+from enrollment.errors import ErrorCode, Rejection
 from enrollment.events import Event, event_of
 from enrollment.fold import Record, Repeat, Reused, fold
 from enrollment.parsing import parse_single
@@ -90,3 +91,23 @@ def test_an_event_that_enrolls_nobody_is_none_of_ours() -> None:
     told = EVENTS["applied"]
     assert is_whole(told)
     assert not is_whole(told.model_copy(update={"data": told.data.model_copy(update={"student_id": None})}))
+
+
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        ("data", {"course_ids": (2**63,)}),
+        ("data", {"enrolled": (0,)}),
+        ("data", {"student_id": -1}),
+        ("data", {"command_id": uuid4()}),
+        ("data", {"errors": (Rejection(code=ErrorCode.UNKNOWN_STUDENT, message="a\0b"),)}),
+        ("data", {"issued_at": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))}),
+        ("", {"time": datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-14)))}),
+        ("", {"traceparent": "a\0b"}),
+    ],
+)
+def test_an_event_that_says_what_no_table_takes_is_none_of_ours(where: str, what: dict[str, object]) -> None:
+    told = EVENTS["applied"].model_copy(update={"type": "enrollment.rejected.v1"})
+    assert is_whole(told)
+    update = {"data": told.data.model_copy(update=what)} if where else what
+    assert not is_whole(told.model_copy(update=update))

@@ -35,6 +35,7 @@ from worker.transport.limits import MOST_ID
 
 RELAY_EVERY: Final = 2.0  # seconds
 LOOK_EVERY: Final = 1.0  # seconds between steps of the search for lists that nobody reads
+RECONNECT: Final = {"interval_start": 1.0, "interval_step": 0.5, "interval_max": 2.0}  # Celery's own grow to 30 s
 REFUSED: Final = 5  # seconds between looks at a queue that is of another kind
 SIGN: Final = 1.0  # seconds between signs of life while the messages of a claim are looked at one by one
 BUILT_IN: Final = "celery."  # tasks that every app has (map, chord, …); no producer of ours has a use for them
@@ -81,6 +82,7 @@ class Consumer(stock.Consumer):
         of_rabbitmq = isinstance(self.connection.transport, rabbitmq.Transport)
         self.suspects = Suspects.connect(self, Settings.load()) if of_rabbitmq else None
         self._releasing = False
+        self.service.look_again()
         self.monitor = Monitor(self.event_dispatcher)
         self.lookout = Lookout(self._search)
         self.timer.call_repeatedly(RELAY_EVERY, self.relay)
@@ -264,7 +266,7 @@ class Consumer(stock.Consumer):
                 liveness.process.waiting()
                 callback()
 
-            return ensure(errback, max_retries, callback=every_second)
+            return ensure(errback, max_retries, callback=every_second, **RECONNECT)
 
         conn.ensure_connection = patiently
         with metrics.waiting("broker"):

@@ -10,6 +10,7 @@ import structlog
 from redis import RedisError
 
 from enrollment.errors import DeadLetterCode
+from enrollment.redis_client import ask_first_who_knew
 from worker import liveness, metrics
 from worker.lists import lists_of
 from worker.transport import kombu_redis
@@ -279,3 +280,8 @@ class SentinelChannel(Channel, kombu_redis.SentinelChannel):
     from_transport_options = tuple(
         dict.fromkeys((*Channel.from_transport_options, *kombu_redis.SentinelChannel.from_transport_options))
     )
+
+    def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 (kombu's)
+        pool = super()._sentinel_managed_pool(asynchronous)
+        ask_first_who_knew(pool.sentinel_manager)
+        return pool

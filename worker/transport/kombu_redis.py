@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     class SentinelChannel(Channel):
         """Asks sentinels for the primary whenever it connects."""
 
+        def _sentinel_managed_pool(self, asynchronous: bool = ...) -> Any: ...  # noqa: FBT001 (kombu's)
+
     class Poller(_redis.MultiChannelPoller):
         """Waits on the sockets of all channels."""
 

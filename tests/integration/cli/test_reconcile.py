@@ -1,8 +1,10 @@
 """`enrollment reconcile`: each store restored from a copy of before, and judged by the oracle of the fault suite."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
+from uuid import uuid4
 
 import pytest
 from redis import Redis
@@ -75,6 +77,17 @@ def test_a_database_of_before_gets_back_what_the_stream_told(world: World, run: 
     assert world.judged() == Verdict(world.sent_log.commands)
     world.deliver(world.said)  # as of a queue of before, and of producers that are not sure
     assert world.judged() == Verdict(world.sent_log.commands)
+
+
+def test_an_entry_by_another_hand_keeps_nothing_from_being_put_back(world: World, run: Run) -> None:
+    copy = world.copy_database()
+    world.say(5)
+    [(_, first)] = cast(Any, world.redis.xrange(STREAM, count=1))
+    forged = json.loads(first["event"]) | {"id": str(uuid4()), "traceparent": "a\0b"}
+    forged["data"] |= {"command_id": forged["id"], "source": "a\0b"}
+    world.redis.xadd(STREAM, {"event": json.dumps({**forged, "type": "enrollment.rejected.v1"})})
+    world.restore_database(copy)
+    assert "5 commands put back" in repaired(run).output
 
 
 @pytest.mark.parametrize("restored", ["of before", "that is empty"])
