@@ -117,6 +117,7 @@ class AmqpBroker:
     def depths(self) -> Depths:
         """Return how many messages wait."""
         with Connection(self._url, connect_timeout=PATIENCE) as connection:
+            connection.ensure_connection(max_retries=len(connection.alt))  # by itself it tries two nodes only
             channel: Any = connection.channel()
             counts = {name: channel.queue_declare(name, passive=True).message_count for name in QUEUES}
         return Depths({name: QueueState(count, None) for name, count in counts.items()})
