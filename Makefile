@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo up test chaos bench bench-short lint format asyncapi dist try-dist try-upgrade lock clean
+.PHONY: help install demo up ha test chaos bench bench-short lint format asyncapi dist try-dist try-upgrade lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ demo: $(INSTALLED) ## Start everything, send commands, show what comes of them, 
 
 up: $(INSTALLED) ## Start everything and leave it running until Ctrl-C
 	@$(BIN)/enrollment up
+
+ha: $(INSTALLED) ## Start all that is highly available, kill one thing after another while commands flow, count, stop
+	@$(BIN)/python -m tests.acceptance.faults.highly_available
 
 test: $(INSTALLED) ## Run all tests; PYTEST_ARGS="-k word" for some of them
 	@$(BIN)/pytest --numprocesses=2 --dist=loadfile $(PYTEST_ARGS)

@@ -1,5 +1,6 @@
 """What a standby has of it. A synchronous one has every commit before anybody is told."""
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,10 +15,12 @@ _CONFIRM: Final = text("""
 """)
 _STANDING: Final = text("""
     SELECT pg_is_in_recovery(), current_setting('synchronous_standby_names'), current_setting('synchronous_commit'),
-           count(*), count(sync_state), count(*) FILTER (WHERE sync_state IN ('sync', 'quorum'))
+           count(*), count(sync_state), count(*) FILTER (WHERE sync_state IN ('sync', 'quorum')),
+           COALESCE(extract(epoch FROM max(replay_lag)), 0)::float
       FROM pg_stat_replication
 """)
 _SINCE: Final = text("SELECT pg_postmaster_start_time()")  # no two servers have the same
+_NUMBER: Final = re.compile(r"\s*(?:(?:ANY|FIRST)\s+)?(\d+)\s*\(", re.IGNORECASE)  # of synchronous_standby_names
 _SYNCHRONOUS: Final = text("SELECT current_setting('synchronous_standby_names') <> ''")
 
 
@@ -49,6 +52,18 @@ class Standing:
     connected: int  # standbys, and whatever else takes the log
     seen: int  # of these, whose state the role may see
     synchronous: int  # of these, for how many commits wait
+    lag: float = 0.0  # seconds until the slowest of these shows a commit; 0 where nothing is written, or may be seen
+
+    @property
+    def needed(self) -> int:
+        """How many standbys a commit waits for."""
+        number = _NUMBER.match(self.wanted)
+        return int(number[1]) if number else int(bool(self.wanted.strip()))
+
+    @property
+    def there(self) -> int:
+        """How many standbys there are; where a commit waits for some, of those for which it may wait."""
+        return self.synchronous if self.needed and self.seen else self.connected
 
 
 def standing(connection: Connection) -> Standing:

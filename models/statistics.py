@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from models import awaited, dead_letters, deferred, outbox
+from models import awaited, dead_letters, deferred, outbox, replication
 from models.arrays import plain
 from models.deferred import Waiting
 
@@ -64,6 +64,17 @@ class Statistics:
     waiting: awaited.Counts
     retention_removed: int  # rows, ever
     retention_completed: float | None  # when a walk last came to its end: Unix time
+    standing: replication.Standing
+
+    @property
+    def replicas(self) -> int:
+        """How many standbys there are."""
+        return self.standing.there
+
+    @property
+    def needed(self) -> int:
+        """How many of them a commit waits for."""
+        return self.standing.needed
 
 
 def statistics(connection: Connection) -> Statistics:
@@ -83,4 +94,5 @@ def statistics(connection: Connection) -> Statistics:
         waiting=awaited.counts(connection, most=10),
         retention_removed=removed,
         retention_completed=completed,
+        standing=replication.standing(connection),
     )

@@ -96,7 +96,7 @@ class ReplicatedRedis:
     @property
     def primary(self) -> int:
         """The number of the server that the sentinels name; most of them agree."""
-        names = [str(self.ask(number).get("port")) for number in range(len(self.sentinels))]
+        names = [str(self.ask(number).get("port")) for number, it in enumerate(self.sentinels) if it.running]
         ports = [str(proxy.listens_on) for proxy in self.proxies]
         return ports.index(max(names, key=names.count))
 

@@ -36,11 +36,13 @@ class QueueState:
 
 @dataclass(frozen=True, slots=True)
 class Depths:
-    """What the broker holds. `unacknowledged` is None where the broker does not tell; `oldest_claim`: seconds."""
+    """What the broker holds. `oldest_claim`: seconds; `unacknowledged` and `replicas` are None where it tells none."""
 
     queues: Mapping[str, QueueState]
     unacknowledged: int | None = None
     oldest_claim: float = 0.0
+    replicas: int | None = None
+    needed: int = 0  # of these, by the server's own settings
 
 
 class Broker(Protocol):
@@ -78,14 +80,15 @@ class RedisBroker:
                 pipe.llen(key).lindex(key, -1)
         unacked_key, index = f"{self._prefix}{_UNACKED}", f"{self._prefix}unacked_index"
         pipe.hlen(unacked_key).zrangebyscore(index, "(0", "+inf", start=0, num=1, withscores=True).time()
-        *found, unacked, claims, (seconds, micros) = pipe.execute()
+        pipe.info("replication")
+        *found, unacked, claims, (seconds, micros), info = pipe.execute()
         answers = iter(found)
         queues = {
             name: self._queue([(key, next(answers), next(answers)) for key in keys])
             for name, keys in self._lists.items()
         }
         now = seconds + micros / 1_000_000  # the server's clock, as in the claims
-        return Depths(queues, unacked, max(0.0, now - claims[0][1]) if claims else 0.0)
+        return Depths(queues, unacked, max(0.0, now - claims[0][1]) if claims else 0.0, good_replicas(info))
 
     def _queue(self, lists: list[tuple[str, int, bytes | None]]) -> QueueState:
         ages = [self._age(key, oldest) for key, _, oldest in lists]
@@ -114,9 +117,15 @@ class AmqpBroker:
     def depths(self) -> Depths:
         """Return how many messages wait."""
         with Connection(self._url, connect_timeout=PATIENCE) as connection:
+            connection.ensure_connection(max_retries=len(connection.alt))  # by itself it tries two nodes only
             channel: Any = connection.channel()
             counts = {name: channel.queue_declare(name, passive=True).message_count for name in QUEUES}
         return Depths({name: QueueState(count, None) for name, count in counts.items()})
+
+
+def good_replicas(info: Any) -> int:
+    """Return how many replicas a Redis has, by its INFO; those that lag too far do not count where it has a limit."""
+    return int(info.get("min_slaves_good_slaves", info.get("connected_slaves", 0)))
 
 
 def _sent_at(raw: bytes) -> float | None:

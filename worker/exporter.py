@@ -4,7 +4,7 @@ A server that is away is `enrollment_up{server} 0`, and its numbers are left out
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
 from typing import Any, Final, TypeVar
 
@@ -14,10 +14,13 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 
+from enrollment.addresses import replicas_of
+from models.address import parameters
 from models.awaited import Counts
 from models.db_errors import describe
 from models.deferred import AWAITED, Reason
 from models.engine import make_engine
+from models.primary import hosts
 from models.statistics import Statistics, statistics
 from worker import brokers, streams
 from worker.brokers import Depths
@@ -26,7 +29,7 @@ from worker.settings import Settings
 from worker.streams import StreamState
 
 # Of each statement: a scrape is given ten seconds by Prometheus, and nobody may wait behind a scrape.
-_OPTIONS: Final = {"statement_timeout": "4s", "lock_timeout": "1s", "default_transaction_read_only": "on"}
+_OPTIONS: Final = {"statement_timeout": "4s", "lock_timeout": "1s"}
 
 T = TypeVar("T")
 
@@ -38,18 +41,23 @@ class System(Collector):
 
     def __init__(self, settings: Settings) -> None:
         address = settings.database_address()
-        self._engine: Engine = make_engine(address, application_name="enrollment exporter", options=_OPTIONS)
+        engine = make_engine(address, application_name="enrollment exporter", options=_OPTIONS)
+        # Not a setting of the session: libpq would take the primary for a server that takes no writes.
+        self._engine: Engine = engine.execution_options(postgresql_readonly=True)
         options, credentials = settings.transport_options(), settings.events_credentials()
         keys, known_by = settings.broker_options, options.get("credential_provider")
-        self._broker = brokers.watch(settings.require_broker_url(), keys, known_by)
-        self._stream = streams.watch(settings.require_events_url(), settings.events_stream, credentials)
+        broker_url, events_url = settings.require_broker_url(), settings.require_events_url()
+        self._broker = brokers.watch(broker_url, keys, known_by)
+        self._stream = streams.watch(events_url, settings.events_stream, credentials)
+        several = len(list(hosts(parameters(address())))) > 1
+        self._wanted = {"database": int(several), "broker": replicas_of(broker_url), "stream": replicas_of(events_url)}
         self._longest = settings.events_maxlen
         self.heartbeats = Heartbeats(settings.require_broker_url(), options)
 
     def collect(self) -> Iterator[Metric]:
         """Ask all servers at once, and yield what they say."""
         with ThreadPoolExecutor(3, "scrape") as pool:
-            asked = {
+            asked: dict[str, Future[tuple[Any, list[Metric], float]]] = {
                 "database": pool.submit(_timed, "database", self._database, database),
                 "broker": pool.submit(_timed, "broker", self._broker.depths, broker),
                 "stream": pool.submit(_timed, "stream", self._stream.state, lambda it: stream(it, self._longest)),
@@ -57,11 +65,16 @@ class System(Collector):
             answers = {server: future.result() for server, future in asked.items()}
         up = _gauge("enrollment_up", "1 where the server answered this scrape.", "server")
         took = _gauge("enrollment_exporter_scrape_seconds", "Seconds that the server took to answer.", "server")
-        for server, (found, seconds) in answers.items():
+        there = _gauge("enrollment_replicas", "Replicas, or standbys, that the server has.", "server")
+        wanted = _gauge("enrollment_replicas_wanted", "How many of them must have what is written.", "server")
+        for server, (found, shown, seconds) in answers.items():
             up.add_metric([server], found is not None)
             took.add_metric([server], seconds)
-            yield from found or ()
-        yield from (up, took)
+            if found is not None and found.replicas is not None:
+                there.add_metric([server], found.replicas)
+                wanted.add_metric([server], max(found.needed, self._wanted[server]))
+            yield from shown
+        yield from (up, took, there, wanted)
         if answers["broker"][0] is not None:
             alive = self.heartbeats.alive()
             yield _plain("enrollment_workers", "Worker processes whose heartbeat came in the last seconds.", len(alive))
@@ -107,6 +120,8 @@ def database(found: Statistics) -> Iterator[Metric]:
     yield _plain("enrollment_database_lock_waits", "Connections that wait for a lock.", found.lock_waits)
     about = "Seconds that the longest of them has waited."
     yield _plain("enrollment_database_lock_wait_seconds", about, found.longest_lock_wait)
+    about = "Seconds until the slowest standby shows a commit."
+    yield _plain("enrollment_database_standby_lag_seconds", about, found.standing.lag)
     yield _plain("enrollment_retention_removed_rows", "Rows that retention has removed.", found.retention_removed)
     if found.retention_completed is not None:
         about = "When retention last came to the end of the tables."
@@ -160,14 +175,14 @@ def stream(found: StreamState, longest: int) -> Iterator[Metric]:
 
 def _timed(
     server: str, ask: Callable[[], T], show: Callable[[T], Iterator[Metric]]
-) -> tuple[list[Metric] | None, float]:
+) -> tuple[T | None, list[Metric], float]:
     begin = monotonic()
     try:
-        found: list[Metric] | None = list(show(ask()))
+        found = ask()
+        return found, list(show(found)), monotonic() - begin
     except Exception as error:  # noqa: BLE001 - whatever it is, the other servers have something to say
         log.warning("server_not_measured", server=server, error=describe(error))
-        found = None
-    return found, monotonic() - begin
+        return None, [], monotonic() - begin
 
 
 def _plain(name: str, about: str, value: float) -> Metric:

@@ -85,6 +85,7 @@ class Heartbeats:
         while True:
             try:
                 with self._app.connection_for_read() as connection:
+                    connection.ensure_connection(max_retries=len(connection.alt))  # or two nodes are tried only
                     receiver = self._app.events.Receiver(connection, handlers=handlers, routing_key="worker.#")
                     receiver.capture(timeout=_SILENCE)  # asks all workers for a heartbeat when it begins
             except TimeoutError:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from redis import CredentialProvider, Redis
 from redis.exceptions import ResponseError
 
-from worker.brokers import client_of
+from worker.brokers import client_of, good_replicas
 
 MOST_GROUPS: Final = 100  # groups that are measured
 
@@ -28,6 +28,8 @@ class StreamState:
 
     entries: int
     groups: Sequence[Group] = ()
+    replicas: int = 0  # of its Redis
+    needed: int = 0  # of these, by the server's own settings
 
 
 class StreamWatch:
@@ -39,14 +41,15 @@ class StreamWatch:
 
     def state(self) -> StreamState:
         """Return how the stream is; it may not exist yet. Raises redis.RedisError."""
+        replicas = good_replicas(self._client.info("replication"))
         try:
             info: Any = self._client.xinfo_stream(self._key)
             groups: Any = self._client.xinfo_groups(self._key)
         except ResponseError as error:
             if "no such key" in str(error):
-                return StreamState(0)
+                return StreamState(0, replicas=replicas)
             raise
-        return StreamState(info["length"], [_group(group, info) for group in groups[:MOST_GROUPS]])
+        return StreamState(info["length"], [_group(group, info) for group in groups[:MOST_GROUPS]], replicas)
 
 
 def watch(url: str, key: str, credentials: CredentialProvider | None = None) -> StreamWatch:

@@ -23,6 +23,7 @@ from tests.integration.conftest import message
 from tests.replication import Pair
 from worker.checks import _database
 from worker.cli.connect import lookup
+from worker.exporter import System, registry_of
 from worker.publishing import Publisher
 from worker.schema import upgrade
 from worker.service import Service
@@ -125,6 +126,22 @@ def test_lookups_are_answered_by_the_primary_where_the_standby_is_away(
     assert "the primary is asked" in str(list(_database(Settings.load())))
     pair.standby.start()
     database.close()
+
+
+def test_the_exporter_tells_whether_the_standby_is_there(
+    pair: Pair, url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENROLLMENT_DATABASE_URL", url)
+    monkeypatch.setenv("ENROLLMENT_BROKER_URL", redis_url)
+    system = System(Settings.load())
+    sample, server = registry_of(system).get_sample_value, {"server": "database"}
+    pair.until_synchronous()
+    assert (sample("enrollment_replicas", server), sample("enrollment_replicas_wanted", server)) == (1, 1)
+    pair.standby.kill()
+    eventually(lambda: sample("enrollment_replicas", server) == 0)
+    assert sample("enrollment_replicas_wanted", server) == 1
+    pair.standby.start()
+    system.close()
 
 
 def test_a_commit_that_only_one_server_has_is_told_when_the_other_has_it_too(

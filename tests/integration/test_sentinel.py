@@ -27,9 +27,11 @@ from tests.integration.test_tls import reach_from_everywhere
 from tests.replicated import MASTER, ReplicatedRedis, SentinelServer, until
 from tests.tls import listening, relay
 from worker import health
+from worker.exporter import System
 from worker.local.redis import Redis
 from worker.publishing import Publisher, connect
 from worker.service import Service
+from worker.settings import Settings
 from worker.transport.claims import Claims, Source
 
 Rows = Callable[..., list[tuple[Any, ...]]]
@@ -45,6 +47,23 @@ def replicated(server_folder: Path) -> Iterator[ReplicatedRedis]:
 def _emptied(replicated: ReplicatedRedis) -> None:
     with replicated.client() as redis:
         redis.flushall()
+
+
+def test_the_exporter_counts_replicas(
+    replicated: ReplicatedRedis, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENROLLMENT_DATABASE_URL", database_url)
+    monkeypatch.setenv("ENROLLMENT_BROKER_URL", replicated.url)
+    system = System(Settings.load())
+    found = {
+        (it.name, it.labels["server"]): it.value
+        for metric in system.collect()
+        for it in metric.samples
+        if it.labels and "server" in it.labels
+    }
+    system.close()
+    for server in ("broker", "stream"):
+        assert (found["enrollment_replicas", server], found["enrollment_replicas_wanted", server]) == (2, 1)
 
 
 def test_both_spellings_of_several_sentinels_reach_redis_from_everywhere(replicated: ReplicatedRedis) -> None:

@@ -24,6 +24,22 @@ def test_a_server_that_could_lose_commits_is_told(changes: dict[str, object], sa
     assert [f"{it.status} {it.message}" for it in replicates(standing, several=False)] == said
 
 
+@pytest.mark.parametrize(
+    ("wanted", "seen", "needed", "there"),
+    [
+        ("", 1, 0, 2),
+        ("*", 1, 1, 1),
+        ("a, b", 1, 1, 1),
+        ("ANY 2 (a, b, c)", 1, 2, 1),
+        ("2(a,b)", 1, 2, 1),
+        ("*", 0, 1, 2),
+    ],
+)
+def test_standbys_count_that_a_commit_waits_for(wanted: str, seen: int, needed: int, there: int) -> None:
+    standing = Standing(standby=False, wanted=wanted, level="on", connected=2, seen=seen, synchronous=1)
+    assert (standing.needed, standing.there) == (needed, there)
+
+
 @pytest.mark.parametrize(("connected", "several"), [(1, False), (0, True)])
 def test_asynchronous_replication_is_warned_of(connected: int, *, several: bool) -> None:
     standing = Standing(standby=False, wanted="", level="on", connected=connected, seen=0, synchronous=0)

@@ -12,7 +12,11 @@ from enrollment.client import BrokerAway, Client, broker_connection
 from enrollment.names import BULK_QUEUE, QUEUE, QUEUE_ARGUMENTS
 from tests.eventually import eventually
 from tests.integration.rabbitmq.conftest import RabbitBroker
+from tests.integration.test_exporter import beat
 from worker import rabbitmq
+from worker.brokers import AmqpBroker
+from worker.heartbeats import Heartbeats
+from worker.local.server import free_port
 from worker.transport import register
 
 SHORT = "rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []})."
@@ -33,6 +37,21 @@ def test_both_queues_are_made_and_found_again(rabbit: RabbitBroker) -> None:
         assert declare(rabbit) == declare(rabbit) == [False, False]
         rabbit.publish("[]")
         assert list(rabbitmq.look(connection, (QUEUE, BULK_QUEUE))) == [(QUEUE, 1), (BULK_QUEUE, 0)]
+
+
+def test_the_exporter_passes_over_every_node_that_is_away(rabbit: RabbitBroker) -> None:
+    declare(rabbit)
+    rabbit.publish("[]")
+    several = ";".join([*(rabbit.url.replace(str(rabbit.node.port), str(free_port())) for _ in range(2)), rabbit.url])
+    assert AmqpBroker(several).depths().queues[QUEUE].messages == 1
+    heartbeats = Heartbeats(several, {})
+    heartbeats.start()
+
+    def heard() -> bool:
+        beat(rabbit.url, {})
+        return bool(heartbeats.alive())
+
+    eventually(heard)
 
 
 @pytest.mark.parametrize("durable", [True, False])
