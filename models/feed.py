@@ -84,6 +84,11 @@ _PAGE: Final = text(f"""
 _FIRST: Final = text("""
     SELECT processed_at FROM commands WHERE position >= :position ORDER BY position, command_id LIMIT 1
 """)
+_OPEN: Final = text("""
+    SELECT extract(epoch FROM clock_timestamp() - processed_at)::float FROM commands
+     WHERE position >= CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)
+     ORDER BY position, command_id LIMIT 1
+""")
 _PAIRS: Final = text("""
     SELECT student_id, course_id, issued_at, command_id FROM student_courses
      WHERE (student_id, course_id) > (:student_id, :course_id) ORDER BY student_id, course_id LIMIT :rows
@@ -123,6 +128,11 @@ def since(connection: Connection, time: datetime) -> Cursor:
             low = middle + 1
     found = Cursor(horizon.epoch, low - 1, _LAST_ID if low else UUID(int=0))
     return found if low > 1 else Cursor(horizon.epoch, 0, UUID(int=0))
+
+
+def behind(connection: Connection) -> float:
+    """Return for how many seconds the feed has stood still, because an older transaction that writes is under way."""
+    return connection.execute(_OPEN).scalar_one_or_none() or 0.0
 
 
 def snapshot(connection: Connection) -> Iterator[str]:

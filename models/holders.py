@@ -47,6 +47,16 @@ _WRITERS: Final = text("""
        AND pid <> pg_backend_pid() AND xact_start < clock_timestamp() - interval '1 second'
      LIMIT 5
 """)
+# In all databases of the cluster: their transactions have numbers in common.
+_OLDEST: Final = text("""
+    SELECT pid, application_name, usename, state,
+           extract(epoch FROM clock_timestamp() - xact_start)::float AS seconds,
+           left(regexp_replace(query, '\\s+', ' ', 'g'), 80) AS query, age(backend_xid) AS age
+      FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+    UNION ALL
+    SELECT 0, 'a prepared transaction', NULL, NULL, NULL, NULL, age(transaction) FROM pg_prepared_xacts
+     ORDER BY age DESC LIMIT 1
+""")
 _PID: Final = text("SELECT pg_backend_pid()")
 
 
@@ -81,6 +91,11 @@ def holders_of(engine: Engine, waits: Iterable[Wait]) -> list[Session]:
 def holders_of_tables(engine: Engine) -> list[Session]:
     """Return who holds a table that the worker reads or writes, so that nothing can be applied."""
     return _holders(engine, _TABLES)
+
+
+def oldest_writer(connection: Connection) -> list[Session]:
+    """Return who has the oldest transaction that has written anything, if anyone has one."""
+    return [Session(*row[:-1]) for row in connection.execute(_OLDEST)]
 
 
 def _holders(engine: Engine, statements: Sequence[str]) -> list[Session]:

@@ -20,7 +20,10 @@ _CONNECT: Final = "ping select client|setname client|setinfo"
 _PUT: Final = "lpush wait role"  # the last two where replicas must have it
 _DECLARE: Final = "llen sadd smembers multi exec"  # what stock Celery does before it sends
 _FOLLOW: Final = "xread xrange xrevrange xinfo|stream"
-_GROUP: Final = "xreadgroup xack xautoclaim xgroup|create xinfo|groups"
+_GROUP: Final = (
+    "xreadgroup xack xautoclaim xgroup|create xgroup|setid xinfo|groups xinfo|stream "
+    "eval time hget hmget hset hdel exists"  # notes of what a group missed
+)
 _REMEMBER: Final = "get set exists multi exec"  # commands and sessions, for all gateways
 # Remote control and events of Celery: published to all workers, answered into a list of the asker's own.
 _BROADCAST: Final = "publish subscribe psubscribe unsubscribe punsubscribe"
@@ -113,7 +116,7 @@ class _Names:
 def _users(names: _Names) -> Iterator[User]:
     stream, queues, control = escaped(names.stream), (*names.queues,), (*names.control,)
     yield User("producer", _words(_CONNECT, _PUT, _DECLARE), queues)
-    yield User("consumer", _words(_CONNECT, _FOLLOW, _GROUP), (stream,))
+    yield User("consumer", _words(_CONNECT, _FOLLOW, _GROUP), (stream, f"{{{stream}}}:missed:*"))
     yield User(  # its overview asks what `doctor` asks
         "gateway",
         _words(_CONNECT, _PUT, _FOLLOW, _REMEMBER, _BROADCAST, _ANSWERS, _LOOK, _MEASURE),

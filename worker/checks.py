@@ -25,7 +25,7 @@ from worker.cli.output import number
 from worker.health import Finding
 from worker.heartbeats import revisions
 from worker.lists import read_by
-from worker.locks import locked_tables, put_off_commands
+from worker.locks import locked_tables, put_off_commands, slow_feed
 from worker.lookout import PAGE, QUEUES, Search
 from worker.publishing import connect
 from worker.settings import BrokerOptions, Settings, SettingsError
@@ -105,6 +105,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
                 yield _backlog(connection)
                 yield _dead_letters(connection)
                 yield put_off_commands(engine, connection)
+                yield from slow_feed(connection)
     finally:
         engine.dispose()
 

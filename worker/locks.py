@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from models import deferred, holders
+from models import deferred, feed, holders
 from models.deferred import Reason, Wait, Waiting
 from models.holders import Session
 from worker.cli.output import number
@@ -11,6 +11,8 @@ from worker.health import Finding
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
+
+_BEHIND: Final = 60.0  # seconds; a batch takes less than one
 
 _NAMES: Final = {
     Reason.STUDENT: "the students",
@@ -41,6 +43,14 @@ def put_off_commands(engine: "Engine", connection: "Connection") -> Finding:
         return Finding("warn", "locks", f"{found}; {_held_by(sessions)}", _advice(sessions))
     advice = "A worker applies them within seconds; if not, look in pg_stat_activity for one idle in a transaction"
     return Finding("warn", "locks", found, advice)
+
+
+def slow_feed(connection: "Connection") -> "Iterator[Finding]":
+    """Find the transaction for which the change feed has to wait."""
+    seconds = feed.behind(connection)
+    if seconds > _BEHIND and (sessions := holders.oldest_writer(connection)):
+        found = f"the change feed has stood still for {seconds:.0f} s, as a transaction that wrote goes on; "
+        yield Finding("warn", "feed", found + _held_by(sessions), _advice(sessions))
 
 
 def _concerned(waiting: Waiting) -> str:

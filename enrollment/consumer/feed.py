@@ -13,6 +13,7 @@ from redis.exceptions import ConnectionError as Disconnected
 from enrollment.errors import EnrollmentError
 
 _ANSWER: Final = 15.0  # seconds
+_MOST: Final = 1000  # events that the gateway gives at once
 
 
 class FeedAway(Disconnected):
@@ -42,12 +43,17 @@ class Feed:
         self._url = gateway_url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
+    def read(self, place: str, count: int) -> Page:
+        """Return the page at a place: a cursor, `since=` and a time, or nothing for the beginning. Raises as `page`."""
+        name, _, value = place.rpartition("=")
+        return self.page(count=count, **({name or "after": value} if value else {}))
+
     def page(self, *, count: int, **place: str) -> Page:
         """Return the next page; `place` is `after`, `since` or `ahead` as of GET /changes.
 
         Raises FeedAway, and FeedGone where events may be missing.
         """
-        query = urlencode({**place, "limit": count})
+        query = urlencode({**place, "limit": min(count, _MOST)})
         request = Request(f"{self._url}/changes?{query}", headers=self._headers)  # noqa: S310 - HTTP, checked above
         try:
             with urlopen(request, timeout=_ANSWER) as answer:  # noqa: S310

@@ -45,7 +45,8 @@ class EventsMissed(EnrollmentError):
     def __init__(self, stream: str, position: str) -> None:
         super().__init__(
             f"Entries of {stream} after {position} may be gone before they were read. Begin the copy anew with what "
-            "the tables hold, and keep more events on the stream (ENROLLMENT_EVENTS_MAXLEN) or read more often."
+            "the tables hold (`enrollment snapshot`), and give the reader a feed that reaches further back, keep more "
+            "events on the stream (ENROLLMENT_EVENTS_MAXLEN) or read more often."
         )
         self.position = position
 
@@ -74,7 +75,13 @@ def feed_entry(text: str) -> Entry:
     return Entry(f"{FEED}{entry.event.id if entry.event else ''}", text, entry.event)
 
 
-def _end(client: Redis, stream: str) -> str:
+def feed_place(position: str) -> str:
+    """Return where the feed begins for who was at this place of the stream: an event may be published late."""
+    milliseconds = order(position)[0] - _LATE
+    return f"since={datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()}" if milliseconds > 0 else ""
+
+
+def stream_end(client: Redis, stream: str) -> str:
     """Return the place after the last entry of the stream."""
     try:
         info = cast("Mapping[str, Any]", client.xinfo_stream(stream))
@@ -139,7 +146,7 @@ class Reader:
         # After the read, so that nothing can be trimmed in between.
         if not self._told and lost(self._client, self._stream, self.position):
             if self._feed is not None:
-                self.position = f"{FEED}{self._since()}"
+                self.position = f"{FEED}{feed_place(self.position)}"
                 return self._read_feed(count)
             self._told = True
             raise EventsMissed(self._stream, self.position)
@@ -149,22 +156,15 @@ class Reader:
             self._told = False
         return entries
 
-    def _since(self) -> str:
-        """Return where the feed begins for who was at this place of the stream: an event may be published late."""
-        milliseconds = order(self.position)[0] - _LATE
-        return f"since={datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()}" if milliseconds > 0 else ""
-
     def _read_feed(self, count: int) -> list[Entry]:
         """Return a page of the feed; at its end, go back to where the stream ended before that was seen."""
         feed = self._feed
         if feed is None:
             raise EventsMissed(self._stream, self.position)
-        name, _, value = self.position.removeprefix(FEED).rpartition("=")
-        place = {name or "after": value} if value else {}
         try:
-            page = feed.page(count=count, **place)
+            page = feed.read(self.position.removeprefix(FEED), count)
             if not page.texts and not page.more:
-                end = _end(self._client, self._stream)
+                end = stream_end(self._client, self._stream)
                 ahead = feed.page(count=count, after=page.cursor, ahead="true")
                 if not ahead.more:
                     self.position = end

@@ -23,7 +23,7 @@ from redis import Redis as RedisClient
 from redis import ResponseError
 
 from enrollment.client import Client
-from enrollment.consumer import GroupConsumer, Reader
+from enrollment.consumer import EventsMissed, GroupConsumer, Reader
 from models.grants import PREFIX, RIGHTS
 from models.metadata import METADATA
 from tests.admin import field
@@ -142,7 +142,12 @@ def test_every_program_does_its_job_and_is_refused_nothing(place: Place) -> None
         with GroupConsumer(place.broker_url("consumer"), stream=STREAM, group="g", name="one", wait=0.2) as consumer:
             batch = consumer.read()
             assert len(batch.entries) >= len(sent)
-            batch.acknowledge()
+            trim = "redis.call('SELECT', ARGV[1]) return redis.call('XTRIM', KEYS[1], 'MAXLEN', 1)"
+            place.redis.eval(trim, 1, STREAM, DATABASE)
+        with GroupConsumer(place.broker_url("consumer"), stream=STREAM, group="g", name="one", wait=0.2) as consumer:
+            with pytest.raises(EventsMissed):
+                consumer.read()
+            consumer.read().acknowledge()
         use_the_gateway(gateway)
         eventually(lambda: "enrollment_workers 1.0" in got(f"{exporter}/metrics"))
         metrics = got(f"{exporter}/metrics")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from enrollment.names import ENROLL
 from tests.integration.cli.conftest import Result, Run
@@ -91,3 +91,14 @@ def test_doctor_tells_which_session_holds_a_table(run: Run, service: Service, en
         [found] = [line for line in run("doctor", "--json").json_lines if line["name"] == "locks"]
     assert (found["status"], found["message"][:17]) == ("warn", "tables are locked")
     assert "LOCK TABLE students" in found["message"]
+
+
+def test_doctor_tells_which_transaction_the_change_feed_waits_for(run: Run, service: Service, engine: Engine) -> None:
+    with held(engine, "SELECT pg_current_xact_id()"):
+        service.handle([message(ENROLL, 4, [10])])
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE commands SET processed_at = processed_at - interval '2 minutes'"))
+        [found] = [line for line in run("doctor", "--json").json_lines if line["name"] == "feed"]
+    assert (found["status"], found["message"][:32]) == ("warn", "the change feed has stood still ")
+    assert "SELECT pg_current_xact_id()" in found["message"]
+    assert "pg_terminate_backend(" in found["advice"]

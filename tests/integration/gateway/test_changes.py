@@ -78,6 +78,21 @@ def test_a_transaction_that_commits_late_is_not_skipped(service: Service, engine
         assert [json.loads(event)["data"]["student_id"] for event in after.events] == [1, 2]
 
 
+def test_a_transaction_that_writes_elsewhere_holds_the_feed_and_one_that_reads_does_not(
+    service: Service, engine: Engine
+) -> None:
+    with engine.connect() as reading, engine.connect() as other:
+        backup = other.execution_options(isolation_level="REPEATABLE READ")
+        backup.execute(text("SELECT FROM commands"))  # as of pg_dump
+        enroll(service, 1)
+        assert (len(feed.page(reading, None, rows=10).events), feed.behind(reading)) == (1, 0)
+        backup.execute(text("CREATE TEMPORARY TABLE elsewhere ()"))
+        enroll(service, 2)
+        assert len(feed.page(reading, None, rows=10).events) == 1
+        assert feed.behind(reading) > 0
+        assert len(feed.page(reading, None, rows=10, ahead=True).events) == 2
+
+
 def test_a_cursor_that_is_none_of_another_database_or_too_old_is_refused(
     url: str, service: Service, engine: Engine
 ) -> None:
