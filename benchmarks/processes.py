@@ -60,10 +60,10 @@ def cpu_seconds(roots: Iterable[int]) -> float:
     return sum(times.get(pid, 0) for pid in wanted) / os.sysconf("SC_CLK_TCK")
 
 
-def resident_mb(pid: int) -> float:
-    """Return how much memory a process holds, in megabytes; 0 where /proc is missing."""
+def resident_mb(pid: int, name: str = "VmRSS") -> float:
+    """Return how much memory a process holds (`VmHWM`: held at the most), in megabytes; 0 where /proc is missing."""
     with suppress(OSError):
         for line in (_PROC / str(pid) / "status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+            if line.startswith(f"{name}:"):
                 return int(line.split()[1]) / 1024
     return 0.0

@@ -10,6 +10,7 @@ from enrollment.addresses import is_sentinel, replicas_of
 from enrollment.names import BULK_QUEUE, QUEUE
 
 REDIS: Final = (6, 2)
+_FULL: Final = 0.9  # of the memory that Redis may use
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +80,15 @@ def eviction(name: str, info: dict[str, Any]) -> Finding:
         return Finding("ok", name, "evicts nothing: noeviction")
     advice = "Set `maxmemory-policy noeviction`: any other policy throws messages away without a word"
     return Finding("fail", name, f"maxmemory-policy is {policy}", advice)
+
+
+def memory(name: str, info: dict[str, Any]) -> Finding | None:
+    """Check that Redis (by its INFO) has room; None where it has no limit of its own."""
+    most, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
+    if not most:
+        return None
+    message = f"uses {used:,} of {most:,} bytes (maxmemory)"
+    if used < _FULL * most:
+        return Finding("ok", name, message)
+    advice = "Raise `maxmemory`, or run more workers: a full one refuses producers, events and remote control"
+    return Finding("fail" if used >= most else "warn", name, message, advice)

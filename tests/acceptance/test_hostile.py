@@ -203,6 +203,13 @@ def test_no_name_of_an_encoding_opens_anything(target: Target) -> None:
     assert target.one("SELECT count(*) FROM dead_letters WHERE code = 'undecodable_body'") == len(ENCODINGS)
 
 
+def test_garbage_that_came_together_is_kept_in_one_transaction(target: Target) -> None:
+    target.redis.lpush("enrollment", *(it for _ in range(50) for it in (b"garbage", json.dumps(headed(task="x")))))
+    eventually(target.at_rest, PATIENCE)
+    assert target.one("SELECT count(*) FROM dead_letters") == 100
+    assert target.one("SELECT count(DISTINCT xmin::text) FROM dead_letters") == 1
+
+
 @pytest.mark.parametrize(
     ("method", "compress"),
     [

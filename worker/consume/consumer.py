@@ -15,13 +15,13 @@ from vine import promise
 
 from enrollment.errors import DeadLetterCode
 from models.session import meanwhile
-from tasks.caution import RETRY, Blocked
 from tasks.commands import CommandTask
 from tasks.periodic import RELAY, RETENTION, PeriodicTask
 from tasks.ports import ServicePort, service_of
 from worker import liveness, metrics
 from worker import rabbitmq as queues
 from worker.consume.batching import Batch, PeriodicStrategy, Strategy
+from worker.consume.burying import Burial, Burials
 from worker.consume.dead_letters import dead_letter_of_entry, dead_letter_of_message
 from worker.consume.decoding import Refused, key_of
 from worker.consume.inflating import inflate
@@ -54,6 +54,7 @@ class Consumer(stock.Consumer):
         default_steps = tuple(it for it in _Blueprint.default_steps if "delayed_delivery" not in it)
 
     batch: Batch
+    burials: Burials
     monitor: Monitor
     lookout: Lookout
     hub: Any
@@ -77,6 +78,7 @@ class Consumer(stock.Consumer):
     def update_strategies(self) -> None:
         """Start afresh after each connect: what was gathered before comes again, and its timers are gone."""
         self.batch = Batch(self)
+        self.burials = Burials(self)
         if self.suspects is not None:
             self.suspects.forgive()
         of_rabbitmq = isinstance(self.connection.transport, rabbitmq.Transport)
@@ -143,39 +145,8 @@ class Consumer(stock.Consumer):
     def dead_letter(self, delivery: Any, code: DeadLetterCode, reason: str) -> None:
         """Keep a delivery as a dead letter, then acknowledge it. It comes again if it could not be kept."""
         key = key_of(delivery)
-        if isinstance(delivery.channel, Channel):
-            delivery.channel.mark_started([delivery.delivery_tag])
         letter = dead_letter_of_message(delivery.headers, delivery.body, key=key, code=code, reason=reason)
-        try:
-            self.service.dead_letter([letter], self.keep_alive)
-        except Blocked:
-            self._bury_later(delivery, code, reason)
-            return
-        except Exception:
-            log.exception("dead_letter_not_kept", key=key, code=code)
-            liveness.process.failed()
-            if isinstance(delivery.channel, Channel):
-                delivery.channel.forget([delivery.delivery_tag])
-            return
-        log.warning("dead_letter", key=key, code=code, reason=reason)
-        metrics.refused(code)
-        if not delivery.acknowledged:
-            delivery.ack()
-            self.settled([delivery])
-            self.claim_soon()
-        if code not in (DeadLetterCode.REVOKED, DeadLetterCode.EXPIRED):
-            self.monitor.refused(str(letter.headers.get("id", key)), f"{code}: {reason}")
-
-    def _bury_later(self, delivery: Any, code: DeadLetterCode, reason: str) -> None:
-        """Leave a message alone while the dead letters are locked, and claim others meanwhile."""
-        log.warning("dead_letters_locked", code=code, waiting="the message comes again")
-        if isinstance(delivery.channel, Channel):
-            delivery.channel.forget([delivery.delivery_tag])
-            self.claim_soon()
-        elif self.hub:
-            self.hub.call_later(RETRY, self.dead_letter, delivery, code, reason)
-        else:
-            delivery.requeue()
+        self.burials.add(Burial(letter, delivery.delivery_tag, delivery))
 
     def _dead_letter_entry(
         self, raw: bytes, code: DeadLetterCode, message: str, tag: str, *, readable: bool = True
@@ -183,10 +154,7 @@ class Consumer(stock.Consumer):
         """Keep what is no delivery (worker.transport.OnGarbage)."""
         self.keep_alive_if_due(tag)
         letter = dead_letter_of_entry(raw, key=tag, code=code, reason=message, readable=readable)
-        self.service.dead_letter([letter], self.keep_alive)
-        log.warning("dead_letter", key=tag, code=code, reason=message)
-        metrics.refused(code)
-        self.claim_soon()
+        self.burials.add(Burial(letter, tag))
 
     def settled(self, deliveries: Sequence[Any]) -> None:
         """Take note that these are done with."""

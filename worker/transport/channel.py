@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 
 class OnGarbage(Protocol):
-    """Keeps what cannot be delivered; it is acknowledged when this returns, and comes again if this raises."""
+    """Keeps what cannot be delivered, and acknowledges it when it is kept. If this raises, it comes again."""
 
     def __call__(self, raw: bytes, code: DeadLetterCode, message: str, tag: str, *, readable: bool = True) -> None: ...
 
@@ -258,8 +258,6 @@ class Channel(kombu_redis.Channel):
         except Exception:
             log.exception("garbage_not_kept", tag=claim.tag, code=garbage.code, reason=garbage.message)
             self.forget([claim.tag])
-        else:
-            self.ack_many([claim.tag])
 
     def _source(self, queue: str) -> Source:
         bindings = cast(Any, self.state).queue_bindings(queue)

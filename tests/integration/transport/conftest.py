@@ -33,6 +33,7 @@ class Receiver:
 
     def on_garbage(self, raw: bytes, code: DeadLetterCode, _message: str, tag: str, **_: bool) -> None:
         self.garbage.append((raw, code, tag))
+        self.channel.ack_many([tag])
 
     def drain(self, count: int = 1, timeout: float = 5) -> list[Any]:
         """Wait until `count` messages have come, or for `timeout` seconds; return all that came."""
