@@ -49,7 +49,8 @@ _LOCATE: Final = """
            SELECT r.number, r.file, r.line, r.asked, r.planned, r.command_id, r.section, r.by_alias,
                   CASE WHEN r.by_alias THEN coalesce(other.sis_id, r.student) ELSE r.student END AS student,
                   r.by_alias AND other.sis_id IS NULL AS no_alias,
-                  coalesce(nullif(r.course, ''), section.parent, r.section) AS course,
+                  CASE WHEN section.code IS NULL THEN coalesce(nullif(r.course, ''), section.parent, r.section)
+                       ELSE section.parent END AS course,
                   r.course = '' AND section.parent IS NULL AS no_section,
                   coalesce(r.issued_at, CAST(:issued_at AS timestamptz)) AS issued_at, r.effective_at, r.code,
                   r.message
@@ -57,9 +58,10 @@ _LOCATE: Final = """
              LEFT JOIN (SELECT DISTINCT ON (alias) alias, sis_id FROM import_entries
                          WHERE import_id = :id AND kind = 'student' AND alias IS NOT NULL
                          ORDER BY alias, number DESC) AS other ON r.by_alias AND other.alias = r.student
-             LEFT JOIN (SELECT DISTINCT ON (sis_id) sis_id, parent FROM import_entries
-                         WHERE import_id = :id AND kind = 'section' ORDER BY sis_id, number DESC) AS section
-               ON r.course = '' AND section.sis_id = r.section
+             LEFT JOIN (SELECT DISTINCT ON (sis_id) sis_id, parent, code FROM import_entries
+                         WHERE import_id = :id AND kind = 'section'
+                         ORDER BY sis_id, code IS NOT NULL DESC, number DESC) AS section
+               ON section.sis_id = r.section
             WHERE r.kind = 'row')
     SELECT named.number, named.file, named.line, named.asked, named.planned, named.command_id, named.section,
            named.student, named.course, named.issued_at, named.effective_at, s.id AS student_id, c.id AS course_id,

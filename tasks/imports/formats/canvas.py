@@ -1,9 +1,12 @@
-"""Canvas SIS CSV: users, courses, sections, enrollments, as Canvas documents them ("SIS Import Format"). Pure."""
+"""Canvas SIS CSV: users, courses, sections, xlists, enrollments, as Canvas documents them ("SIS Import Format"). Pure.
+
+Roles and statuses are in any case, and any role that begins with `student` is a student's, as Canvas has it.
+"""
 
 from collections.abc import Iterator
 from typing import Final, cast
 
-from tasks.imports.formats.rows import Action, Asked, Entry, Reading, Sheet, ignored, rejected
+from tasks.imports.formats.rows import CROSS_LISTED, Action, Asked, Entry, Reading, Sheet, ignored, rejected
 
 NAME: Final = "canvas"
 EXPECTED: Final = "enrollments.csv: course_id or section_id, user_id or user_integration_id, role, status"
@@ -24,6 +27,8 @@ def part_of(columns: frozenset[str]) -> str | None:
         if columns & {"course_id", "section_id"}:
             return "enrollments" if columns >= {"role", "status"} else None
         return "users" if "user_id" in columns and columns & _NAMES else None
+    if columns >= {"section_id", "xlist_course_id"}:
+        return "xlists"
     if columns >= {"section_id", "course_id"}:
         return "sections"
     return "courses" if columns >= {"course_id", "short_name"} else None
@@ -38,6 +43,8 @@ def read(sheet: Sheet, part: str, reading: Reading) -> Iterator[Asked | Entry]:
             return _courses(sheet)
         case "sections":
             return _sections(sheet)
+        case "xlists":
+            return _xlists(sheet)
         case _:
             return _enrollments(sheet, {**STATUSES, **reading.statuses})
 
@@ -53,7 +60,7 @@ def _users(sheet: Sheet) -> Iterator[Asked | Entry]:
         user, other, status, kind = (values[index].strip() for index in ids)
         if not user:
             yield rejected(line, "missing_value", "The user_id is empty.")
-        elif status != "deleted" and kind in ("", "student"):
+        elif status.lower() != "deleted" and kind.lower() in ("", "student"):
             full, first, last, short, sortable = (values[index].strip() for index in names)
             yield Entry(
                 line, "student", user, alias=other or None, title=full or f"{first} {last}".strip() or short or sortable
@@ -69,7 +76,7 @@ def _courses(sheet: Sheet) -> Iterator[Asked | Entry]:
         line, values = record
         if not values[course].strip():
             yield rejected(line, "missing_value", "The course_id is empty.")
-        elif values[state].strip() != "deleted":
+        elif values[state].strip().lower() != "deleted":
             yield Entry(line, "course", values[course].strip(), code=values[short].strip(), title=values[long].strip())
 
 
@@ -86,6 +93,19 @@ def _sections(sheet: Sheet) -> Iterator[Asked | Entry]:
             yield rejected(line, "missing_value", "The section_id or the course_id is empty.")
 
 
+def _xlists(sheet: Sheet) -> Iterator[Asked | Entry]:
+    section, course, state = (sheet.column(name) for name in ("section_id", "xlist_course_id", "status"))
+    for record in sheet.records():
+        if isinstance(record, Asked):
+            yield record
+            continue
+        line, values = record
+        if not (values[section].strip() and values[course].strip()):
+            yield rejected(line, "missing_value", "The section_id or the xlist_course_id is empty.")
+        elif values[state].strip().lower() != "deleted":  # else the section is back in its own course
+            yield Entry(line, "section", values[section].strip(), parent=values[course].strip(), code=CROSS_LISTED)
+
+
 def _enrollments(sheet: Sheet, statuses: dict[str, str]) -> Iterator[Asked | Entry]:
     at = [sheet.column(n) for n in ("course_id", "section_id", "user_id", "user_integration_id", "role", "status")]
     course_at, section_at, user_at, other_at, role_at, status_at = at
@@ -97,8 +117,12 @@ def _enrollments(sheet: Sheet, statuses: dict[str, str]) -> Iterator[Asked | Ent
         course, section = values[course_at].strip(), values[section_at].strip()
         user, other = values[user_at].strip(), values[other_at].strip()
         role, status = values[role_at].strip(), values[status_at].strip()
-        student, action = user or other, statuses.get(status)
-        if role != "student" and role:
+        student, action = user or other, statuses.get(status.lower())
+        if action is None:  # whatever the role: values that stand in the wrong columns show in it
+            known = ", ".join(sorted(statuses))
+            message = f"The status {status!r} is none of {known}."
+            yield rejected(line, "unknown_status", message, student=student, course=course, section=section)
+        elif role and not role.lower().startswith("student"):
             yield ignored(
                 line, "not_student", f"The role is {role!r}.", student=student, course=course, section=section
             )
@@ -107,10 +131,6 @@ def _enrollments(sheet: Sheet, statuses: dict[str, str]) -> Iterator[Asked | Ent
             yield rejected(
                 line, "missing_value", f"The {empty} is empty.", student=student, course=course, section=section
             )
-        elif action is None:
-            known = ", ".join(sorted(statuses))
-            message = f"The status {status!r} is none of {known}."
-            yield rejected(line, "unknown_status", message, student=student, course=course, section=section)
         elif action == "ignore":
             yield ignored(
                 line, "left_out", f"The status is {status!r}.", student=student, course=course, section=section

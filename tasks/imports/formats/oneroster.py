@@ -2,7 +2,7 @@
 
 In a `bulk` file status and dateLastModified are blank, and the file is the full set; in a `delta` file both are said.
 An `endDate` is exclusive: the student is no longer enrolled on that day. A `beginDate` that is yet to come is
-waited for, until midnight UTC.
+waited for, until midnight UTC. The binding's times are in UTC, so one without an offset is, too.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,8 @@ from tasks.imports.formats.rows import Asked, Entry, FileError, Reading, Sheet, 
 
 NAME: Final = "oneroster"
 EXPECTED: Final = "enrollments.csv: classSourcedId, userSourcedId, role, status, dateLastModified"
+_PARTS: Final = ("users", "roles", "courses", "classes", "enrollments")
+_DAY: Final = len("2026-01-31")
 _MODES: Final = ("bulk", "delta", "absent")
 
 
@@ -33,7 +35,10 @@ def part_of(columns: frozenset[str]) -> str | None:
 
 
 def modes(sheet: Sheet) -> dict[str, str]:
-    """Read a manifest: what each file is (bulk, delta, absent), by its name without `.csv`. Raises FileError."""
+    """Read a manifest: what each file that we read is (bulk, delta, absent), by its name without `.csv`.
+
+    Raises FileError.
+    """
     name, value = sheet.column("propertyName"), sheet.column("value")
     found: dict[str, str] = {}
     for record in sheet.records():
@@ -41,10 +46,12 @@ def modes(sheet: Sheet) -> dict[str, str]:
             raise FileError(f"{sheet.name}, line {record.line}: {record.message}")
         line, values = record
         prefix, _, part = values[name].strip().partition(".")
-        if prefix == "file":
+        if prefix == "file" and part in _PARTS:
             mode = values[value].strip().lower()
             if mode not in _MODES:
-                raise FileError(f"{sheet.name}, line {line}: {values[value]!r} is none of bulk, delta, absent.")
+                raise FileError(
+                    f"{sheet.name}, line {line}: file.{part} is {mode!r}, and must be one of bulk, delta, absent."
+                )
             found[part] = mode
     return found
 
@@ -76,7 +83,7 @@ def _users(sheet: Sheet) -> Iterator[Asked | Entry]:
         user, status, role, given, family = (values[index].strip() for index in at)
         if not user:
             yield rejected(line, "missing_value", "The sourcedId is empty.")
-        elif status != "tobedeleted" and role in ("", "student"):  # 1.2 has roles in a file of their own
+        elif status.lower() != "tobedeleted" and role.lower() in ("", "student"):  # 1.2 has a file of roles
             yield Entry(line, "student", user, title=f"{given} {family}".strip())
 
 
@@ -85,7 +92,7 @@ def _roles(sheet: Sheet) -> Iterator[Asked | Entry]:
     for record in sheet.records():
         if isinstance(record, Asked):
             yield record
-        elif record[1][role].strip() == "student" and record[1][status].strip() != "tobedeleted":
+        elif record[1][role].strip().lower() == "student" and record[1][status].strip().lower() != "tobedeleted":
             yield Entry(record[0], "role", record[1][user].strip())
 
 
@@ -98,7 +105,7 @@ def _courses(sheet: Sheet) -> Iterator[Asked | Entry]:
         course, status, code, title = (record[1][index].strip() for index in at)
         if not course:
             yield rejected(record[0], "missing_value", "The sourcedId is empty.")
-        elif status != "tobedeleted":
+        elif status.lower() != "tobedeleted":
             yield Entry(record[0], "course", course, code=code, title=title)
 
 
@@ -113,7 +120,7 @@ def _classes(sheet: Sheet, course_is: str) -> Iterator[Asked | Entry]:
             yield rejected(record[0], "missing_value", "The sourcedId is empty.")
         elif course_is == "course":
             yield Entry(record[0], "section", class_, parent=course)
-        elif status != "tobedeleted":
+        elif status.lower() != "tobedeleted":
             yield Entry(record[0], "course", class_, code=code, title=title)
 
 
@@ -126,9 +133,9 @@ def _enrollments(sheet: Sheet, reading: Reading) -> Iterator[Asked | Entry]:
             yield record
             continue
         line, values = record
-        class_, user, role, *said = [values[index].strip() for index in at]
+        class_, user, role, status, *said = [values[index].strip() for index in at]
         who = {"student": user, "section" if by_course else "course": class_}
-        if role != "student" and role:
+        if role.lower() != "student" and role:
             yield ignored(line, "not_student", f"The role is {role!r}.", **who)
         elif not (class_ and user and role):
             empty = "classSourcedId" if not class_ else "userSourcedId" if not user else "role"
@@ -138,7 +145,7 @@ def _enrollments(sheet: Sheet, reading: Reading) -> Iterator[Asked | Entry]:
                 yield _decide(
                     Asked(line, user, "" if by_course else class_, class_ if by_course else ""),
                     mode,
-                    _Said(*said),
+                    _Said(status.lower(), *said),
                     reading.today,
                 )
             except _Wrong as wrong:
@@ -182,13 +189,14 @@ def _decide(asked: Asked, mode: str, said: _Said, today: date) -> Asked:
 
 
 def _time(text: str, *, required: bool) -> datetime | None:
-    if not text and not required:
+    if not required and len(text) <= _DAY:  # a day alone would leave the order within it to chance
         return None
     try:
-        return parse_time(text)
+        said = datetime.fromisoformat(text if len(text) > _DAY else "")
+        return parse_time(said if said.tzinfo else said.replace(tzinfo=UTC))
     except ValueError:
         hint = "a delta file needs a time such as 2026-01-31T09:30:00.000Z"
-        raise _Wrong("invalid_time", f"The dateLastModified {text!r} is not a time with an offset; {hint}.") from None
+        raise _Wrong("invalid_time", f"The dateLastModified {text!r} is not a time; {hint}.") from None
 
 
 def _date(name: str, text: str) -> date | None:

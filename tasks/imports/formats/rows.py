@@ -9,6 +9,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 from enrollment.errors import EnrollmentError
 
 Action = Literal["enroll", "unenroll"]
+CROSS_LISTED: Final = "cross-listed"  # the `code` of a section whose course counts whatever a row says
 _SHOWN: Final = 12  # columns of a header that a message names
 _FIELD: Final = 1_000_000  # characters of one value; what is longer has lost its closing quote
 
@@ -64,23 +65,33 @@ class Sheet:
     def __init__(self, name: str, lines: Iterable[str]) -> None:
         """Read the header. Raises FileError."""
         self.name = name
-        self._reader = csv.reader(lines, strict=True)
+        self._last_line = ""
+        self._reader = csv.reader(map(self._seen, lines), strict=True)
         try:
             header = next(self._reader, [])
         except csv.Error as error:
             raise FileError(f"{name}, line 1: this is not CSV ({error}).") from None
         self.header = [column.strip() for column in header]
-        self.columns = {column.casefold(): index for index, column in enumerate(self.header)}
-        if len(self.columns) < len(self.header):
-            twice = next(c for i, c in enumerate(self.header) if self.columns[c.casefold()] != i)
+        while self.header and not self.header[-1]:  # spreadsheets leave commas behind
+            del self.header[-1]
+        self.columns = {column.casefold(): index for index, column in enumerate(self.header) if column}
+        twice = next((c for i, c in enumerate(self.header) if c and self.columns[c.casefold()] != i), None)
+        if twice is not None:
             raise FileError(f"{name}, line 1: the column {twice!r} is there twice; leave one of them.")
+        self._read_up_to = 0  # how many values a record needs at least
 
     def column(self, name: str) -> int:
         """Return where a record has this column; of a column that is not there each record has an empty value."""
-        return self.columns.get(name.casefold(), len(self.header))
+        index = self.columns.get(name.casefold())
+        if index is None:
+            return len(self.header)
+        self._read_up_to = max(self._read_up_to, index + 1)
+        return index
 
     def describe(self) -> str:
         """Return the header for a message."""
+        if "\N{REPLACEMENT CHARACTER}" in "".join(self.header):
+            return "it has NUL bytes, as a file of another encoding has; export it as UTF-8"
         if len(self.header) == 1 and (mark := next((m for m in ";\t|" if m in self.header[0]), None)):
             return f"it is separated by {mark!r}, and must be by commas"
         shown = ", ".join(self.header[:_SHOWN])
@@ -98,12 +109,27 @@ class Sheet:
             except csv.Error as error:
                 yield rejected(line, "not_csv", f"This is not CSV ({error}); see whether a quote is missing.")
                 continue
+            if not any(map(str.strip, values)):
+                continue
             if len(values) == width:
                 values.append("")
                 yield line, values
-            elif any(values):
-                what = f"The line has {len(values)} values, and the header has {width} columns"
-                yield rejected(line, "wrong_columns", f"{what}; put quotes around a value with a comma in it.")
+            else:
+                yield self._fitted(line, values)
+
+    def _fitted(self, line: int, values: list[str]) -> tuple[int, list[str]] | Asked:
+        """Return a record of another length than the header: right if only what nobody reads, or nothing, is amiss."""
+        width = len(self.header)
+        if len(values) < width and not self._last_line.endswith(("\n", "\r")):
+            return rejected(line, "wrong_columns", "The file ends in the middle of this line; copy it again.")
+        if len(values) < self._read_up_to or any(map(str.strip, values[width:])):
+            what = f"The line has {len(values)} values, and the header has {width} columns"
+            return rejected(line, "wrong_columns", f"{what}; put quotes around a value with a comma in it.")
+        return line, [*values[:width], *[""] * (width - len(values)), ""]
+
+    def _seen(self, line: str) -> str:
+        self._last_line = line
+        return line
 
 
 class Format(Protocol):

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from tasks.imports.formats.rows import Asked, Entry
-from tests.unit.imports.reading import asked, read
+from tasks.imports.formats import canvas
+from tasks.imports.formats.rows import CROSS_LISTED, Asked, Entry, Reading, Sheet
+from tests.unit.imports.reading import TODAY, asked, read
 
 HEADER = "course_id,user_id,role,section_id,status"
 
@@ -18,7 +19,7 @@ HEADER = "course_id,user_id,role,section_id,status"
         ("deleted_last_completed", "unenroll"),
         ("completed", "unenroll"),
         ("inactive", "unenroll"),
-        ("Active", "unknown_status"),
+        ("Active", "enroll"),
         ("", "unknown_status"),
         ("concluded", "unknown_status"),
     ],
@@ -34,9 +35,18 @@ def test_the_meaning_of_completed_can_be_mapped(action: str, expected: str) -> N
 
 
 def test_only_the_role_student_asks_for_something() -> None:
-    rows = read("canvas", HEADER, "C,U,teacher,,active", "C,U,observer,,frozen", "C,U,,,active")
+    rows = read("canvas", HEADER, "C,U,teacher,,active", "C,U,Auditor,,deleted", "C,U,,,active")
     assert asked(rows) == [(2, "not_student"), (3, "not_student"), (4, "missing_value")]
     assert [row.ignored for row in rows if isinstance(row, Asked)] == [True, True, False]
+
+
+@pytest.mark.parametrize("role", ["Student", "StudentEnrollment"])
+def test_a_role_that_begins_with_student_is_a_students(role: str) -> None:
+    assert asked(read("canvas", HEADER, f"C,U,{role},,active")) == [(2, "enroll")]
+
+
+def test_values_that_stand_in_the_wrong_columns_are_never_taken_for_another_role() -> None:
+    assert asked(read("canvas", HEADER, "C,student,S1,active,")) == [(2, "unknown_status")]
 
 
 def test_columns_are_found_by_name_in_any_order_and_ids_stay_text() -> None:
@@ -71,6 +81,10 @@ def test_a_row_without_student_or_course_is_rejected(line: str) -> None:
             [Entry(2, "course", "c", code="MAT", title="Mathematics")],
         ),
         (("section_id,course_id,name,status", "s,c,One,active"), [Entry(2, "section", "s", parent="c")]),
+        (
+            ("xlist_course_id,section_id,status", "x,s,active", "y,t,deleted"),
+            [Entry(2, "section", "s", parent="x", code=CROSS_LISTED)],
+        ),
     ],
 )
 def test_users_courses_and_sections_become_entries_of_the_catalog(lines: Any, entries: list[Entry]) -> None:
@@ -83,8 +97,18 @@ def test_a_quoted_line_break_does_not_shift_the_lines_that_are_told() -> None:
 
 
 def test_a_row_of_another_length_is_rejected_and_the_others_are_read() -> None:
-    rows = read("canvas", HEADER, "C,U,student,active", "", "C,V,student,,active", "C,W,student,,active,,")
+    rows = read("canvas", HEADER, "C,U,student,active", "", "C,V,student,,active", "C,W,student,,active,,x")
     assert asked(rows) == [(2, "wrong_columns"), (4, "enroll"), (5, "wrong_columns")]
+
+
+def test_commas_at_the_end_and_columns_that_nobody_reads_may_be_more_or_fewer() -> None:
+    rows = read("canvas", f"{HEADER},notify,,", "C,U,student,,active", "C,V,student,,active,,,,,", " , ,,,,", ",")
+    assert asked(rows) == [(2, "enroll"), (3, "enroll")]
+
+
+def test_a_last_line_that_is_cut_off_is_rejected_although_only_what_nobody_reads_is_missing() -> None:
+    sheet = Sheet("enrollments.csv", [f"{HEADER},notify,notes\n", "C,U,student,,active,true"])
+    assert asked(canvas.read(sheet, "enrollments", Reading(TODAY))) == [(2, "wrong_columns")]
 
 
 def test_a_quote_in_the_wrong_place_costs_its_own_row() -> None:

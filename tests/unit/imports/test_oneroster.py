@@ -37,11 +37,21 @@ def test_in_a_delta_file_the_status_decides_at_the_time_of_the_row(status: str, 
         ("inactive", TIME, "unknown_status"),
         ("active", "", "invalid_time"),
         ("active", "2026-01-15", "invalid_time"),
-        ("active", "2026-01-15T09:30:00", "invalid_time"),
     ],
 )
 def test_a_delta_row_needs_both_the_status_and_the_time(status: str, time: str, code: str) -> None:
     assert asked(read("oneroster", HEADER, row(status, time), modes=DELTA)) == [(2, code)]
+
+
+@pytest.mark.parametrize("time", ["2026-01-15T09:30:00", "2026-01-15 09:30", "2026-01-15T10:30:00.000+01:00"])
+def test_a_time_may_be_in_any_form_of_iso_8601_and_is_in_utc_where_it_says_no_offset(time: str) -> None:
+    [found] = read("oneroster", HEADER, row("Active", time, role="Student"), modes=DELTA)
+    assert found == Asked(2, "007", "class", "", "enroll", AT)
+
+
+def test_a_day_alone_is_no_time_to_order_by_so_a_file_that_needs_none_has_that_of_the_import() -> None:
+    [found] = read("oneroster", HEADER, row("active", "2026-01-15"))
+    assert found == Asked(2, "007", "class", "", "enroll")
 
 
 @pytest.mark.parametrize(
@@ -111,6 +121,12 @@ def test_the_manifest_says_what_each_file_is() -> None:
     assert found == {"enrollments": "bulk", "users": "delta"}
 
 
+def test_what_a_manifest_says_of_files_that_nobody_reads_is_passed_over() -> None:
+    assert oneroster.modes(manifest("file.lineItems,none", ",", "file.userprofiles,", "file.users,Bulk")) == {
+        "users": "bulk"
+    }
+
+
 def test_a_manifest_with_a_mode_that_there_is_not_is_refused() -> None:
-    with pytest.raises(FileError, match=r"manifest.csv, line 2: 'full' is none of bulk, delta, absent"):
+    with pytest.raises(FileError, match=r"manifest.csv, line 2: file.enrollments is 'full', and must be one of bulk,"):
         oneroster.modes(manifest("file.enrollments,full"))
