@@ -35,7 +35,7 @@ _TRANSPORT: Final = "blmove rpop rpush hset hget hmget hdel hlen hexists eval"
 _PUBLISH: Final = "set del xadd xlen xtrim xpending xinfo|groups xinfo|consumers"  # in a script
 _COUNT: Final = "mget incr expire"  # what RabbitMQ delivers again
 _LOOK: Final = "info type scan xlen xrevrange"  # `doctor`, and what a worker warns of
-_MEASURE: Final = "lindex hlen xinfo|stream xinfo|groups"
+_MEASURE: Final = "lindex hlen xinfo|stream xinfo|groups info"
 
 _QUEUES: Final = (QUEUE, BULK_QUEUE)
 _CLAIMS: Final = ("unacked", "unacked_index", "unacked_deliveries", "unacked_too_large")

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any, Final, Protocol, cast
 
 import structlog
-from redis import RedisError
+from redis import Redis, RedisError
 
 from enrollment.errors import DeadLetterCode
 from enrollment.redis_client import ask_first_who_knew
@@ -144,7 +144,7 @@ class Channel(kombu_redis.Channel):
 
     def _size(self, queue: str) -> int:
         """Count what waits. A key of another type counts for nothing: it keeps no worker from starting."""
-        pipe = self._create_client().pipeline(transaction=False)
+        pipe = Redis(connection_pool=self.pool).pipeline(transaction=False)
         for name in lists_of(queue, self.sep):
             pipe.llen(self._key(name))
         return sum(length for length in pipe.execute(raise_on_error=False) if isinstance(length, int))
