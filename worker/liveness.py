@@ -24,6 +24,7 @@ EVERY: Final = 1.0  # seconds between two renewals
 FAILURES: Final = 3  # batches that fail in a row: the worker takes work and finishes none
 
 State = Literal["starting", "taking", "applying", "waiting for the broker"]
+_AT_WORK: Final = {"taking", "applying"}  # each batch goes from one to the other and back
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Liveness:
         self._failures = 0
         self._ready = False
         self._last = -EVERY  # the monotonic clock may begin at 0
+        self._said: State = "starting"
 
     def start(self, node: str, *, notify: str | None = None) -> None:
         """Begin to give signs, also to systemd's socket `notify`; in each process after the fork."""
@@ -91,8 +93,9 @@ class Liveness:
 
     def _progress(self, state: State) -> None:
         now = monotonic()
-        if now - self._last >= EVERY:
-            self._last = now
+        goes_on = {state, self._said} <= _AT_WORK or state == self._said  # else somebody may wait to hear it
+        if now - self._last >= EVERY or not goes_on:
+            self._last, self._said = now, state
             metrics.progressed()
             self._tell("WATCHDOG=1")
             self._write(state)
