@@ -64,9 +64,13 @@ def database(install: Install, servers: dict[str, str]) -> Iterator[dict[str, st
     run = "import os, psycopg; psycopg.connect(os.environ['ADDRESS'], autocommit=True).execute({!r})".format
     worker = install("enrollment-worker")
     worker.run("python", "-c", run(f"CREATE DATABASE {name}"), variables={"ADDRESS": address})
+    broker = servers["ENROLLMENT_BROKER_URL"].rpartition("/")[0] + "/5"
+    # Else its stream tells of commands that the new database does not know, as after a restore.
+    empty = "import os, redis; redis.Redis.from_url(os.environ['ADDRESS']).flushdb()"
+    worker.run("python", "-c", empty, variables={"ADDRESS": broker})
     yield {
         "ENROLLMENT_DATABASE_URL": address.rpartition("/")[0] + f"/{name}",
-        "ENROLLMENT_BROKER_URL": servers["ENROLLMENT_BROKER_URL"].rpartition("/")[0] + "/5",
+        "ENROLLMENT_BROKER_URL": broker,
     }
     worker.run("python", "-c", run(f"DROP DATABASE {name} WITH (FORCE)"), variables={"ADDRESS": address})
 
