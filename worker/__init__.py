@@ -14,6 +14,9 @@ __all__ = ["app"]
 
 def __getattr__(name: str) -> Any:
     if name == "app":
+        from worker import installation
+
+        installation.check()
         from worker.celery import app
 
         return app

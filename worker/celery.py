@@ -3,12 +3,15 @@
 import gc
 import os
 from contextlib import suppress
+from functools import partial
+from importlib import import_module
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import click
 import structlog
 from celery import Celery, signals
+from celery.local import Proxy
 from celery.worker import state
 from redis import RedisError
 
@@ -46,7 +49,8 @@ class EnrollmentApp(Celery):
 
 
 app = EnrollmentApp("enrollment", include=["tasks.commands", "tasks.periodic"])
-app.config_from_object("celeryconfig")
+# By its name, Celery would look in the current folder first, and take a stranger's without a word.
+app.config_from_object(Proxy(partial(import_module, "celeryconfig")))
 app.user_options["worker"].add(click.Option(["--check"], callback=options.check, expose_value=False, hidden=True))
 
 

@@ -156,7 +156,7 @@ def _verdict(console: Console, summary: Summary, seconds: float) -> None:
     console.print("[bold]How to go on[/]")
     table = Table.grid(padding=(0, 2))
     for command, what in (
-        ("  make up", "the same, kept running, for trying the commands"),
+        ("  enrollment up", "the same, kept running, for trying the commands"),
         ("  enrollment --help", "all of them; `doctor` checks a set-up"),
         ("  celery -A worker worker", "a worker for servers of your own"),
     ):
