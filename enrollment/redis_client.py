@@ -1,5 +1,6 @@
 """Clients of redis-py for the addresses that are understood here: of one Redis, or of the sentinels that know it."""
 
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -56,11 +57,11 @@ def ask_first_who_knew(manager: Any) -> None:
 
     A manager keeps that to itself; kombu makes one for each pool, which would wait for a silent sentinel each time.
     """
-    stock = manager.discover_master
+    itself = weakref.proxy(manager)  # else its connections would stay open until the collector comes by
 
     def discover(name: str) -> tuple[str, int]:
-        found: tuple[str, int] = stock(name)
-        _knowing[name] = _address(manager.sentinels[0])
+        found: tuple[str, int] = type(manager).discover_master(itself, name)
+        _knowing[name] = _address(itself.sentinels[0])
         return found
 
     known = set(_knowing.values())

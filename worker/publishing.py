@@ -12,6 +12,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
 
 from enrollment.addresses import redis_url
+from enrollment.consumer.reader import LUA
 from enrollment.events import event_json
 from enrollment.fold import Record
 from enrollment.redis_client import client as redis_client
@@ -42,19 +43,8 @@ end
 """
 # Entries beyond the length go, but not those that a group has yet to read or to acknowledge: these are kept up to a
 # second length. Nodes of up to 100 entries go at a time, so nothing is counted or compared one by one.
-_TRIM: Final = """
+_TRIM: Final = f"""{LUA}
 local keep, most, silent = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local function before(a, b)
-  local time_a, number_a = string.match(a, '(%d+)-(%d+)')
-  local time_b, number_b = string.match(b, '(%d+)-(%d+)')
-  time_a, time_b = tonumber(time_a), tonumber(time_b)
-  return time_a < time_b or (time_a == time_b and tonumber(number_a) < tonumber(number_b))
-end
-local function map(flat)
-  local found = {}
-  for i = 1, #flat, 2 do found[flat[i]] = flat[i + 1] end
-  return found
-end
 local function lives(group)
   local consumers = redis.call('XINFO', 'CONSUMERS', KEYS[1], group)
   for _, consumer in ipairs(consumers) do

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
-from installed import DIST, NEWEST, OLDEST, Installed, end, until
+from installed import FROM_WHEELS, NEWEST, OLDEST, Installed, end, until
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def install(python: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
             environment, folder = base / "environment", base / "empty"
             folder.mkdir()
             subprocess.run(["uv", "venv", "--quiet", "--python", python, str(environment)], check=True)
-            call = ["uv", "pip", "install", "--quiet", "--python", str(environment), "--find-links", str(DIST)]
+            call = ["uv", "pip", "install", "--quiet", "--python", str(environment), *FROM_WHEELS]
             subprocess.run([*call, requirement], check=True, cwd=folder)
             subprocess.run(["uv", "pip", "check", "--quiet", "--python", str(environment)], check=True)
             made[requirement] = Installed(environment, folder)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 DIST = ROOT / "dist"
+# All builds have one version: from its cache, uv would take what an earlier one made.
+FROM_WHEELS = ["--find-links", str(DIST), "--refresh-package=enrollment-client", "--refresh-package=enrollment-worker"]
 OLDEST, NEWEST = "3.11", ("3.14", "3.13", "3.12")
 WAIT = 60  # seconds for a process to say what is waited for
 

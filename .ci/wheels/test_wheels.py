@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from installed import DIST, Installed, contents, end, until
+from installed import DIST, FROM_WHEELS, Installed, contents, end, until
 
 Install = Callable[[str], Installed]
 
@@ -144,7 +144,7 @@ def test_a_verb_without_its_extra_says_what_to_install(install: Install, command
 
 
 def test_the_demo_runs_straight_from_the_wheels(newest: str, tmp_path: Path) -> None:
-    call = ["uvx", "--quiet", "--python", newest, "--find-links", str(DIST), "--from", "enrollment-worker[local]"]
+    call = ["uvx", "--quiet", "--python", newest, *FROM_WHEELS, "--from", "enrollment-worker[local]"]
     done = subprocess.run([*call, "enrollment", "demo"], cwd=tmp_path, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"applied", done.stdout)

@@ -10,21 +10,12 @@ from typing import Any, Final, NamedTuple, cast
 
 from redis import Redis
 
+from enrollment.consumer.reader import LUA
+
 # KEYS of all scripts: the stream; the note (a hash, until it is dealt with): `from`, the entry after which some are
 # missing; `place`, that of the feed where it goes on; `noted`, the time of the last gap, in µs; `holder` and `till`
 # (ms): the member that reads the feed, and until when it is left alone.
-_NOTES: Final = """
-local function before(a, b)
-  local time_a, number_a = string.match(a, '(%d+)-(%d+)')
-  local time_b, number_b = string.match(b, '(%d+)-(%d+)')
-  time_a, time_b = tonumber(time_a), tonumber(time_b)
-  return time_a < time_b or (time_a == time_b and tonumber(number_a) < tonumber(number_b))
-end
-local function map(flat)
-  local found = {}
-  for i = 1, #flat, 2 do found[flat[i]] = flat[i + 1] end
-  return found
-end
+_NOTES: Final = f"""{LUA}
 local function note(id)
   local from, time = redis.call('HGET', KEYS[2], 'from'), redis.call('TIME')
   if not from or before(id, from) then

@@ -236,3 +236,19 @@ def order(entry_id: str) -> tuple[int, int]:
     """Return what ids of entries are ordered by."""
     time, _, number = entry_id.partition("-")
     return int(time), int(number or 0)
+
+
+# For scripts in Redis: whether one id of an entry is before another (as `order`), and a flat answer as a map.
+LUA: Final = """
+local function before(a, b)
+  local time_a, number_a = string.match(a, '(%d+)-(%d+)')
+  local time_b, number_b = string.match(b, '(%d+)-(%d+)')
+  time_a, time_b = tonumber(time_a), tonumber(time_b)
+  return time_a < time_b or (time_a == time_b and tonumber(number_a) < tonumber(number_b))
+end
+local function map(flat)
+  local found = {}
+  for i = 1, #flat, 2 do found[flat[i]] = flat[i + 1] end
+  return found
+end
+"""
