@@ -7,26 +7,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
 from typing import Any, Final, LiteralString
 
-import httpx
 import psycopg
 import pytest
 from alembic import command
 from alembic.util import CommandError
-from celery import Celery
 from psycopg import sql
 from redis import Redis as RedisClient
 from redis import ResponseError
 
-from enrollment.client import Client
-from enrollment.consumer import EventsMissed, GroupConsumer, Reader
 from models.grants import PREFIX, RIGHTS
 from models.metadata import METADATA
-from tests.admin import field
+from tests.acceptance.privileged import DATABASE, OPTIONS, STREAM, follow, got, send, use_the_gateway
 from tests.eventually import eventually
 from tests.migration.steps import alembic_config
 from tests.root import ROOT
@@ -39,10 +34,7 @@ from worker.local.stack import environment
 from worker.settings import BrokerOptions
 
 ENROLLMENT: Final = str(ROOT / ".venv/bin/enrollment")
-OPTIONS: Final[dict[str, Any]] = {"sep": ":", "priority_steps": [0, 5, 9], "global_keyprefix": "school:"}
-STREAM: Final = "school*events"
 PASSWORD: Final = "secret"
-DATABASE: Final = 3
 USERS: Final = {
     user.role: user
     for user in acl.users(stream=STREAM, options=BrokerOptions.model_validate(OPTIONS), database=DATABASE)
@@ -130,24 +122,8 @@ def test_every_program_does_its_job_and_is_refused_nothing(place: Place) -> None
         eventually(lambda: " ready." in worker.read_text(), 60)
         port = flower.rpartition(":")[2]  # last: it looks for the workers once, when it starts
         stack.callback(place.start("flower", *celery, "flower", "--address=127.0.0.1", f"--port={port}").kill)
-        sent = send(place)
-        with Reader(place.broker_url("consumer"), stream=STREAM, wait=0.2) as reader:
-            read: list[str] = []
-
-            def all_are_read() -> bool:
-                read.extend(str(entry.event.id) for entry in reader.read() if entry.event)
-                return sent <= set(read)
-
-            eventually(all_are_read)
-        with GroupConsumer(place.broker_url("consumer"), stream=STREAM, group="g", name="one", wait=0.2) as consumer:
-            batch = consumer.read()
-            assert len(batch.entries) >= len(sent)
-            trim = "redis.call('SELECT', ARGV[1]) return redis.call('XTRIM', KEYS[1], 'MAXLEN', 1)"
-            place.redis.eval(trim, 1, STREAM, DATABASE)
-        with GroupConsumer(place.broker_url("consumer"), stream=STREAM, group="g", name="one", wait=0.2) as consumer:
-            with pytest.raises(EventsMissed):
-                consumer.read()
-            consumer.read().acknowledge()
+        sent = send(place.broker_url("producer"))
+        follow(place.broker_url("consumer"), place.redis, sent)
         use_the_gateway(gateway)
         eventually(lambda: "enrollment_workers 1.0" in got(f"{exporter}/metrics"))
         metrics = got(f"{exporter}/metrics")
@@ -164,51 +140,6 @@ def test_every_program_does_its_job_and_is_refused_nothing(place: Place) -> None
             assert done.returncode == 0, done.stdout + done.stderr
     assert place.redis.acl_log() == []
     assert "permission denied" not in "".join(log.read_text() for log in place.folder.glob("*.log"))
-
-
-def send(place: Place) -> set[str]:
-    """Send in each way there is, a message that becomes a dead letter among them; return the ids of the commands."""
-    with Client(place.broker_url("producer"), transport_options=OPTIONS) as client:
-        sent = {str(client.enroll(student, [10])) for student in (1, 2)}
-        waits = client.enroll(7, [999], wait_until=datetime.now(UTC) + timedelta(hours=1))
-        sent |= {str(waits), str(client.withdraw(waits))}
-        with client.bulk() as bulk:
-            sent |= {str(bulk.replace(student, [11, 12])) for student in (1, 3)}
-    app: Any = Celery("stock", broker=place.broker_url("producer"), set_as_current=False)
-    app.conf.broker_transport_options = OPTIONS
-    with app.connection_for_write() as line:
-        for priority in (0, 5, 9):
-            kwargs = {"student_id": 4, "course_ids": [10 + priority]}
-            done = app.send_task("enrollment.enroll.v1", kwargs=kwargs, queue="enrollment", priority=priority,
-                                 connection=line)  # fmt: skip
-            sent.add(done.id)
-        app.send_task("nonsense", queue="enrollment", connection=line)
-    return sent
-
-
-def use_the_gateway(url: str) -> None:
-    eventually(lambda: got(f"{url}/readyz"), 60)
-    with httpx.Client(base_url=url, timeout=20, follow_redirects=True, headers={"Origin": url}) as http:
-        put = http.put("/students/5/courses", json={"course_ids": [15]})
-        assert put.json()["effects"]["enrolled"] == [15], put.text
-        assert http.get("/students/5/courses").json()["courses"][0]["id"] == 15
-        assert json.loads(http.get("/changes").text)["events"]
-        assert "Overview" in http.get("/admin").text
-        eventually(lambda: "unknown_task" in http.get("/admin/dead-letters").text)
-        said = {"csrf": field(http.get("/admin/dead-letters/1").text, "csrf")}
-        form = {"id": "1", "code": "unknown_task", "decision": "discard", "sure": "yes", **said}
-        assert "1 discarded." in http.post("/admin/dead-letters/decide", data=form).text
-        file = {"file": ("rows.csv", b"student,course\n6,13\n", "text/csv")}
-        assert http.post("/admin/imports", data={**said, "by": "id"}, files=file).status_code == 200
-        assert "rows.csv" in http.get("/admin/imports").text
-
-
-def got(url: str) -> str:
-    try:
-        answer = httpx.get(url, timeout=20)
-    except httpx.HTTPError:
-        return ""
-    return answer.text if answer.is_success else ""
 
 
 def test_users_may_use_no_command_that_is_left_out(place: Place) -> None:
