@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 from celery import Celery
+from kombu import pools
 from redis import Redis
 
 from tests.eventually import eventually
@@ -113,10 +114,19 @@ class Broker:
         ) and not self.redis.exists("unacked_deliveries")
 
 
+def aim(url: str) -> None:
+    """Let the app send to `url`, and keep no connection: what it leads to may be killed.
+
+    The limit is that of the whole process. A smaller one forgets connections of other apps, and closes none of them.
+    """
+    pools.reset()
+    fake_app._after_fork()  # type: ignore[attr-defined]  # it forgets the pools that are closed now
+    fake_app.conf.update(broker_url=url, broker_read_url=url, broker_write_url=url, broker_pool_limit=0)
+
+
 @pytest.fixture
 def broker(redis_url: str) -> Iterator[Broker]:
-    fake_app.conf.update(broker_url=redis_url, broker_read_url=redis_url, broker_write_url=redis_url)
-    fake_app.conf.broker_pool_limit = 0  # no connection is kept: what it leads to may have been killed
+    aim(redis_url)
     made = Broker(redis_url, fake_app)
     yield made
     made.redis.close()

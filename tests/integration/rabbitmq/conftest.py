@@ -10,7 +10,7 @@ import pytest
 
 from enrollment.names import BULK_QUEUE, QUEUE
 from tests.fake_worker import app as fake_app
-from tests.integration.consume.conftest import Broker, Worker
+from tests.integration.consume.conftest import Broker, Worker, aim
 from tests.rabbitmq import PortMapper, RabbitMQ
 
 QUEUES: Final = (QUEUE, BULK_QUEUE)
@@ -61,8 +61,7 @@ class RabbitBroker(Broker):
 def rabbit(node: RabbitMQ, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[RabbitBroker]:
     monkeypatch.setenv("ENROLLMENT_EVENTS_URL", redis_url)
     monkeypatch.setenv("ENROLLMENT_BROKER_URL", node.url)
-    fake_app.conf.update(broker_url=node.url, broker_read_url=node.url, broker_write_url=node.url)
-    fake_app.conf.broker_pool_limit = 0
+    aim(node.url)
     broker = RabbitBroker(node, redis_url)
     broker.delete()
     yield broker
