@@ -2,6 +2,7 @@
 
 from tests.admin import admin, admin_url, chromium, cookie, courses_of, dead_letter, extremes, page, visitor
 from tests.gateway import backend, gateway_url, http
+from tests.programs import forked
 from tests.servers import (
     database_url,
     engine,
@@ -27,6 +28,7 @@ __all__ = [
     "dead_letter",
     "engine",
     "extremes",
+    "forked",
     "gateway_url",
     "http",
     "mutual_tls",

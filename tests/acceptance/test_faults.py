@@ -22,7 +22,8 @@ PROCESSES = 3
 @pytest.fixture(scope="module")
 def rows() -> Iterator[Parallel]:
     """Start all rows, a few side by side; each test waits for its own."""
-    with Parallel([(row, row.short) for row in SHORT], seed=SEED, processes=PROCESSES, told=lambda _: None) as running:
+    orders = [(row, row.short) for row in SHORT]
+    with Parallel(orders, seed=SEED, processes=PROCESSES, told=lambda _: None, starts="forks") as running:
         yield running
 
 

@@ -63,7 +63,8 @@ class Postgres(Server):
             if exist_ok and connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
                 return self.url_of(name)
             source = sql.SQL("TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
-            connection.execute(sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(name), source))
+            statement = sql.SQL("CREATE DATABASE {} {} STRATEGY FILE_COPY")  # for a small one faster than by way of WAL
+            connection.execute(statement.format(sql.Identifier(name), source))
         return self.url_of(name)
 
     def drop_database(self, name: str) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>; the other systems have no such call, there a killed parent leaves its children
 
@@ -49,6 +49,7 @@ class Child:
     account: Account | None = None
     stop_steps: StopSteps = ((signal.SIGTERM, 10.0),)
     death_signal: signal.Signals = signal.SIGKILL
+    launch: ClassVar[Callable[..., subprocess.Popen[bytes]]] = subprocess.Popen
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
 
     def start(self, *, pass_fds: Sequence[int] = ()) -> None:
@@ -56,7 +57,7 @@ class Child:
         if self.running:
             return
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = self.launch(
                 self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -65,7 +66,7 @@ class Child:
                 cwd=self.cwd,
                 pass_fds=pass_fds,
                 start_new_session=True,  # Ctrl-C reaches the parent alone, which then stops things in order
-                preexec_fn=_follow_parent(self.death_signal),  # noqa: PLW1509 - nothing else can do it before exec
+                preexec_fn=_follow_parent(self.death_signal),  # nothing else can do it before exec
                 **_as(self.account),
             )
 

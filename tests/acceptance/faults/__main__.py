@@ -8,9 +8,11 @@ import sys
 import time
 from collections.abc import Sequence
 
+from tests import programs
 from tests.acceptance.faults.parallel import Parallel, work
 from tests.acceptance.faults.scenario import Outcome, Scenario
 from tests.acceptance.faults.table import HEAD, SCENARIOS, details, line
+from worker.local.process import Child
 
 PROCESSES = 3  # side by side: most of the time a scenario waits for a worker to start or for a message to expire
 
@@ -21,9 +23,11 @@ def main() -> int:
     parser.add_argument("--only", default="", help="scenarios whose name contains this; several with commas between")
     parser.add_argument("--short", action="store_true", help="a few injections each, as in `make test`")
     parser.add_argument("--processes", type=int, default=PROCESSES, help="scenarios side by side")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=("executes", "forks"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
+        if options.child == "forks":
+            Child.launch = staticmethod(programs.launch)
         work(sys.stdin, sys.stdout)
         return 0
     words = [word.strip() for word in options.only.split(",")]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Literal, Self
 
 from tests.acceptance.faults.harness import Harness
 from tests.acceptance.faults.oracle import Verdict
@@ -65,9 +65,17 @@ class Parallel:
     """
 
     def __init__(
-        self, orders: Iterable[tuple[Scenario, int]], *, seed: int, processes: int, told: Callable[[Outcome], None]
+        self,
+        orders: Iterable[tuple[Scenario, int]],
+        *,
+        seed: int,
+        processes: int,
+        told: Callable[[Outcome], None],
+        starts: Literal["executes", "forks"] = "executes",
     ) -> None:
+        """Tell each outcome when it is there. Where it has to be quick, programs are forked (tests/programs.py)."""
         self._seed = seed
+        self._starts = starts
         self._told = told
         self._waiting: queue.SimpleQueue[tuple[Scenario, int]] = queue.SimpleQueue()
         self._with_servers: queue.SimpleQueue[tuple[Scenario, int]] = queue.SimpleQueue()  # more of them: one process
@@ -84,7 +92,7 @@ class Parallel:
     def __enter__(self) -> Self:
         for number in range(self._count):
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.acceptance.faults", "--child"],
+                [sys.executable, "-m", "tests.acceptance.faults", f"--child={self._starts}"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
