@@ -67,3 +67,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await gateway.listener.connected(_FIRST_CONNECT)
     yield
     await gateway.close()
+    if overview := getattr(app.state, "admin_overview", None):
+        overview.close()

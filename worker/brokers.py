@@ -51,6 +51,9 @@ class Broker(Protocol):
     def depths(self) -> Depths:
         """Return what it holds. Raises what its client raises."""
 
+    def close(self) -> None:
+        """Hang up."""
+
 
 def watch(url: str, options: BrokerOptions, credentials: CredentialProvider | None = None) -> Broker:
     """Return a watcher for a broker; nothing is connected yet. `options` name its keys where it is Redis."""
@@ -71,6 +74,10 @@ class RedisBroker:
         self._prefix = options.global_keyprefix
         self._lists = {name: [self._prefix + it for it in lists_of(name, options.sep)] for name in QUEUES}
         self._first_seen: dict[str, tuple[bytes, float]] = {}  # list: digest of its oldest message, since when
+
+    def close(self) -> None:
+        """Hang up."""
+        self._client.close()
 
     def depths(self) -> Depths:
         """Return what Redis holds, in one round trip."""
@@ -113,6 +120,9 @@ class AmqpBroker:
 
     def __init__(self, url: str) -> None:
         self._url = url
+
+    def close(self) -> None:
+        """Do nothing: each question has a connection of its own."""
 
     def depths(self) -> Depths:
         """Return how many messages wait."""

@@ -82,6 +82,8 @@ class System(Collector):
     def close(self) -> None:
         """Hang up."""
         self._engine.dispose()
+        self._broker.close()
+        self._stream.close()
 
     def _database(self) -> Statistics:
         with self._engine.connect() as connection:

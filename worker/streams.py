@@ -39,6 +39,10 @@ class StreamWatch:
         self._client = client
         self._key = key
 
+    def close(self) -> None:
+        """Hang up."""
+        self._client.close()
+
     def state(self) -> StreamState:
         """Return how the stream is; it may not exist yet. Raises redis.RedisError."""
         replicas = good_replicas(self._client.info("replication"))

@@ -123,6 +123,11 @@ class Overview:
         self._depths: Kept[Depths] = Kept()
         self._entries: Kept[StreamState] = Kept()
 
+    def close(self) -> None:
+        """Hang up."""
+        self._broker.close()
+        self._stream.close()
+
     async def show(self, window: str) -> Shown:
         """Return what there is to show."""
         findings, happened, now, depths, entries = await asyncio.gather(
