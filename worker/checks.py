@@ -5,7 +5,6 @@ from time import time
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
-from celery import Celery
 from kombu import Connection as BrokerConnection
 from kombu.exceptions import OperationalError
 from redis import Redis
@@ -13,7 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from enrollment.addresses import is_redis, kombu_url
+from enrollment.addresses import is_redis
 from enrollment.redis_client import client as redis_client
 from migrations import NEWEST
 from models import dead_letters, outbox, queries, replication
@@ -23,7 +22,7 @@ from models.engine import make_engine
 from worker import health, rabbitmq, restores, schema
 from worker.cli.output import number
 from worker.health import Finding
-from worker.heartbeats import revisions
+from worker.heartbeats import asking, revisions
 from worker.lists import read_by
 from worker.locks import locked_tables, put_off_commands, slow_feed
 from worker.lookout import PAGE, QUEUES, Search
@@ -250,7 +249,7 @@ def _stream(client: Redis, key: str) -> str:
 
 
 def _workers(settings: Settings) -> Iterator[Finding]:
-    app = Celery("doctor", broker=kombu_url(settings.require_broker_url()), set_as_current=False)
+    app = asking("doctor", settings.require_broker_url())
     app.conf.broker_transport_options = settings.transport_options()  # for the answers, on a connection of its own
     others = settings.require_broker_url().count(";")  # nodes of RabbitMQ
     options = {"max_retries": others, "socket_connect_timeout": 2, "socket_timeout": 5}

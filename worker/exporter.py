@@ -84,6 +84,7 @@ class System(Collector):
         self._engine.dispose()
         self._broker.close()
         self._stream.close()
+        self.heartbeats.close()
 
     def _database(self) -> Statistics:
         with self._engine.connect() as connection:

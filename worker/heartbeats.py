@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import islice
-from threading import Thread
-from time import monotonic, sleep
+from threading import Event, Thread
+from time import monotonic
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -26,6 +26,14 @@ _ANSWER: Final = 2.0  # seconds without a heartbeat after which no more is waite
 _MOST: Final = 1_000  # workers that are remembered
 
 log = structlog.get_logger(__name__)
+
+
+def asking(name: str, broker_url: str) -> Celery:
+    """Return an app that asks workers on the connections it is given: it keeps none open in kombu's global pools."""
+    app = Celery(name, broker=kombu_url(broker_url), set_as_current=False)
+    control: Any = app.control
+    control.mailbox._producer_pool = None  # noqa: SLF001
+    return app
 
 
 def revisions(app: Celery, connection: Connection, workers: int) -> Mapping[str, str | None]:
@@ -53,13 +61,21 @@ class Heartbeats:
     def __init__(self, broker_url: str, options: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Listen at the broker; `options` are those that name the keys of its workers, and its credentials."""
         register()  # the transport that knows `credential_provider`
-        self._app = Celery("exporter", broker=kombu_url(broker_url), set_as_current=False)
+        self._app = asking("exporter", broker_url)
         self._app.conf.broker_transport_options = {"socket_timeout": 5, "socket_connect_timeout": 5, **options}
         self._seen: dict[str, tuple[float, str | None]] = {}
+        self._receiver: Any = None
+        self._ended = Event()
 
     def start(self) -> None:
         """Begin to listen."""
         Thread(target=self._listen, name="heartbeats", daemon=True).start()
+
+    def close(self) -> None:
+        """Listen no longer; within seconds the connection is closed."""
+        self._ended.set()
+        if receiver := self._receiver:
+            receiver.should_stop = True
 
     def alive(self) -> Mapping[str, str | None]:
         """Return the workers that gave a sign in the last seconds, each with the address of its metrics, if any."""
@@ -82,14 +98,15 @@ class Heartbeats:
 
     def _listen(self) -> None:
         handlers = {"worker-heartbeat": self.heard, "worker-online": self.heard, "worker-offline": self.gone}
-        while True:
+        while not self._ended.is_set():
             try:
                 with self._app.connection_for_read() as connection:
                     connection.ensure_connection(max_retries=len(connection.alt))  # or two nodes are tried only
-                    receiver = self._app.events.Receiver(connection, handlers=handlers, routing_key="worker.#")
-                    receiver.capture(timeout=_SILENCE)  # asks all workers for a heartbeat when it begins
+                    self._receiver = self._app.events.Receiver(connection, handlers=handlers, routing_key="worker.#")
+                    self._receiver.should_stop = self._ended.is_set()
+                    self._receiver.capture(timeout=_SILENCE)  # asks all workers for a heartbeat when it begins
             except TimeoutError:
                 continue
             except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the thread
                 log.info("heartbeats_interrupted", error=str(error).partition("\n")[0])
-            sleep(_PAUSE)
+            self._ended.wait(_PAUSE)

@@ -12,8 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from celery import Celery
-
+from worker.heartbeats import asking
 from worker.local.errors import NotReady, NotStarted
 from worker.local.postgres import Postgres
 from worker.local.process import Child
@@ -224,7 +223,7 @@ class Stack:
             time.sleep(POLL)
 
     def _pings(self, worker: Child) -> bool:
-        app = Celery("stack", broker=self.broker_url, set_as_current=False)
+        app = asking("stack", self.broker_url)
         with app.connection_for_write() as connection:
             return bool(app.control.ping([_node(worker.name)], PING_TIMEOUT, connection=connection, limit=1))
 
