@@ -1,5 +1,6 @@
 """`enrollment import`: planned, applied, guarded, taken up again, undone and explained, on real servers."""
 
+import csv
 import json
 import os
 import subprocess
@@ -167,6 +168,17 @@ def test_why_tells_the_commands_with_the_file_and_the_line(
     assert "import 1 (enrollments.csv, line 2), as import/canvas, asked to enroll them: that enrolled them." in told
     assert "as import/sis, asked to take them out: that took them out, and decides now." in told
     assert "import 3 (enrollments.csv, line 2) asked to enroll them, not sent: Something newer has decided" in told
+
+
+def test_a_report_that_is_written_after_retention_says_so(
+    imported: Import, run: Run, engine: Engine, tmp_path: Path
+) -> None:
+    done, _ = imported(canvas(tmp_path, "c10,s1,student,,active"))
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM commands"))
+    report = tmp_path / "again.csv"
+    assert run("imports", done.json["id"], "--report", report).code == 0
+    assert [row["outcome"] for row in csv.DictReader(report.read_text().splitlines())] == ["removed"]
 
 
 def test_import_can_be_killed_anywhere_and_said_again(
