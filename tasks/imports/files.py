@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, Self, cast
 
@@ -16,6 +17,7 @@ from tasks.imports.formats.oneroster import modes
 from tasks.imports.formats.rows import FileError, Format, Sheet
 
 _BLOCK: Final = 1 << 20  # bytes read at once
+_LONGEST: Final = 1 << 20  # characters of a line; a file that is none of ours may have no line's end at all
 _STEP: Final = 1000  # lines between two looks at how far it has got
 _KNOWN: Final = frozenset({"users", "courses", "sections", "enrollments", "classes", "roles", "manifest"})
 
@@ -35,7 +37,7 @@ class File:
         """
         with self.open() as raw:
             try:
-                yield from _told(raw, tell)
+                yield from _told(self.name, raw, tell)
             except UnicodeDecodeError:
                 raise self._not_utf8() from None
             except (zipfile.BadZipFile, EOFError, zlib.error) as error:
@@ -43,7 +45,7 @@ class File:
 
     def _not_utf8(self) -> FileError:
         with self.open() as raw:
-            for number, line in enumerate(raw, 1):
+            for number, line in enumerate(iter(partial(raw.readline, 4 * _LONGEST), b""), 1):
                 try:
                     line.decode()
                 except UnicodeDecodeError as error:
@@ -52,11 +54,13 @@ class File:
         return FileError(f"{self.name}: it was changed while it was read.")
 
 
-def _told(raw: BinaryIO, tell: Callable[[int], None]) -> Generator[str]:
+def _told(name: str, raw: BinaryIO, tell: Callable[[int], None]) -> Generator[str]:
     done = 0
     with io.TextIOWrapper(raw, "utf-8-sig", newline="") as lines:
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(iter(partial(lines.readline, _LONGEST), ""), 1):
             done += len(line)
+            if len(line) == _LONGEST:
+                raise FileError(f"{name}, line {number} is longer than {_LONGEST:,} characters: this is no CSV file.")
             if number % _STEP == 0:
                 tell(done)
             yield line.replace("\0", "\N{REPLACEMENT CHARACTER}") if "\0" in line else line

@@ -55,6 +55,12 @@ def test_a_folder_and_its_zip_are_the_same_import(folder: Callable[..., Path], t
     assert found.left_out == ("terms.csv",)
 
 
+def test_a_file_without_line_ends_is_not_read_whole(folder: Callable[..., Path]) -> None:
+    path = folder(enrollments=ENROLLMENTS + "x" * 3_000_000)
+    with pytest.raises(FileError, match=r"enrollments\.csv, line 3 is longer than 1,048,576 characters"):
+        read_all(path)
+
+
 def test_a_file_that_the_manifest_calls_absent_is_left_out(folder: Callable[..., Path]) -> None:
     users = "sourcedId,givenName,familyName\nu,A,B\n"
     found = parts(folder(enrollments=ONEROSTER, users=users, manifest="propertyName,value\nfile.users,absent\n"))
