@@ -11,6 +11,7 @@ from worker.settings import Settings, SettingsError
 
 SAID: Final = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)  # not a default
 
+_PER_CORE: Final = 16  # processes; with servers far away several share a core, more than that slow each other down
 _SERVICE: Final = "no process is replaced while it is well; limit the memory of the service, a killed one loses nothing"
 _TIME: Final = "a batch is one transaction; leave it out, PostgreSQL ends a statement that takes longer than a minute"
 _INSTEAD: Final = {
@@ -55,6 +56,7 @@ def check(context: click.Context, _parameter: click.Parameter, _value: object) -
         settings.require_events_url()
     except SettingsError as error:
         raise SystemExit(str(error)) from None
+    _check_count(context.params["concurrency"])
     several = count_of(context.params["concurrency"]) > 1
     for name, instead in (_INSTEAD | _ONCE if several else _INSTEAD).items():
         if _is_said(context, name):
@@ -64,6 +66,15 @@ def check(context: click.Context, _parameter: click.Parameter, _value: object) -
     unknown = {*(context.params["queues"] or ()), *(context.params["exclude_queues"] or ())} - known
     if unknown:
         raise SystemExit(f"No such queue: {', '.join(sorted(unknown))}; the queues are {', '.join(sorted(known))}.")
+
+
+def _check_count(concurrency: object) -> None:
+    cores = count_of("auto")
+    if count_of(concurrency) > _PER_CORE * cores:
+        raise SystemExit(
+            f"-c {concurrency} is more than {_PER_CORE} processes per core, of which there are {cores}; "
+            "say -c auto for one per core, and start workers on other hosts for more."
+        )
 
 
 def check_beat(context: click.Context, _parameter: click.Parameter, _value: object) -> None:
