@@ -47,6 +47,10 @@ class EnrollmentApp(Celery):
         count = options.count_of(said.get("concurrency"))
         return Processes(self, worker, count, **said) if count > 1 else worker(**{**said, "concurrency": 1})
 
+    def config_from_cmdline(self, argv: Any, namespace: str = "celery") -> None:  # noqa: ARG002 (Celery's)
+        """End with one sentence: Celery takes what follows the options for settings, and would change some of them."""
+        raise SystemExit(f"{' '.join(argv)!r} cannot be used here: settings are the variables ENROLLMENT_…; set these.")
+
 
 app = EnrollmentApp("enrollment", include=["tasks.commands", "tasks.periodic"])
 # By its name, Celery would look in the current folder first, and take a stranger's without a word.

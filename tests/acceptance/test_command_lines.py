@@ -37,6 +37,7 @@ def refused(*command: str, folder: Path = ROOT, **variables: str) -> str:
         ("-b redis://127.0.0.1:2 worker", "it takes its broker from ENROLLMENT_BROKER_URL"),
         ("--result-backend=rpc:// worker", "--result-backend cannot be used with this worker: there are no results"),
         ("--config=settings beat", "--config cannot be used with this worker"),
+        ("worker worker.pool=threads", "'worker.pool=threads' cannot be used here"),
         ("beat -s schedule", "--schedule cannot be used with this worker: beat keeps its schedule in memory"),
     ],
 )
