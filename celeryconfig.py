@@ -38,7 +38,8 @@ task_protocol = 2
 # Delivery: a message leaves the queue after its effect is committed, never before.
 task_acks_late = True
 task_reject_on_worker_lost = True
-task_acks_on_failure_or_timeout = False
+task_acks_on_failure = False
+task_acks_on_timeout = False
 worker_cancel_long_running_tasks_on_connection_loss = False
 
 # No results: outcomes are in the table `commands` and on the event stream. A result store is one more thing to fail.

@@ -45,7 +45,7 @@ _CATALOG: Final = text("""
 """)
 
 # What is being decided at this moment is waited for; not for long: its worker may be frozen.
-_PATIENTLY: Final = text(f"SET LOCAL lock_timeout = '{PATIENCE}ms'")
+_LOCK_TIMEOUT: Final = text(f"SET LOCAL lock_timeout = '{PATIENCE}ms'")
 _LOCK: Final = text(f"""
     SELECT {COLUMNS} FROM deferred_commands WHERE command_id = ANY(CAST(:commands AS uuid[])) ORDER BY id FOR UPDATE
 """)
@@ -96,7 +96,7 @@ def added(connection: Connection) -> int:
 
 def lock(connection: Connection, command_ids: Collection[UUID]) -> list[Deferred]:
     """Lock those of these commands that wait, and return them. Raises what `is_locked` tells."""
-    connection.execute(_PATIENTLY)
+    connection.execute(_LOCK_TIMEOUT)
     return list(map(deferred_of, connection.execute(_LOCK, {"commands": plain(command_ids)})))
 
 

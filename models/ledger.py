@@ -28,7 +28,7 @@ _EXISTING: Final = text("SELECT id FROM students WHERE id = ANY(CAST(:students A
 # Milliseconds for another worker's batch to end. A commit that waits for a standby far away takes hundreds of them, and
 # two workers would put each other's commands off again and again. After 2 s it is no worker any more (models.locks).
 PATIENCE: Final = 1500
-_PATIENTLY: Final = text(f"SET LOCAL lock_timeout = '{PATIENCE}ms'")
+_LOCK_TIMEOUT: Final = text(f"SET LOCAL lock_timeout = '{PATIENCE}ms'")
 
 # All that the fold must know, in one round trip; `what` says of which kind a row is. A statement of its own after the
 # lock, so that it sees what was committed while we waited for it; the clock, too, is read under the lock.
@@ -158,7 +158,7 @@ def wait_for_students(connection: Connection, student_ids: Collection[int]) -> s
     """
     if not student_ids:
         return set()
-    connection.execute(_PATIENTLY)
+    connection.execute(_LOCK_TIMEOUT)
     return set(connection.execute(_LOCK_STUDENTS, {"students": plain(sorted(student_ids))}).scalars())
 
 

@@ -85,16 +85,16 @@ def busy(connection: Connection, changes: Changes, *, dead_letters: bool) -> Bus
     added = [(student_id, course_id) for student_id, course_id, _ in (*changes.added, *changes.enrolled)]
     updated = [(student_id, course_id) for student_id, course_id, _ in changes.restamped]
     put = [(student_id, course_id) for student_id, course_id, _ in changes.tombstones_added]
-    enrolled, buried = [*changes.unenrolled, *updated], [*changes.tombstones_removed, *put]
+    enrolled, tombstones = [*changes.unenrolled, *updated], [*changes.tombstones_removed, *put]
     replaced = [student_id for student_id, _ in changes.replaced]
     if _may_write(connection, ROWS):
         students = {
             *_of_pairs(connection, _BUSY_ENROLLMENTS, enrolled),
-            *_of_pairs(connection, _BUSY_TOMBSTONES, buried),
+            *_of_pairs(connection, _BUSY_TOMBSTONES, tombstones),
             *_ids(connection, _BUSY_MARKS, "students", replaced),
         }
     else:
-        students = {*replaced, *(pair[0] for pair in (*added, *enrolled, *buried))}
+        students = {*replaced, *(pair[0] for pair in (*added, *enrolled, *tombstones))}
     return Busy(
         frozenset(students),
         frozenset(_busy_courses(connection, {pair[1] for pair in added})),

@@ -19,7 +19,7 @@ from models.retention import MARGIN
 _LOCK: Final = text("""
     LOCK TABLE student_courses, tombstones, replace_marks, commands, outbox, deferred_commands IN EXCLUSIVE MODE
 """)
-_PATIENTLY: Final = ("SET LOCAL statement_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = '5min'")
+_NO_HURRY: Final = ("SET LOCAL statement_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = '5min'")
 _OUTCOMES: Final = text("SELECT command_id, outcome FROM commands WHERE command_id = ANY(CAST(:ids AS uuid[]))")
 _EXISTING: Final = {
     table: text(f"SELECT id FROM {table} WHERE id = ANY(CAST(:ids AS bigint[]))") for table in ("students", "courses")
@@ -67,7 +67,7 @@ def lock(connection: Connection) -> None:
 
 def be_patient(connection: Connection) -> None:
     """Let statements of this transaction take as long as they take; what is read in between is read from Redis."""
-    for statement in _PATIENTLY:  # neither takes the snapshot
+    for statement in _NO_HURRY:  # neither takes the snapshot
         connection.execute(text(statement))
 
 

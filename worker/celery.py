@@ -47,11 +47,22 @@ class EnrollmentApp(Celery):
         count = options.count_of(said.get("concurrency"))
         return Processes(self, worker, count, **said) if count > 1 else worker(**{**said, "concurrency": 1})
 
+    def config_from_cmdline(self, argv: Any, namespace: str = "celery") -> None:  # noqa: ARG002 (Celery's)
+        """End with one sentence: Celery takes what follows the options for settings, and would change some of them."""
+        raise SystemExit(f"{' '.join(argv)!r} cannot be used here: settings are the variables ENROLLMENT_…; set these.")
+
 
 app = EnrollmentApp("enrollment", include=["tasks.commands", "tasks.periodic"])
 # By its name, Celery would look in the current folder first, and take a stranger's without a word.
 app.config_from_object(Proxy(partial(import_module, "celeryconfig")))
-app.user_options["worker"].add(click.Option(["--check"], callback=options.check, expose_value=False, hidden=True))
+for program, check in {"worker": options.check, "beat": options.check_beat}.items():
+    app.user_options[program].add(click.Option(["--check"], callback=check, expose_value=False, hidden=True))
+
+
+@app.on_after_configure.connect
+def check_program(sender: Celery, **_: Any) -> None:
+    """End with one sentence where Celery would take other addresses than those of the settings."""
+    options.check_program(sender.conf, import_module("celeryconfig").broker_url)
 
 
 @signals.celeryd_init.connect

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from mmap import mmap
+from select import select
 from threading import Thread
 from time import monotonic, sleep
 from typing import Any, Final
@@ -68,12 +69,19 @@ class Processes:
         restart = () if isatty(sys.stdout) else (signal.SIGHUP,)  # as Celery has it: a closed terminal restarts nothing
         self._handlers = {each: signal.signal(each, lambda *_: None) for each in (*_WATCHED, *restart)}
         for index in range(1, self._count + 1):
+            while select([self._arrived], [], [], 0)[0]:
+                self._take_arrived()
+            if self._stops:
+                break
             self._fork(index)
         while self._running:
-            for number in os.read(self._arrived, 64):
-                self._take(signal.Signals(number))
+            self._take_arrived()
         if self._restarts:
             os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - the same program again
+
+    def _take_arrived(self) -> None:
+        for number in os.read(self._arrived, 64):
+            self._take(signal.Signals(number))
 
     def _take(self, number: signal.Signals) -> None:
         if number == signal.SIGCHLD:

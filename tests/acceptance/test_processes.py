@@ -226,6 +226,7 @@ REFUSED = {
     "-s schedule": "beat keeps its schedule in memory",
     "-c2 -B": "start it by itself with celery -A worker beat",
     "-c2 --purge": "purge first with celery -A worker purge",
+    "-c 99999": "-c 99999 is more than 16 processes per core",
     "-Q nothing": "No such queue: nothing; the queues are enrollment, enrollment.bulk.",
 }
 ASK_ALL = """

@@ -19,7 +19,7 @@ from tests.root import ROOT
 from worker.local import postgres as postgres_module
 from worker.local import redis as redis_module
 from worker.local import server as server_module
-from worker.local.errors import FolderInUse, MissingServer, NotStarted
+from worker.local.errors import FolderInUse, MissingServer, NamelessUser, NotStarted
 from worker.local.postgres import Postgres
 from worker.local.process import Child
 from worker.local.redis import Redis
@@ -248,3 +248,11 @@ def test_a_child_that_ignores_the_first_signal_is_ended_by_the_last(
     assert eventually(lambda: "up" in child.tail())
     assert child.stop() == -signal.SIGKILL
     assert not child.running
+
+
+def test_a_user_without_a_name_is_told_so_before_postgresql_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Postgres(folder / "postgres")
+    server._account = None
+    monkeypatch.setattr("os.getuid", lambda: 54_321_000)
+    with pytest.raises(NamelessUser, match="without a name, as 54321000 is"):
+        server.start()

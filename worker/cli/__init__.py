@@ -3,6 +3,9 @@
 
 def main() -> None:
     """Run `enrollment`."""
+    from worker import installation
+
+    installation.check((*installation.MODULES, "gateway"))
     from worker.cli.app import app
 
     app(prog_name="enrollment")

@@ -21,9 +21,9 @@ from tasks.ports import ServicePort, service_of
 from worker import liveness, metrics
 from worker import rabbitmq as queues
 from worker.consume.batching import Batch, PeriodicStrategy, Strategy
-from worker.consume.burying import Burial, Burials
 from worker.consume.dead_letters import dead_letter_of_entry, dead_letter_of_message
 from worker.consume.decoding import Refused, key_of
+from worker.consume.gathered_dead_letters import GatheredDeadLetter, GatheredDeadLetters
 from worker.consume.inflating import inflate
 from worker.consume.monitoring import Monitor
 from worker.consume.suspects import Suspects
@@ -54,7 +54,7 @@ class Consumer(stock.Consumer):
         default_steps = tuple(it for it in _Blueprint.default_steps if "delayed_delivery" not in it)
 
     batch: Batch
-    burials: Burials
+    gathered: GatheredDeadLetters
     monitor: Monitor
     lookout: Lookout
     hub: Any
@@ -78,7 +78,7 @@ class Consumer(stock.Consumer):
     def update_strategies(self) -> None:
         """Start afresh after each connect: what was gathered before comes again, and its timers are gone."""
         self.batch = Batch(self)
-        self.burials = Burials(self)
+        self.gathered = GatheredDeadLetters(self)
         if self.suspects is not None:
             self.suspects.forgive()
         of_rabbitmq = isinstance(self.connection.transport, rabbitmq.Transport)
@@ -146,7 +146,7 @@ class Consumer(stock.Consumer):
         """Keep a delivery as a dead letter, then acknowledge it. It comes again if it could not be kept."""
         key = key_of(delivery)
         letter = dead_letter_of_message(delivery.headers, delivery.body, key=key, code=code, reason=reason)
-        self.burials.add(Burial(letter, delivery.delivery_tag, delivery))
+        self.gathered.add(GatheredDeadLetter(letter, delivery.delivery_tag, delivery))
 
     def _dead_letter_entry(
         self, raw: bytes, code: DeadLetterCode, message: str, tag: str, *, readable: bool = True
@@ -154,7 +154,7 @@ class Consumer(stock.Consumer):
         """Keep what is no delivery (worker.transport.OnGarbage)."""
         self.keep_alive_if_due(tag)
         letter = dead_letter_of_entry(raw, key=tag, code=code, reason=message, readable=readable)
-        self.burials.add(Burial(letter, tag))
+        self.gathered.add(GatheredDeadLetter(letter, tag))
 
     def settled(self, deliveries: Sequence[Any]) -> None:
         """Take note that these are done with."""
@@ -229,14 +229,14 @@ class Consumer(stock.Consumer):
         """Wait for the broker, as Celery does it, and show that it is this that is waited for."""
         ensure = conn.ensure_connection
 
-        def patiently(errback: Any, max_retries: int | None, *, callback: Callable[[], None]) -> Any:
+        def wait_visibly(errback: Any, max_retries: int | None, *, callback: Callable[[], None]) -> Any:
             def every_second() -> None:
                 liveness.process.waiting()
                 callback()
 
             return ensure(errback, max_retries, callback=every_second, **RECONNECT)
 
-        conn.ensure_connection = patiently
+        conn.ensure_connection = wait_visibly
         with metrics.waiting("broker"):
             return super().ensure_connected(conn)
 

@@ -20,6 +20,10 @@ class UnsafeFolder(LocalError):
     """{folder} belongs to somebody else or is open to others: remove it, or choose another folder."""
 
 
+class NamelessUser(LocalError):
+    """PostgreSQL runs for no user without a name, as {uid} is: add one to /etc/passwd, or use servers of your own."""
+
+
 class NotStarted(LocalError):
     """{name} did not start. The end of its log, {log}: {tail}"""
 

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import importlib.util
 import os
+import pwd
 import shutil
 import signal
 import stat
@@ -13,7 +14,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from worker.local.errors import MissingServer, NotStarted, UnsafeFolder
+from worker.local.errors import MissingServer, NamelessUser, NotStarted, UnsafeFolder
 from worker.local.process import Account, Child, run
 from worker.local.server import Server
 
@@ -82,6 +83,8 @@ class Postgres(Server):
         return self._home / "data"
 
     def _prepare(self) -> None:
+        if self._account is None and not _has_name(os.getuid()):
+            raise NamelessUser(uid=os.getuid())
         self._home = self.folder if self._account is None else _enterable(self.folder, self._account)
         self._install = _installation(self._home, self._account)
         # We hold the lock, so its owner is gone; its number may be another process's by now, which stops PostgreSQL.
@@ -193,3 +196,10 @@ def _copy(package: Path, target: Path) -> None:
         mode = path.stat().st_mode
         path.chmod(mode | 0o044 | (0o011 if mode & stat.S_IXUSR else 0))  # others may what the owner may, but not write
     draft.rename(target)
+
+
+def _has_name(uid: int) -> bool:
+    try:
+        return bool(pwd.getpwuid(uid))
+    except KeyError:
+        return False

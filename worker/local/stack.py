@@ -25,6 +25,7 @@ DATABASE = "enrollment"
 READY_TIMEOUT = 60.0  # seconds; a first start on a busy machine compiles every module
 PING_TIMEOUT = 0.5  # seconds for a worker to answer one ping
 STOP_TIMEOUT = 15.0  # seconds a worker is given to finish its batch
+_SETTINGS = ("ENROLLMENT_", "CELERY_", "BROKER_URL")  # how variables begin that name servers
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GATEWAY_PORT = 8000  # where it is free: an address that can be kept
 WATCH = 0.2  # seconds between two looks at the children
@@ -33,10 +34,10 @@ WATCH = 0.2  # seconds between two looks at the children
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of this process for a child of ours, with `variables` on top.
 
-    None of our settings come along: a local worker must not publish to the servers that this shell works with.
+    No settings of ours or of Celery come along: a local worker must not use the servers that this shell works with.
     """
     inherited = os.environ.items()  # noqa: TID251 - handed on, not read
-    foreign = {name: value for name, value in inherited if not name.startswith("ENROLLMENT_")}
+    foreign = {name: value for name, value in inherited if not name.startswith(_SETTINGS)}
     return {**foreign, "PYTHONUNBUFFERED": "1", **variables}
 
 

@@ -97,7 +97,7 @@ class _Script:
 _CLAIM: Final = _Script("claim.lua")
 _ACKNOWLEDGE: Final = _Script("acknowledge.lua")
 _BEGIN: Final = _Script("begin.lua")
-_RELEASE: Final = _Script("release.lua")
+_GIVE_BACK: Final = _Script("give_back.lua")
 _TOUCH: Final = _Script("touch.lua")
 
 
@@ -143,7 +143,7 @@ class Claims:
         try:
             return _claims(self._run(_CLAIM, keys, arguments, self._replicas), lists, prefix)
         except NotReplicated as error:  # a failover may forget it, and with it under which tags the messages are known
-            self.release(_claims(error.answer or (), lists, prefix))
+            self.give_back(_claims(error.answer or (), lists, prefix))
             raise
 
     def acknowledge(self, tags: Sequence[str]) -> None:
@@ -175,7 +175,7 @@ class Claims:
         for claim in held:
             claim.deliveries, claim.since = TOUCHED, monotonic()
 
-    def release(self, claims: Iterable[Claim], *, requeue: bool = False) -> int:
+    def give_back(self, claims: Iterable[Claim], *, requeue: bool = False) -> int:
         """Give claims back, oldest first; return how many were still ours.
 
         What was started or delivered before is left for the next claim of any worker, under its tag, unless `requeue`.
@@ -192,7 +192,7 @@ class Claims:
                 len(claim.source.ending.encode()),
             )
         ]
-        return int(self._run(_RELEASE, list(numbers), args)) if held else 0
+        return int(self._run(_GIVE_BACK, list(numbers), args)) if held else 0
 
     def _run(self, script: _Script, keys: Sequence[str], args: Sequence[str | float], replicas: int = 0) -> Any:
         all_keys = (*self._keys, *keys)

@@ -57,7 +57,7 @@ class QoS(kombu_redis.QoS):
         if delivery_tag not in self.claims:
             super().reject(delivery_tag, requeue)
         elif requeue:
-            self.channel.claims.release([self.claims[delivery_tag]], requeue=True)
+            self.channel.claims.give_back([self.claims[delivery_tag]], requeue=True)
             self.forget([delivery_tag])
         else:
             self.ack_many([delivery_tag])
@@ -80,8 +80,8 @@ class QoS(kombu_redis.QoS):
         self.forget(list(self.claims))
         if held:
             try:
-                released = self.channel.claims.release(held)
-                log.info("messages_given_back", messages=released)
+                given_back = self.channel.claims.give_back(held)
+                log.info("messages_given_back", messages=given_back)
             except self.channel.connection_errors as error:
                 log.warning(
                     "messages_not_given_back", messages=len(held), error=str(error), waiting="until they expire"

@@ -220,5 +220,5 @@ def test_after_a_lost_connection_everything_is_given_back_once(
     redis_client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     claims = list(mine.channel.qos.claims.values())
     mine.connection.collect(socket_timeout=1)
-    assert receiver(queues=["b"]).channel.claims.release(claims) == 0  # as if the first answer had been lost
+    assert receiver(queues=["b"]).channel.claims.give_back(claims) == 0  # as if the first answer had been lost
     assert state(redis_client) == (2, 0, 0)
