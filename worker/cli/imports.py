@@ -277,7 +277,9 @@ def _state(record: ImportRecord) -> str:
 
 
 def _summary(record: ImportRecord) -> str:
-    counts = record.outcomes or record.counts
+    counts = dict(record.outcomes or record.counts)
+    if record.outcomes and record.counts.get("waiting"):
+        counts["rows waiting for the catalog"] = record.counts["waiting"]
     return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing"
 
 
