@@ -46,11 +46,15 @@ class Policy:
     by_source: Mapping[str, timedelta] = field(default_factory=dict)  # the same, of some sources
     longest: timedelta | None = None
 
+    def patience_of(self, source: str | None) -> timedelta:
+        """Return how long the commands of a source wait for their student and courses where they do not say."""
+        return self.by_source.get(source or "", self.patience)
+
     def until(self, command: Command, seen_at: datetime) -> datetime | None:
         """Return until when a command waits for its student and courses; its patience begins with its time."""
         if command.wait_until is not None:
             return command.wait_until
-        patience = self.by_source.get(command.source or "", self.patience)
+        patience = self.patience_of(command.source)
         if not patience:
             return None
         try:

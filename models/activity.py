@@ -61,7 +61,8 @@ class Activity:
     codes: Mapping[str, int]
 
 
-# The time from sending: an id of version 7 says when (RFC 9562, 5.7), else `issued_at` does. A range of the index of
+# The time from sending: an id of version 7 says when (RFC 9562, 5.7), else the stamp does. A later stamp is the time at
+# which the command was to take effect: it is counted from there. A range of the index of
 # `processed_at` for each piece of time; of a window that has too much, reading ends at the limit.
 _ACTIVITY: Final = text("""
     WITH seen AS MATERIALIZED (
@@ -69,7 +70,8 @@ _ACTIVITY: Final = text("""
                SELECT processed_at, outcome = 'rejected' AS rejected, source, errors->0->>'code' AS code,
                       greatest(0, extract(epoch FROM processed_at) - CASE
                           WHEN substr(command_id::text, 15, 1) = '7'
-                          THEN ('x' || substr(replace(command_id::text, '-', ''), 1, 12))::bit(48)::bigint / 1000.0
+                          THEN greatest(extract(epoch FROM issued_at), ('x' || substr(
+                               replace(command_id::text, '-', ''), 1, 12))::bit(48)::bigint / 1000.0)
                           ELSE extract(epoch FROM issued_at) END)::float AS seconds
                  FROM commands
                 WHERE outcome IN ('applied', 'rejected')

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from enrollment.fold import WITHDRAWN, Effects, Outcome, Record
 from enrollment.state import BEFORE_ALL
 from models.arrays import plain
-from models.deferred import COLUMNS, Deferred, Reason, Wait, deferred_of
+from models.deferred import COLUMNS, Deferred, Reason, Wait, deferred_of, steps
 from models.ledger import PATIENCE
 from models.records import RECORD_COLUMNS, record_of
 
@@ -28,16 +28,7 @@ _NEXT: Final = text(f"""
      WHERE {_AWAITED} ORDER BY until LIMIT 1
 """)
 # The subqueries take one look at a primary key each: they are never turned into a scan of the whole table.
-_CATALOG: Final = text("""
-      WITH RECURSIVE wait AS (
-           (SELECT reason, waits_for FROM deferred_commands
-             WHERE (reason, waits_for) > (:reason, CAST(:id AS bigint)) AND reason > 'time'
-             ORDER BY reason, waits_for LIMIT 1)
-           UNION ALL
-           SELECT next.reason, next.waits_for FROM wait CROSS JOIN LATERAL (
-                  SELECT reason, waits_for FROM deferred_commands AS d
-                   WHERE (d.reason, d.waits_for) > (wait.reason, wait.waits_for) AND d.reason > 'time'
-                   ORDER BY d.reason, d.waits_for LIMIT 1) AS next)
+_CATALOG: Final = text(f"""{steps(condition="reason > 'time'")}
     SELECT reason, waits_for,
            CASE reason WHEN 'unknown_course' THEN (SELECT true FROM courses AS c WHERE c.id = waits_for)
                        ELSE (SELECT true FROM students AS s WHERE s.id = waits_for) END

@@ -52,7 +52,7 @@ class ImportRow(Base):
     student_id: Mapped[int | None]
     course_id: Mapped[int | None]
     asked: Mapped[str | None]  # enroll, unenroll, drop, withdraw
-    # enroll, unenroll, unchanged, superseded, scheduled, repeated, ignored, rejected, withheld, withdraw
+    # enroll, unenroll, unchanged, superseded, scheduled, repeated, ignored, rejected, withheld, withdraw, waiting
     planned: Mapped[str]
     issued_at: Mapped[datetime | None]
     code: Mapped[str | None]

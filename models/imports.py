@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -132,6 +132,12 @@ class ImportRecord(NamedTuple):
     created_at: datetime
     finished_at: datetime | None
     undone_by: int | None
+
+    @property
+    def waits_until(self) -> datetime | None:
+        """Until when students and courses are waited for that are not in the catalog; None: they are not."""
+        seconds = self.options.get("wait_for_catalog")
+        return None if seconds is None else self.created_at + timedelta(seconds=seconds)
 
     @property
     def to_send(self) -> int:

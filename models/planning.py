@@ -42,6 +42,10 @@ _BY: Final = {
     "sis_id": "{table}.sis_id = named.{column}",
     "id": "{table}.id = CASE WHEN named.code IS NULL THEN CAST(named.{column} AS bigint) END",
 }
+# What waits for the catalog: an id of this system is known already; of that of another there is but a text to compare.
+_ID: Final = """coalesce({table}.id, CASE WHEN :waits AND named.code IS NULL
+                                          THEN CAST(named.{column} AS bigint) END)"""
+_KEY: Final = "-(hashtextextended(named.{column}, 0) & 4611686018427387903) - 4611686018427387904"
 # Who is not in the catalog and will be once the plan is applied has a negative key until then.
 _LOCATE: Final = """
     CREATE TEMPORARY TABLE located ON COMMIT DROP AS
@@ -64,15 +68,19 @@ _LOCATE: Final = """
                ON section.sis_id = r.section
             WHERE r.kind = 'row')
     SELECT named.number, named.file, named.line, named.asked, named.planned, named.command_id, named.section,
-           named.student, named.course, named.issued_at, named.effective_at, s.id AS student_id, c.id AS course_id,
-           coalesce(s.id, -newcomer.number) AS student_key, coalesce(c.id, -opening.number) AS course_key,
+           named.student, named.course, named.issued_at, named.effective_at, {student_id} AS student_id,
+           {course_id} AS course_id, coalesce(s.id, -newcomer.number, {student_key}) AS student_key,
+           coalesce(c.id, -opening.number, {course_key}) AS course_key,
+           s.id IS NULL AND newcomer.number IS NULL OR c.id IS NULL AND opening.number IS NULL AS waits,
            CASE WHEN named.code IS NOT NULL THEN named.code
                 WHEN no_alias THEN 'unknown_student' WHEN no_section THEN 'unknown_section'
+                WHEN :waits THEN NULL
                 WHEN s.id IS NULL AND newcomer.number IS NULL THEN 'unknown_student'
                 WHEN c.id IS NULL AND opening.number IS NULL THEN 'unknown_courses' END AS code,
            CASE WHEN named.code IS NOT NULL THEN named.message
                 WHEN no_alias THEN 'No user of the files has the integration id ' || named.student || '.'
                 WHEN no_section THEN 'No section of the files has the id ' || named.section || '.'
+                WHEN :waits THEN NULL
                 WHEN s.id IS NULL AND newcomer.number IS NULL
                 THEN 'There is no student with the {by} ' || named.student || '.'
                 WHEN c.id IS NULL AND opening.number IS NULL
@@ -101,7 +109,7 @@ SCHEDULED: Final = """
        AND i.source = (SELECT this.source FROM imports AS this WHERE this.id = :id)
 """
 # What the state and newer snapshots make of row `r`. A snapshot has decided about pairs that it does not name, too.
-_STATE: Final = f"""
+STATE: Final = f"""
       LEFT JOIN (SELECT DISTINCT ON (student_id, course_id) * FROM ({SCHEDULED}) AS scheduled
                   ORDER BY student_id, course_id, issued_at DESC) AS w
         ON w.student_id = r.student_id AND w.course_id = r.course_id
@@ -118,7 +126,7 @@ _SNAPSHOT: Final = """(SELECT max(i.issued_at) FROM imports AS i
     WHERE i.id <> :id AND i.scope = 'source' AND i.state <> 'planned' AND i.withheld IS NULL
       AND i.source = (SELECT own.source FROM imports AS own WHERE own.id = :id)
       AND NOT EXISTS (SELECT FROM imports AS undo WHERE undo.undo_of = i.id))"""
-_PLANNED: Final = f"""CASE
+PLANNED: Final = f"""CASE
     WHEN greatest(z.issued_at, w.issued_at, {_SNAPSHOT}) > r.issued_at
       OR (e.issued_at, e.command_id) > (coalesce(r.effective_at, r.issued_at), r.command_id)
       OR (t.issued_at, t.command_id) > (coalesce(r.effective_at, r.issued_at), r.command_id)
@@ -137,26 +145,30 @@ _PLAN: Final = text(f"""
            WINDOW pair AS (PARTITION BY student_key, course_key
                                ORDER BY (nth = 1) DESC, (asked = 'enroll') DESC, issued_at DESC, number DESC)),
            compared AS (
-           SELECT r.*, CASE WHEN r.rank > 1 THEN 'repeated' ELSE {_PLANNED} END AS plan FROM ranked AS r {_STATE})
+           SELECT r.*, CASE WHEN r.rank > 1 THEN 'repeated' ELSE {PLANNED} END AS plan FROM ranked AS r {STATE}),
+           told AS (
+           SELECT *, CASE WHEN waits AND plan NOT IN ('repeated', 'superseded') AND NOT :by_id THEN 'waiting'
+                          ELSE plan END AS said FROM compared)
     INSERT INTO import_rows ({COLUMNS}, effective_at)
-    SELECT :id, number, file, line, student, course, student_id, course_id, asked, plan, issued_at,
-           CASE WHEN plan IN ('repeated', 'superseded', 'scheduled') THEN plan END,
-           CASE plan WHEN 'repeated' THEN 'Line ' || winner || ' decides about this student and course.'
+    SELECT :id, number, file, line, student, course, student_id, course_id, asked, said, issued_at,
+           CASE WHEN said IN ('repeated', 'superseded', 'scheduled') THEN said END,
+           CASE said WHEN 'repeated' THEN 'Line ' || winner || ' decides about this student and course.'
                      WHEN 'superseded' THEN 'Something newer has decided about this student and course.'
                      WHEN 'scheduled' THEN 'An earlier import has asked for the same, and it waits for its time.'
+                     WHEN 'waiting' THEN 'Its student or course is not in the catalog yet.'
                      ELSE 'It takes effect on ' || to_char(effective_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24\\:MI UTC')
                 END,
            command_id, effective_at
-      FROM compared ORDER BY number
+      FROM told ORDER BY number
 """)
 _COUNTS: Final = text("""
     SELECT CASE WHEN asked = 'drop' AND planned = 'unenroll' THEN 'drop' ELSE planned END, count(*)
       FROM import_rows WHERE import_id = :id GROUP BY 1
 """)
 _MOVED: Final = text(f"""
-    SELECT EXISTS (SELECT FROM import_rows AS r {_STATE}
+    SELECT EXISTS (SELECT FROM import_rows AS r {STATE}
      WHERE r.import_id = :id AND r.student_id IS NOT NULL AND r.course_id IS NOT NULL
-       AND r.planned IN ('enroll', 'unenroll', 'unchanged', 'superseded', 'scheduled') AND {_PLANNED} <> r.planned)
+       AND r.planned IN ('enroll', 'unenroll', 'unchanged', 'superseded', 'scheduled') AND {PLANNED} <> r.planned)
 """)
 _RESOLVE: Final = tuple(
     text(f"""
@@ -206,20 +218,30 @@ def keep_entries(connection: Connection, import_id: int) -> None:
     connection.execute(text("ANALYZE import_entries"))
 
 
-def compare(connection: Connection, import_id: int, issued_at: object, *, by: str, by_role: bool) -> None:
-    """Write down what would come of each staged row, over the state as it is now."""
-    condition = _BY[by]
+def compare(
+    connection: Connection, import_id: int, issued_at: object, *, by: str, by_role: bool, waits: bool = False
+) -> None:
+    """Write down what would come of each staged row, over the state as it is now.
+
+    With `waits`, a row whose student or course is not there is not rejected.
+    """
+    condition, is_id = _BY[by], by == "id"
+    tables = {"student": "s", "course": "c"}
+    ids = {f"{it}_id": _ID.format(table=at, column=it) if is_id else f"{at}.id" for it, at in tables.items()}
+    keys = {f"{it}_key": ids[f"{it}_id"] if is_id else _KEY.format(column=it) for it in tables}
     locate = _LOCATE.format(
-        by="id" if by == "id" else "SIS id",
+        by="id" if is_id else "SIS id",
         student=condition.format(table="s", column="student"),
         course=condition.format(table="c", column="course"),
         newcomers=_NEW.format(kind="student", condition=_IS_STUDENT),
         openings=_NEW.format(kind="course", condition="true"),
+        **ids,
+        **keys,
     )
-    connection.execute(text(locate), {"id": import_id, "issued_at": issued_at, "by_role": by_role})
+    connection.execute(text(locate), {"id": import_id, "issued_at": issued_at, "by_role": by_role, "waits": waits})
     connection.execute(text("ANALYZE pg_temp.located"))
     connection.execute(_REJECT, {"id": import_id})
-    connection.execute(_PLAN, {"id": import_id})
+    connection.execute(_PLAN, {"id": import_id, "by_id": is_id})
     connection.execute(text("ANALYZE import_rows"))
 
 

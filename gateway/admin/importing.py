@@ -97,7 +97,9 @@ def _plan_upload(settings: Settings, name: str, file: BinaryIO, change: Change, 
         path = Path(folder) / name
         with path.open("wb") as copy:
             shutil.copyfileobj(file, copy, 1 << 20)
-        return start(engine, path, change, format_name=format_name, at_once=False, shown=name).import_id
+        return start(
+            engine, path, change, format_name=format_name, at_once=False, policy=settings.policy(), shown=name
+        ).import_id
 
 
 def _apply(settings: Settings, import_id: int, by: str, *, check: bool) -> None:
@@ -105,7 +107,9 @@ def _apply(settings: Settings, import_id: int, by: str, *, check: bool) -> None:
         options = settings.transport_options()
         with Client(settings.require_broker_url(), patience=_PATIENCE, transport_options=options) as client:
             run.apply(engine, import_id, client.bulk(), by=by, check=check)
-        run.settle(engine, import_id, patience=_SETTLE)
+            others = run.take_up(engine, client.bulk(), by=by)
+        for each in (import_id, *others):
+            run.settle(engine, each, patience=_SETTLE)
 
 
 def _undo(settings: Settings, import_id: int) -> int:

@@ -38,11 +38,14 @@ class Change:
     statuses: dict[str, str] = field(default_factory=dict)
     course_is: Literal["class", "course"] = "class"
     by: Literal["id", "sis_id"] = "id"  # of the plain format; the others know students by the SIS's id
+    wait_for_catalog: float | None = None  # seconds; None: as the deployment lets commands of this source wait
 
     def options(self, parts: Parts) -> dict[str, Any]:
         """Return it as JSON can keep it, with what was found out about the files."""
         options = asdict(self) | {"issued_at": self.issued_at and format_time(self.issued_at)}
         del options["source"]
+        if not self.wait_for_catalog:
+            del options["wait_for_catalog"]
         return options | {"by_role": any(part == "roles" for _, part in parts.files)}
 
 
@@ -78,14 +81,14 @@ def plan(engine: Engine, content: Content, wish: Change, *, at_once: bool, tell:
         issued_at = wish.issued_at or now
         import_id = _create(connection, content, wish, issued_at)
         rows = _read(content.parts, _reading(content.parts, wish, now.date()), tell)
-        ids = namespaces(content.digest, wish.source, wish.options(content.parts), issued_at)
+        record = imports.get(connection, import_id)
+        ids = _namespaces_of(record)
         planning.stage(connection, _staged(rows, ids, now))
         planning.keep_entries(connection, import_id)
-        record = imports.get(connection, import_id)
         if at_once:
             load_catalog(engine, connection, import_id, by_role=by_role(record))
-        by = wish.by if record.format == "plain" else "sis_id"
-        planning.compare(connection, import_id, issued_at, by=by, by_role=by_role(record))
+        by, waits = named_by(record), record.waits_until is not None
+        planning.compare(connection, import_id, issued_at, by=by, by_role=by_role(record), waits=waits)
         withheld = _add_absent(connection, record, ids[1], wish.limits)
         scope = None if withheld else record.scope
         import_snapshots.add_withdraws(connection, import_id, scope, record.issued_at, ids[1])
@@ -109,6 +112,21 @@ def load_catalog(engine: Engine, connection: Connection, import_id: int, *, by_r
 def by_role(record: ImportRecord) -> bool:
     """Tell whether a file of this import says who of the users is a student."""
     return bool(record.options.get("by_role"))
+
+
+def named_by(record: ImportRecord) -> str:
+    """Return by what the files name students and courses: `id` or `sis_id`."""
+    return str(record.options["by"]) if record.format == "plain" and not record.undo_of else "sis_id"
+
+
+def _namespaces_of(record: ImportRecord) -> tuple[UUID, UUID]:
+    own, whole = namespaces(record.digest, record.source, record.options, record.issued_at)
+    if record.waits_until is None or named_by(record) != "id":
+        return own, whole
+    told = uuid5(
+        whole, format_time(record.waits_until)
+    )  # its commands say `wait_until`, which is part of their content
+    return told, told
 
 
 def _is_full(parts: Parts, wish: Change) -> bool:

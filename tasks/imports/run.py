@@ -9,9 +9,9 @@ from sqlalchemy import Connection, Engine
 
 from enrollment.commands import Command, Enroll, Unenroll, Withdraw
 from enrollment.errors import EnrollmentError
-from models import audit, import_snapshots, imports, planning
+from models import audit, import_snapshots, import_waits, imports, planning
 from models.imports import ImportRecord, Outgoing
-from tasks.imports.plan import Tell, by_role, load_catalog
+from tasks.imports.plan import Tell, by_role, load_catalog, named_by
 
 PAUSE: Final = 0.3  # seconds between two looks for outcomes
 _COUNTED: Final = ("enrolled", "unenrolled", "unchanged", "superseded", "rejected", "waiting", "withdrawn", "dead")
@@ -72,10 +72,26 @@ def apply(
             if record.state == "planned":
                 _begin(engine, connection, record, by, check=check)
                 record = imports.get(connection, import_id)
+            elif record.counts.get("waiting") and record.state != "sending":
+                record = _look_again(connection, record)
             if record.state == "sending":
                 _send(connection, record, sender, tell)
         finally:
             connection.invalidate()  # the lock ends with the session
+
+
+def take_up(engine: Engine, sender: Sender, *, by: str) -> list[int]:
+    """Send what waited in imports for the catalog, and is there now; return those imports, which are to be settled."""
+    with engine.connect() as connection:
+        found = import_waits.imports(connection)
+    taken: list[int] = []
+    for import_id in found:
+        try:
+            apply(engine, import_id, sender, by=by, check=False)
+        except InProgress:
+            continue
+        taken.append(import_id)
+    return taken
 
 
 def settle(
@@ -126,6 +142,9 @@ def _begin(engine: Engine, connection: Connection, record: ImportRecord, by: str
             raise Moved(record.id)
     load_catalog(engine, connection, record.id, by_role=by_role(record))
     planning.resolve(connection, record.id)
+    import_waits.look(connection, record.id)
+    if record.undo_of is not None:
+        import_waits.withdraw(connection, record.undo_of)
     planning.reject_unresolved(connection, record.id)
     if record.scope is not None:
         import_snapshots.keep_scope(connection, record.id)
@@ -136,12 +155,20 @@ def _begin(engine: Engine, connection: Connection, record: ImportRecord, by: str
     connection.commit()
 
 
+def _look_again(connection: Connection, record: ImportRecord) -> ImportRecord:
+    if import_waits.look(connection, record.id):
+        imports.keep_plan(connection, record.id, planning.counts(connection, record.id), record.withheld)
+        imports.enter(connection, record.id, "sending")
+        connection.commit()
+    return imports.get(connection, record.id)
+
+
 def _send(connection: Connection, record: ImportRecord, sender: Sender, tell: Tell) -> None:
     after, done = record.sent, imports.count_sent(connection, record.id, record.sent)
     while rows := imports.to_send(connection, record.id, after):
         connection.commit()
         for row in rows:
-            sender.send(_command(row, record.source))
+            sender.send(_command(row, record))
         sender.flush()
         after, done = rows[-1].number, done + len(rows)
         imports.keep_sent(connection, record.id, after)
@@ -151,9 +178,9 @@ def _send(connection: Connection, record: ImportRecord, sender: Sender, tell: Te
     connection.commit()
 
 
-def _command(row: Outgoing, source: str) -> Command | Withdraw:
+def _command(row: Outgoing, record: ImportRecord) -> Command | Withdraw:
     if row.target is not None:
-        return Withdraw(command_id=row.command_id, target=row.target, source=source)
+        return Withdraw(command_id=row.command_id, target=row.target, source=record.source)
     kind = Enroll if row.asked == "enroll" else Unenroll
     assert row.student_id is not None and row.course_id is not None  # noqa: S101, PT018 - else it would be rejected
     return kind(
@@ -161,6 +188,7 @@ def _command(row: Outgoing, source: str) -> Command | Withdraw:
         course_ids=(row.course_id,),
         issued_at=row.issued_at,
         effective_at=row.effective_at,
-        source=source,
+        wait_until=record.waits_until if named_by(record) == "id" else None,
+        source=record.source,
         command_id=row.command_id,
     )

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Engine
 
+from enrollment.waiting import AT_ONCE, Policy
 from models import imports
 from tasks.imports.files import Parts, opened
 from tasks.imports.formats import named
@@ -28,17 +29,21 @@ def start(
     format_name: str | None = None,
     as_dated: bool = False,
     at_once: bool,
+    policy: Policy = AT_ONCE,
     shown: str | None = None,
     tell: Tell = lambda *_: None,
 ) -> Started:
     """Plan the import of a path, or find the one that was cut off. With `as_dated` it is issued when the file was.
 
-    A wish without a source gets that of the format. Raises FileError, CatalogError.
+    A wish without a source gets that of the format, and one that does not say it waits as long as the `policy` has it.
+    Raises FileError, CatalogError.
     """
     with opened(path) as (files, newest):
         parts = Parts.of(files, named(format_name) if format_name else None)
         digest = parts.digest()
         wish = replace(wish, source=wish.source or f"import/{parts.format.NAME}")
+        if wish.wait_for_catalog is None:
+            wish = replace(wish, wait_for_catalog=policy.patience_of(wish.source).total_seconds())
         if as_dated:
             with engine.connect() as connection:
                 wish = replace(wish, issued_at=min(newest, imports.clock(connection)))

@@ -97,6 +97,19 @@ def test_the_judge_finds_nothing_where_nothing_is(sent_log: SentLog) -> None:
     assert judge(sent_log, GOOD).good
 
 
+def test_the_judge_sees_a_command_that_was_decided_before_its_time() -> None:
+    said = SentCommand(ENROLL, "enroll", {**FIELDS, "effective_at": TIME})
+    sent_log = SentLog()
+    sent_log.sending(Message("", "", {}, (said,)))
+    for decided, good in (
+        (datetime(2026, 1, 31, 9, 29, tzinfo=UTC), False),
+        (datetime(2026, 1, 31, 9, 30, tzinfo=UTC), True),
+    ):
+        row = row_of(ENROLL, processed_at=decided)
+        seen = replace(GOOD, commands={ENROLL: row}, events=[event_of(row)], letters=[])
+        assert judge(sent_log, seen).good is good
+
+
 FAULTS: dict[str, tuple[str, Callable[[], Seen]]] = {
     "no row of a command": (
         "lost",

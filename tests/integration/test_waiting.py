@@ -14,7 +14,7 @@ from enrollment.names import APPLY, ENROLL, REPLACE, UNENROLL
 from enrollment.waiting import Policy
 from models import awaited, ledger
 from tasks.messages import Message
-from tests.integration.conftest import message
+from tests.integration.conftest import counted, message
 from tests.integration.locked import held, release_all
 from worker.publishing import Publisher
 from worker.service import Service
@@ -238,3 +238,16 @@ def test_looking_at_what_is_waited_for_costs_steps_through_an_index(service: Ser
         looked = awaited.look(connection, None, 1000)
     assert "Seq Scan" not in plan
     assert looked == ([], None)
+
+
+def test_commands_that_do_not_wait_send_the_same_statements_whatever_waits(
+    service: Service, worker_engine: Engine
+) -> None:
+    sent: list[list[str]] = []
+    for number in range(3):
+        with worker_engine.connect() as connection, counted(connection) as statements:
+            assert service.handle([message(ENROLL, 1 + number, [10 + number])]) == ["applied"]
+        sent.append(statements)
+        service.handle([message(ENROLL, 5, [10], effective_at=LATER), message(ENROLL, 5, [99], wait_until=LATER)])
+    assert sent[0] == sent[1] == sent[2]
+    assert sum("deferred_commands" in statement for statement in sent[0]) == 1  # the read of what is there

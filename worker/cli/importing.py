@@ -1,5 +1,6 @@
 """`enrollment import`: files that other systems export, planned first, then sent."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -102,6 +103,15 @@ def import_file(
         str, typer.Option("--course-is", metavar="class|course", help="OneRoster: what a course is.")
     ] = "class",
     by: Annotated[str, typer.Option("--by", metavar="id|sis_id", help="Plain: what student and course are.")] = "id",
+    wait_for_catalog: Annotated[
+        float | None,
+        typer.Option(
+            "--wait-for-catalog",
+            metavar="S",
+            min=0,
+            help="Seconds that rows wait for an unknown student or course. Default: as commands of this source.",
+        ),
+    ] = None,
     report: Report = None,
     wait: Wait = True,
     timeout: Timeout = 60,
@@ -126,6 +136,7 @@ def import_file(
     wish, as_dated = _wish(
         name=name, issued_at=issued_at, full=full, scope=scope, limits=limits, mapped=map_, course_is=course_is, by=by
     )
+    wish = replace(wish, wait_for_catalog=wait_for_catalog)
     _one_of("--format", format_, (None, *_FORMATS))
     if watch is not None:
         raise typer.Exit(

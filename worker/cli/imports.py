@@ -1,13 +1,11 @@
 """What the verbs of `worker.cli.importing` do, and what they print."""
 
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
-from time import perf_counter
 from typing import Any, Final
 
 import typer
@@ -22,13 +20,13 @@ from tasks.imports import report
 from tasks.imports import run as running
 from tasks.imports import watch as watching
 from tasks.imports.formats.rows import FileError
-from tasks.imports.plan import Change, Tell
+from tasks.imports.plan import Change
 from tasks.imports.report import Exit
 from tasks.imports.start import start
 from tasks.imports.undo import plan_undo
 from tasks.imports.why import paragraph
 from worker.cli.connect import database
-from worker.cli.output import document, fields, gap, note, number, say, table, whoami
+from worker.cli.output import document, fields, gap, note, number, progress, say, table, whoami
 from worker.settings import Settings
 
 _PATIENCE: Final = 30.0  # seconds for a broker that is away
@@ -41,6 +39,7 @@ _WORDS: Final = {
     "unchanged": "no change",
     "superseded": "older than what decided",
     "scheduled": "waits already",
+    "waiting": "to wait for the catalog",
     "withdraw": "to withdraw",
     "repeated": "said by another row",
     "ignored": "none of ours",
@@ -66,9 +65,16 @@ class How:
 def run(path: Path, wish: Change, how: How, *, format_name: str | None, as_dated: bool, dry_run: bool) -> Exit:
     """Import a path, or plan it only."""
     with _engine() as engine:
-        with _progress("reading", shown=not how.json) as tell:
+        with progress("reading", shown=not how.json) as tell:
             begun = start(
-                engine, path, wish, format_name=format_name, as_dated=as_dated, at_once=not dry_run, tell=tell
+                engine,
+                path,
+                wish,
+                format_name=format_name,
+                as_dated=as_dated,
+                at_once=not dry_run,
+                policy=Settings.load().policy(),
+                tell=tell,
             )
         for name in begun.left_out:
             note(f"{name} was left out.")
@@ -175,7 +181,9 @@ def _import_watched(
     """Import one path of a watched folder and move it. An outage leaves it where it is."""
     import_id: int | None = None
     try:
-        import_id = start(engine, path, wish, format_name=format_name, as_dated=as_dated, at_once=True).import_id
+        policy = Settings.load().policy()
+        begun = start(engine, path, wish, format_name=format_name, as_dated=as_dated, at_once=True, policy=policy)
+        import_id = begun.import_id
         record = _carry_out(engine, import_id, how, check=False, shown=False)
     except (FileError, CatalogError) as error:
         where = watching.target(path, import_id, failed=True)
@@ -201,13 +209,17 @@ def _carry_out(engine: Engine, import_id: int, how: How, *, check: bool, shown: 
     settings = Settings.load()
     url, options = settings.require_broker_url(), settings.transport_options()
     with (
-        _progress("sending", shown=shown) as tell,
+        progress("sending", shown=shown) as tell,
         Client(url, patience=_PATIENCE, transport_options=options) as client,
     ):
         running.apply(engine, import_id, client.bulk(), by=whoami(), check=check, tell=tell)
+        others = running.take_up(engine, client.bulk(), by=whoami())
     if how.wait:
-        with _progress("waiting for outcomes", shown=shown) as tell:
-            return running.settle(engine, import_id, patience=how.timeout, tell=tell)
+        with progress("waiting for outcomes", shown=shown) as tell:
+            record = running.settle(engine, import_id, patience=how.timeout, tell=tell)
+            for other in others:
+                running.settle(engine, other, patience=how.timeout)
+            return record
     with engine.connect() as connection:
         return imports.get(connection, import_id)
 
@@ -265,7 +277,9 @@ def _state(record: ImportRecord) -> str:
 
 
 def _summary(record: ImportRecord) -> str:
-    counts = record.outcomes or record.counts
+    counts = dict(record.outcomes or record.counts)
+    if record.outcomes and record.counts.get("waiting"):
+        counts["rows waiting for the catalog"] = record.counts["waiting"]
     return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing"
 
 
@@ -276,23 +290,3 @@ def _engine() -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
-
-
-@contextmanager
-def _progress(what: str, *, shown: bool) -> "Iterator[Tell]":
-    """Show how far something has got, with its rate and the time left, on a terminal."""
-    if not shown or not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    rate = TextColumn("{task.fields[rate]:,.0f}/s")
-    columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), rate, TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task, begun = bar.add_task(what, total=None, rate=0), perf_counter()
-
-        def tell(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, rate=done / max(perf_counter() - begun, 0.001))
-
-        yield tell

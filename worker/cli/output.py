@@ -2,8 +2,10 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -132,3 +134,23 @@ def number(count: int, noun: str, nouns: str | None = None) -> str:
 def as_json(value: Any) -> Any:
     """Return a named tuple as the object that JSON has for it."""
     return value._asdict()
+
+
+@contextmanager
+def progress(what: str, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show how far something has got, with its rate and the time left, on a terminal."""
+    if not shown or not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    rate = TextColumn("{task.fields[rate]:,.0f}/s")
+    columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), rate, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task, begun = bar.add_task(what, total=None, rate=0), perf_counter()
+
+        def tell(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, rate=done / max(perf_counter() - begun, 0.001))
+
+        yield tell

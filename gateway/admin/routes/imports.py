@@ -27,6 +27,7 @@ PAGE: Final = 20  # imports
 _COURSES: Final = 10  # of a plan, the most surprising first
 _FORMATS: Final = [format_.NAME for format_ in FORMATS]
 _NAME: Final = re.compile(r"[A-Za-z0-9._:/-]{1,50}")
+_LONGEST: Final = 5  # digits: some years
 _UNSAFE: Final = re.compile(r"[^\w .()-]")
 
 
@@ -44,11 +45,15 @@ async def upload(request: Request, gateway: Held, form: Uploaded) -> Response:
         return await _all(request, gateway, None, wrong="Choose a file: a CSV, or a zip of several.")
     if name and not _NAME.fullmatch(name):
         return await _all(request, gateway, None, wrong="A name has 1 to 50 of A-Z a-z 0-9 . _ : / and -.")
+    hours = text_of(form, "wait_hours").strip()
+    if hours and not (hours.isascii() and hours.isdecimal() and len(hours) <= _LONGEST):
+        return await _all(request, gateway, None, wrong="Hours to wait for the catalog are a whole number, 0 or more.")
     said, full = text_of(form, "format"), text_of(form, "full")
     change = Change(
         source=f"import/{name}" if name else "",
         full={"yes": True, "no": False}.get(full),
         by="sis_id" if text_of(form, "by") == "sis_id" else "id",
+        wait_for_catalog=float(hours) * 3600 if hours else None,
         course_is="course" if text_of(form, "course_is") == "course" else "class",
     )
     shown = _UNSAFE.sub("_", PurePath(file.filename).name).lstrip(".") or "upload.csv"

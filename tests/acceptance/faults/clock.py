@@ -2,10 +2,12 @@
 
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.acceptance.faults.scenario import Run, Scenario, Skipped
+from worker.local.process import Child
 
 AHEAD = "+2h"
 PLACES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib/faketime/libfaketime.so.1")
@@ -23,21 +25,28 @@ def _library() -> Path:
     raise Skipped(NEEDED)
 
 
-def _clock_ahead(run: Run) -> None:
+@contextmanager
+def shifted(run: Run, by: str) -> Iterator[Child]:
+    """Run a worker whose clock is wrong by this, beside the others. Raises Skipped."""
     if sys.platform != "linux":
         raise Skipped("LD_PRELOAD is of Linux")
-    variables = {"LD_PRELOAD": str(_library()), "FAKETIME": AHEAD, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    fast = run.harness.new_worker("fast", variables=variables)
+    variables = {"LD_PRELOAD": str(_library()), "FAKETIME": by, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    worker = run.harness.new_worker("ahead" if by.startswith("+") else "behind", variables=variables)
     try:
-        for _ in range(run.count):
-            fast.log.write_bytes(b"")
-            fast.start()
-            run.harness.until_ready(fast)
-            run.pause(1.5, 3)
-            fast.kill() if run.rng.random() < 0.5 else fast.stop()
-            run.injected += 1
+        worker.start()
+        run.harness.until_ready(worker)
+        yield worker
     finally:
-        fast.kill()
+        worker.kill()
+
+
+def _clock_ahead(run: Run) -> None:
+    for _ in range(run.count):
+        with shifted(run, AHEAD) as fast:
+            run.pause(1.5, 3)
+            if run.rng.random() < 0.5:
+                fast.stop()
+            run.injected += 1
 
 
 SCENARIOS: Sequence[Scenario] = [Scenario("a worker's clock two hours ahead", 5, 1, _clock_ahead, seconds=8)]

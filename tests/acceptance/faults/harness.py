@@ -267,6 +267,11 @@ class Harness:
         with self.client() as client:
             return int(client.xinfo_stream(STREAM)["entries-added"]) if client.exists(STREAM) else 0
 
+    @property
+    def queued(self) -> bool:
+        """Whether the broker has something that is not done with."""
+        return any(self._queued().values())
+
     def leftovers(self) -> list[str]:
         """Return what is not done with, in words."""
         counts = self._queued()

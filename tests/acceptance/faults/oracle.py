@@ -98,6 +98,8 @@ def _fits(said: SentCommand, row: Mapping[str, Any], seen: Seen) -> bool:
     if said.ends == INVALID:
         return True
     fields = said.fields
+    if "effective_at" in fields and row["processed_at"] < datetime.fromisoformat(fields["effective_at"]):
+        return False  # it was decided before its time
     same = (row["student_id"], set(row["course_ids"]), row["source"]) == (
         fields["student_id"],
         set(fields["course_ids"]),

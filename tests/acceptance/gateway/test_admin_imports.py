@@ -31,8 +31,10 @@ def named(backend: Backend) -> Iterator[None]:
         connection.execute(text("DELETE FROM imports"))
 
 
-def send(client: httpx.Client, content: bytes, name: str = "enrollments.csv", source: str = "") -> httpx.Response:
-    form = {"csrf": field(client.get("/admin/imports").text, "csrf"), "name": source}
+def send(
+    client: httpx.Client, content: bytes, name: str = "enrollments.csv", source: str = "", **more: str
+) -> httpx.Response:
+    form = {"csrf": field(client.get("/admin/imports").text, "csrf"), "name": source, **more}
     return client.post("/admin/imports", data=form, files={"file": (name, content)})
 
 
@@ -87,6 +89,19 @@ def test_a_file_larger_than_any_other_request_may_be_is_taken(admin: httpx.Clien
     planned = send(admin, packed.getvalue(), name="export.zip")
     assert planned.status_code == 303
     assert "60,000" in admin.get(planned.headers["location"]).text
+
+
+def test_rows_wait_for_users_that_come_in_another_file(admin: httpx.Client) -> None:
+    rows = f"{HEADER}\nsis999,sis105,student,active\n".encode()
+    assert send(admin, rows, wait_hours="soon").status_code == 422
+    address = send(admin, rows, wait_hours="24").headers["location"]
+    assert "To wait for the catalog" in admin.get(address).text
+    push(admin, address, "apply")
+    page = followed(admin, address)
+    assert "1 wait until" in page
+    assert "Look again" in page
+    push(admin, address, "apply")
+    assert "1 wait until" in followed(admin, address)
 
 
 def test_what_cannot_be_imported_is_told_on_the_page(admin: httpx.Client) -> None:

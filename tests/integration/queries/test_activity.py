@@ -1,6 +1,7 @@
 """What the overview counts: all of a window where that is little, a part of its time where it is much."""
 
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, text
@@ -39,6 +40,16 @@ def test_commands_are_counted_by_outcome_source_and_code(service: Service, engin
     assert sum(step.applied + step.rejected for step in found.steps[-2:]) == 3  # a minute may have ended
     assert found.total.slow is not None
     assert 20 < found.total.slow < 60
+
+
+def test_a_command_that_waited_for_its_time_is_counted_from_there(service: Service, engine: Engine) -> None:
+    now = datetime.now(UTC)
+    sent = UUID(int=int((now - timedelta(days=7)).timestamp() * 1000) << 80 | 7 << 76 | 2 << 62)
+    at = (now - timedelta(seconds=30)).isoformat()
+    service.handle([message(ENROLL, 1, [10], effective_at=at, task_id=sent)])
+    slow = of_the("hour", engine).total.slow
+    assert slow is not None
+    assert 20 < slow < 600
 
 
 def test_a_window_without_commands_has_empty_steps(engine: Engine) -> None:
