@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from tests.acceptance.faults.harness import CONNECTIONS, Harness
+from tests.acceptance.faults.harness import Harness
 from tests.acceptance.faults.proxy import Proxy
 from tests.acceptance.faults.scenario import Run, Scenario
 from tests.acceptance.faults.server_faults import TERMINATE
+from tests.acceptance.faults.servers import CONNECTIONS
 from tests.replication import Node, Pair
 
 WAITING: Final = 0.7  # seconds in which a batch comes to wait, or to be done again

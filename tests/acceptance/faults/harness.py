@@ -1,30 +1,22 @@
-"""Where the faults happen: a PostgreSQL, a Redis, proxies in front of both, workers and beat. All on loopback."""
+"""Where the faults happen: servers with proxies in front, workers and beat. All on loopback."""
 
-import re
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
-
-import psycopg
-from psycopg.rows import dict_row
-from redis import Redis as Client
+from typing import Final, Self
 
 from tests.acceptance.faults.commands import COURSES, STUDENTS
 from tests.acceptance.faults.oracle import Seen, as_events
 from tests.acceptance.faults.producers import Sender
-from tests.acceptance.faults.proxy import Proxy
 from tests.acceptance.faults.sent_log import SentLog
+from tests.acceptance.faults.servers import Servers
 from tests.acceptance.faults.waits import until
 from tests.root import ROOT
-from worker.local.postgres import Postgres
 from worker.local.process import Child
-from worker.local.redis import Redis
 from worker.local.stack import environment
 from worker.schema import upgrade
 
@@ -32,7 +24,6 @@ VISIBILITY_TIMEOUT: Final = 5  # seconds; the shortest that is allowed
 STREAM: Final = "enrollment.events"
 START_TIMEOUT: Final = 60.0  # seconds until a worker is ready, on a busy machine
 DRAIN_TIMEOUT: Final = 90.0  # seconds; far above what any fault may cost once it is over
-CONNECTIONS: Final = 40  # of PostgreSQL: few, so that they can be exhausted
 STEPS: Final = ("", "\x06\x163", "\x06\x166", "\x06\x169")  # how kombu names the lists of other priorities
 LISTS: Final = [f"{queue}{step}" for queue in ("enrollment", "enrollment.bulk") for step in STEPS]
 RECORDS: Final = ["unacked", "unacked_index", "unacked_deliveries"]
@@ -40,33 +31,21 @@ RECORDS: Final = ["unacked", "unacked_index", "unacked_deliveries"]
 TABLES: Final = "outbox, commands, student_courses, tombstones, replace_marks, dead_letters, deferred_commands"
 
 
-class Harness:
+class Harness(Servers):
     """Everything that a fault needs. What it started is stopped when it is left, however that happens."""
 
     def __init__(self, *, workers: int = 2, variables: Mapping[str, str] | None = None, revision: str = "head") -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="enrollment-faults-"))
-        self.folder.chmod(0o711)
-        self.postgres = Postgres(
-            self.folder / "postgres", durable=False, settings={"max_connections": str(CONNECTIONS)}
-        )
-        self.redis = Redis(self.folder / "redis")
+        super().__init__()
         self.workers: list[Child] = []
         self.beat: Child | None = None
         self._children: list[Child] = []  # these, and those of faults
-        self.proxies: dict[str, Proxy] = {}
         self.ended: list[str] = []  # workers that ended by themselves: none ever should
         self.began = 0.0
         self._wanted = workers
         self._revision = revision
         self._variables = dict(variables or {})
-        self.database_url = ""  # without a proxy
 
     # --- starting and stopping
-
-    def open_proxies(self) -> None:
-        """Put them in front of the servers, which run by now."""
-        ports = {"database": self.postgres.port, "events": self.redis.port, **self._broker_ports()}
-        self.proxies |= {name: Proxy(port) for name, port in ports.items()}
 
     def __enter__(self) -> Self:
         try:
@@ -102,49 +81,6 @@ class Harness:
                 last.callback(proxy.close)
             for child in self._children:
                 last.callback(child.kill)
-
-    def _start_redis(self) -> None:
-        self.redis.start()
-
-    def _stop_redis(self) -> None:
-        self.redis.stop()
-
-    def keep_logs(self, name: str) -> Path:
-        """Copy all logs to where they stay, below `.local`; return that folder."""
-        kept = ROOT / ".local" / "faults" / re.sub(r"\W+", "-", name)
-        shutil.rmtree(kept, ignore_errors=True)
-        kept.mkdir(parents=True)
-        for log in [*self.folder.glob("*.log"), *self.folder.glob("*/server.log")]:
-            shutil.copy(log, kept / f"{log.parent.name if log.name == 'server.log' else ''}{log.name}")
-        return kept
-
-    # --- the broker; it is RabbitMQ elsewhere (`rabbitmq`)
-    def _start_broker(self) -> None:
-        """Start what is more than Redis."""
-
-    def _stop_broker(self) -> None:
-        """Stop what is more than Redis."""
-
-    def _broker_ports(self) -> dict[str, int]:
-        return {"broker": self.redis.port}
-
-    @property
-    def broker_url(self) -> str:
-        """Where producers send to, directly."""
-        return self.redis.url
-
-    def _broker_through_proxies(self) -> str:
-        return self._through(self.redis.url, "broker")
-
-    def _through(self, url: str, proxy: str) -> str:
-        head, _, tail = url.rpartition("@")
-        return f"{head}@127.0.0.1:{self.proxies[proxy].listens_on}/{tail.partition('/')[2]}"
-
-    def _redis_variables(self) -> dict[str, str]:
-        return {
-            "ENROLLMENT_BROKER_URL": self._broker_through_proxies(),
-            "ENROLLMENT_EVENTS_URL": self._through(self.redis.url, "events"),
-        }
 
     @property
     def variables(self) -> dict[str, str]:
@@ -246,14 +182,6 @@ class Harness:
         return Sender(self.broker_url, sent_log)
 
     # --- looking
-
-    def client(self) -> "Client":
-        """Return a client of Redis that goes there directly."""
-        return Client.from_url(self.redis.url, decode_responses=True, socket_timeout=10)
-
-    def database(self) -> "psycopg.Connection[dict[str, Any]]":
-        """Return a connection to the database that goes there directly."""
-        return psycopg.connect(self.database_url, autocommit=True, row_factory=dict_row, application_name="oracle")
 
     @property
     def in_hand(self) -> set[str]:
