@@ -1,5 +1,7 @@
 """What every test may ask for."""
 
+from hypothesis import settings
+
 from tests.admin import admin, admin_url, chromium, cookie, courses_of, dead_letter, extremes, page, visitor
 from tests.gateway import backend, gateway_url, http
 from tests.programs import forked
@@ -16,6 +18,9 @@ from tests.servers import (
     template_database,
 )
 from tests.tls import mutual_tls, tls
+
+settings.register_profile("untimed", deadline=None)  # an example that takes long on a busy machine is no failure
+settings.load_profile("untimed")
 
 __all__ = [
     "admin",

@@ -30,6 +30,8 @@ print(event.data.command_id)
 
 
 def main_job(worker: Installed, database: dict[str, str], tmp_path: Path) -> None:
+    for name in ("celeryconfig", "enrollment", "migrations", "models", "tasks"):  # of another project, beside ours
+        (worker.folder / f"{name}.py").write_text("raise RuntimeError(__file__)\n")
     (worker.folder / "students.csv").write_text("id,name\n42,Ana\n")
     (worker.folder / "courses.csv").write_text("id,title\n101,Algebra\n")
 
@@ -98,7 +100,7 @@ def test_the_client_sends_waits_and_follows_without_celery_and_sqlalchemy(
     install: Install, servers: dict[str, str]
 ) -> None:
     client = install("enrollment-client")
-    client.run("python", "-c", CLIENT, variables=servers)
+    client.run("python", "-W", "error", "-c", CLIENT, variables=servers)
     for name in ("celery", "sqlalchemy", "worker", "models", "tasks", "alembic", "psycopg"):
         client.run("python", "-c", f"import {name}", code=1)
 
