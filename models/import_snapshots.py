@@ -76,11 +76,18 @@ _DROPS: Final = """
                 ORDER BY CAST(drops AS float) / members DESC LIMIT 1)
 """
 _COURSE: Final = "coalesce(nullif(c.code, ''), c.sis_id, CAST(c.id AS text))"
+# A row that waits for the catalog may name its student wrongly. One by ids is planned as the command that will wait.
 _WRONG: Final = text("""
-    SELECT count(*), min(line) FROM import_rows AS r
-     WHERE import_id = :id AND planned = 'rejected'
-       AND (course_id IS NULL OR :everywhere
-            OR EXISTS (SELECT FROM import_scopes AS s WHERE s.import_id = :id AND s.course_id = r.course_id))
+      WITH wrong AS (
+           SELECT line, course_id FROM import_rows WHERE import_id = :id AND planned IN ('rejected', 'waiting')
+           UNION ALL
+           SELECT line, c.id FROM import_rows AS r
+             LEFT JOIN students AS s ON s.id = r.student_id LEFT JOIN courses AS c ON c.id = r.course_id
+            WHERE :commands_wait AND import_id = :id AND planned IN ('enroll', 'unenroll')
+              AND (s.id IS NULL OR c.id IS NULL))
+    SELECT count(*), min(line) FROM wrong AS r
+     WHERE course_id IS NULL OR :everywhere
+        OR EXISTS (SELECT FROM import_scopes AS s WHERE s.import_id = :id AND s.course_id = r.course_id)
 """)
 _ASKING: Final = text("""
     SELECT count(*) FROM import_rows WHERE import_id = :id AND planned NOT IN ('ignored', 'rejected')
@@ -128,9 +135,15 @@ def drops(connection: Connection, import_id: int, scope: Scope) -> dict[str, Dro
     return {what: Drops(course, int(gone), int(members)) for what, course, gone, members in rows}
 
 
-def invalid(connection: Connection, import_id: int, scope: Scope) -> tuple[int, int | None]:
-    """Return how many rows in scope are invalid, and the first line; one of an unknown course may be of any."""
-    count, line = connection.execute(_WRONG, {"id": import_id, "everywhere": scope == "source"}).one()
+def invalid(
+    connection: Connection, import_id: int, scope: Scope, *, commands_wait: bool = False
+) -> tuple[int, int | None]:
+    """Return how many rows in scope are invalid or wait, and the first line; one of an unknown course may be of any.
+
+    With `commands_wait`, so are those whose command will wait for its student or course.
+    """
+    said = {"id": import_id, "everywhere": scope == "source", "commands_wait": commands_wait}
+    count, line = connection.execute(_WRONG, said).one()
     return count, line
 
 

@@ -163,7 +163,9 @@ def _add_absent(connection: Connection, record: ImportRecord, namespace: UUID, l
     asking = import_snapshots.asking(connection, record.id)
     import_snapshots.add_absent(connection, record.id, scope, record.issued_at, namespace)
     drops = import_snapshots.drops(connection, record.id, scope)
-    reason = objection(limits, asking, import_snapshots.invalid(connection, record.id, scope), drops)
+    waits = record.waits_until is not None
+    wrong = import_snapshots.invalid(connection, record.id, scope, commands_wait=waits and named_by(record) == "id")
+    reason = objection(limits, asking, wrong, drops, waits=waits)
     if reason is not None:
         import_snapshots.withhold(connection, record.id, reason)
     return reason

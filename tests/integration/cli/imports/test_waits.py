@@ -107,6 +107,18 @@ def test_what_a_newer_snapshot_decided_is_not_undone_by_rows_that_waited(
     assert [course for student, course in pairs(rows) if student > 5] == [11]
 
 
+@pytest.mark.parametrize("by", ["sis_id", "id"])
+def test_a_row_that_waits_may_be_a_mistyped_one_and_holds_the_absent_back(
+    members: None, imported: Import, rows: Rows, tmp_path: Path, by: str
+) -> None:
+    students, course = ([1, 2, 3, 4, 9], "10") if by == "id" else (["s1", "s2", "s3", "s4", "s9"], "c10")
+    path = write(tmp_path / "all.csv", "student,course", *(f"{it},{course}" for it in students))
+    done, report = imported(path, *DAY, "--by", by, "--full", "--scope", "courses")
+    assert (done.code, report[-1]["outcome"]) == (4, "withheld")
+    assert report[-1]["message"].startswith("1 row is invalid or waiting (the first is line 6)")
+    assert (5, 10) in pairs(rows)
+
+
 def test_of_two_rows_for_one_student_that_is_not_there_one_decides(imported: Import, tmp_path: Path) -> None:
     write(tmp_path / "sections.csv", "section_id,course_id,name,status", "a,c10,A,active", "b,c10,B,active")
     canvas(tmp_path, ",s9,student,a,active", ",s9,student,b,deleted")
