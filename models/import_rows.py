@@ -32,7 +32,8 @@ _COURSES: Final = text("""
            SELECT course, course_id, count(*) FILTER (WHERE planned = 'enroll') AS enroll,
                   count(*) FILTER (WHERE planned IN ('unenroll', 'withdraw')) AS unenroll,
                   count(*) FILTER (WHERE planned = 'unchanged') AS unchanged,
-                  count(*) FILTER (WHERE planned IN ('superseded', 'scheduled', 'repeated', 'ignored')) AS aside,
+                  count(*) FILTER (WHERE planned IN ('superseded', 'scheduled', 'repeated', 'ignored',
+                                                     'waiting', 'withdrawn')) AS aside,
                   count(*) FILTER (WHERE planned = 'withheld') AS withheld,
                   count(*) FILTER (WHERE planned = 'rejected') AS rejected
              FROM import_rows WHERE import_id = :id GROUP BY course, course_id),

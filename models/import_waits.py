@@ -8,7 +8,7 @@ from models.planning import PLANNED, STATE
 
 _IMPORTS: Final = text("""
     SELECT id FROM imports AS i
-     WHERE options ? 'wait_for_catalog' AND (state IN ('sending', 'sent') OR state = 'done' AND counts ? 'waiting')
+     WHERE options ? 'wait_for_catalog' AND state <> 'planned' AND (state = 'sending' OR counts ? 'waiting')
        AND NOT EXISTS (SELECT FROM imports AS undo WHERE undo.undo_of = i.id AND undo.state <> 'planned') ORDER BY id
 """)
 # They come last, for what was sent before is counted by its number. What decided meanwhile is looked at as in a plan.
@@ -18,7 +18,8 @@ _ARRIVED: Final = text("""
            SELECT r.number, s.id AS student_id, c.id AS course_id,
                   CAST(:last AS bigint) + row_number() OVER (ORDER BY r.number) AS place
              FROM import_rows AS r JOIN students AS s ON s.sis_id = r.student JOIN courses AS c ON c.sis_id = r.course
-            WHERE r.import_id = :id AND r.planned = 'waiting')
+            WHERE r.import_id = :id AND r.planned = 'waiting'
+              AND coalesce(r.student_id, s.id) = s.id AND coalesce(r.course_id, c.id) = c.id)
     UPDATE import_rows AS r SET student_id = there.student_id, course_id = there.course_id, number = there.place,
            planned = r.asked, message = NULL
       FROM there WHERE r.import_id = :id AND r.number = there.number

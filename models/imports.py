@@ -35,9 +35,11 @@ _UNFINISHED: Final = text("""
      WHERE digest = :digest AND source = :source AND options = CAST(:options AS jsonb) AND state IN ('sending', 'sent')
      ORDER BY id DESC LIMIT 1
 """)
-_STATE: Final = text("""
-    UPDATE imports SET state = :state, finished_at = CASE WHEN :state = 'done' THEN clock_timestamp() END
-     WHERE id = :id
+_STATE: Final = text("UPDATE imports SET state = :state, finished_at = NULL WHERE id = :id")
+# Rows that waited for the catalog may have been sent meanwhile: then it is not done.
+_DONE: Final = text("""
+    UPDATE imports SET state = 'done', finished_at = clock_timestamp()
+     WHERE id = :id AND state = 'sent' AND sent = :sent
 """)
 _CLOCK: Final = text("SELECT clock_timestamp()")
 _TO_SEND: Final = text(f"""
@@ -68,13 +70,13 @@ _OUTCOMES: Final = text(f"""
         ON k.command_id IS NULL
 """)
 _DECIDED: Final = text("""
-    UPDATE imports SET decided = :number, outcomes = CAST(:outcomes AS jsonb) WHERE id = :id
+    UPDATE imports SET decided = :number, outcomes = CAST(:outcomes AS jsonb) WHERE id = :id AND decided < :number
 """)
 _FORGET_ENTRIES: Final = text("DELETE FROM import_entries WHERE import_id = :id")
 _FORGET_PLANS: Final = text("""
     DELETE FROM imports WHERE state = 'planned' AND created_at < clock_timestamp() - make_interval(days => :days)
 """)
-_FORGET: Final = text("DELETE FROM imports WHERE id = :id AND state IN ('planned', 'done')")
+_FORGET: Final = text("DELETE FROM imports WHERE id = :id AND state <> 'sending'")
 _LOCK: Final = text("SELECT pg_try_advisory_lock(481516, CAST(:id AS int))")
 # What this import changed, and whether the pair is still its own.
 _UNDO: Final = text(f"""
@@ -138,6 +140,14 @@ class ImportRecord(NamedTuple):
         """Until when students and courses are waited for that are not in the catalog; None: they are not."""
         seconds = self.options.get("wait_for_catalog")
         return None if seconds is None else self.created_at + timedelta(seconds=seconds)
+
+    def wait_of(self, effective_at: datetime | None) -> datetime | None:
+        """Return `waits_until` for a row that takes effect later: it waits as long from then on."""
+        until = self.waits_until
+        if until is None or effective_at is None:
+            return until
+        left = datetime.max.replace(tzinfo=effective_at.tzinfo) - effective_at
+        return max(until, effective_at + min(timedelta(seconds=self.options["wait_for_catalog"]), left))
 
     @property
     def to_send(self) -> int:
@@ -208,8 +218,13 @@ def clock(connection: Connection) -> datetime:
 
 
 def enter(connection: Connection, import_id: int, state: str) -> None:
-    """Note that an import is `sending`, `sent` or `done`."""
+    """Note that an import is `sending` or `sent`."""
     connection.execute(_STATE, {"id": import_id, "state": state})
+
+
+def finish(connection: Connection, import_id: int, sent: int) -> bool:
+    """Note that an import is `done`, if nothing after that row is sent; tell whether it is."""
+    return bool(connection.execute(_DONE, {"id": import_id, "sent": sent}).rowcount)
 
 
 def lock(connection: Connection, import_id: int) -> bool:

@@ -48,7 +48,13 @@ _UNDECIDED: Final = text(f"SELECT id FROM dead_letters WHERE {_MENTIONS} AND {_O
 _SCHEDULED: Final = text("""
     SELECT command_id FROM deferred_commands WHERE student_id = :id AND reason = 'time' ORDER BY until
 """)
-_FORGET_ROWS: Final = text(f"UPDATE import_rows SET student = CAST(:id AS text), message = NULL WHERE {_ROWS}")
+# A row that waits would find whoever has this id as that of the SIS.
+_FORGET_ROWS: Final = text(f"""
+    UPDATE import_rows SET student = CAST(:id AS text), message = NULL,
+           planned = CASE planned WHEN 'waiting' THEN 'rejected' ELSE planned END,
+           code = CASE planned WHEN 'waiting' THEN 'unknown_student' ELSE code END
+     WHERE {_ROWS}
+""")
 _FORGET_ENTRIES: Final = text("""
     DELETE FROM import_entries
      WHERE kind = 'student' AND (sis_id = CAST(:sis_id AS text) OR alias = CAST(:sis_id AS text))

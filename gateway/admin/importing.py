@@ -108,8 +108,8 @@ def _apply(settings: Settings, import_id: int, by: str, *, check: bool) -> None:
         with Client(settings.require_broker_url(), patience=_PATIENCE, transport_options=options) as client:
             run.apply(engine, import_id, client.bulk(), by=by, check=check)
             others = run.take_up(engine, client.bulk(), by=by)
-        for each in (import_id, *others):
-            run.settle(engine, each, patience=_SETTLE)
+        run.settle(engine, import_id, patience=_SETTLE)
+        run.settle_others(engine, others, patience=_SETTLE)
 
 
 def _undo(settings: Settings, import_id: int) -> int:

@@ -40,8 +40,8 @@ def lines(record: ImportRecord, rows: Iterable[Any]) -> Iterator[dict[str, Any]]
                 code, message = row.errors[0]["code"], " ".join(error["message"] for error in row.errors)
         elif is_sent and row.dead_code is not None:
             outcome, code, message = "dead_letter", row.dead_code, row.dead_message
-        elif is_sent and record.state == "done":  # it was there then
-            outcome, message = "removed", "Retention has removed the record of this command"
+        elif is_sent and row.number <= record.decided:  # it was there then
+            outcome, message = "removed", "Retention has removed what came of this command"
         elif is_sent and record.state != "planned":
             outcome = "pending"
         elif record.state == "planned":

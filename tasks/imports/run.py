@@ -1,11 +1,13 @@
 """Applying a plan: its rows sent as commands, and their outcomes waited for. May be killed anywhere and goes on."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final, Protocol, cast
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from enrollment.commands import Command, Enroll, Unenroll, Withdraw
 from enrollment.errors import EnrollmentError
@@ -72,26 +74,39 @@ def apply(
             if record.state == "planned":
                 _begin(engine, connection, record, by, check=check)
                 record = imports.get(connection, import_id)
-            elif record.counts.get("waiting") and record.state != "sending":
+            elif record.state != "sending":
                 record = _look_again(connection, record)
-            if record.state == "sending":
+            while record.state == "sending":
                 _send(connection, record, sender, tell)
+                record = _look_again(connection, imports.get(connection, import_id))
         finally:
             connection.invalidate()  # the lock ends with the session
 
 
 def take_up(engine: Engine, sender: Sender, *, by: str) -> list[int]:
-    """Send what waited in imports for the catalog, and is there now; return those imports, which are to be settled."""
+    """Send what waited in imports for the catalog, and is there now; return the imports that now wait for outcomes.
+
+    What one import meets keeps none of the others from theirs, nor from theirs whoever called this.
+    """
     with engine.connect() as connection:
         found = import_waits.imports(connection)
     taken: list[int] = []
     for import_id in found:
         try:
             apply(engine, import_id, sender, by=by, check=False)
-        except InProgress:
-            continue
-        taken.append(import_id)
+            with engine.connect() as connection:
+                if imports.get(connection, import_id).state == "sent":
+                    taken.append(import_id)
+        except (InProgress, imports.UnknownImport, SQLAlchemyError):
+            continue  # its rows wait on, and `--apply` says why
     return taken
+
+
+def settle_others(engine: Engine, import_ids: Iterable[int], *, patience: float) -> None:
+    """Wait for the outcomes of what `take_up` sent, as far as they come."""
+    for import_id in import_ids:
+        with suppress(NoOutcomes, imports.UnknownImport):
+            settle(engine, import_id, patience=patience)
 
 
 def settle(
@@ -103,36 +118,51 @@ def settle(
     sleep: Callable[[float], None] = time.sleep,
 ) -> ImportRecord:
     """Wait until every command has an outcome; return the import with its counts. Raises NoOutcomes."""
+    seen, since = None, time.monotonic()
     with engine.connect() as connection:
-        record = imports.get(connection, import_id)
-        if record.state == "done":
-            return record
-        after, counted = record.decided, dict(record.outcomes)
-        done = imports.count_sent(connection, import_id, after)
-        missing, since = -1, time.monotonic()
-        while True:
-            found = imports.outcomes(connection, import_id, after, record.sent)
-            if found["number"] is None:
-                break
-            tell(done + found["rows"] - found["missing"], record.to_send)
-            if not found["missing"]:
-                after, done = found["number"], done + found["rows"]
-                counted = {name: counted.get(name, 0) + found[name] for name in _COUNTED}
-                imports.keep_decided(connection, import_id, after, counted)
+        while (record := imports.get(connection, import_id)).state != "done":
             connection.commit()
-            if found["missing"] != missing:
-                missing, since = found["missing"], time.monotonic()
-            elif time.monotonic() - since > patience:
+            if seen != (record.state, record.sent):
+                seen, since = (record.state, record.sent), time.monotonic()
+            elif time.monotonic() - since > patience:  # whoever sends more of it has ended
                 raise NoOutcomes(import_id, patience)
-            if missing:
+            else:
                 sleep(PAUSE)
-        imports.enter(connection, import_id, "done")
-        imports.forget_entries(connection, import_id)
+            _settle(connection, record, patience, tell, sleep)
+            connection.commit()
+        return record
+
+
+def _settle(
+    connection: Connection, record: ImportRecord, patience: float, tell: Tell, sleep: Callable[[float], None]
+) -> None:
+    import_id = record.id
+    after, counted = record.decided, dict(record.outcomes)
+    done = imports.count_sent(connection, import_id, after)
+    missing, since = -1, time.monotonic()
+    while True:
+        found = imports.outcomes(connection, import_id, after, record.sent)
+        if found["number"] is None:
+            break
+        tell(done + found["rows"] - found["missing"], record.to_send)
+        if not found["missing"]:
+            after, done = found["number"], done + found["rows"]
+            counted = {name: counted.get(name, 0) + found[name] for name in _COUNTED}
+            imports.keep_decided(connection, import_id, after, counted)
         connection.commit()
-        return imports.get(connection, import_id)
+        if found["missing"] != missing:
+            missing, since = found["missing"], time.monotonic()
+        elif time.monotonic() - since > patience:
+            raise NoOutcomes(import_id, patience)
+        if missing:
+            sleep(PAUSE)
+    if imports.finish(connection, import_id, record.sent):
+        imports.forget_entries(connection, import_id)
 
 
 def _begin(engine: Engine, connection: Connection, record: ImportRecord, by: str, *, check: bool) -> None:
+    if record.undo_of is not None:
+        _hold_undone(connection, record, record.undo_of)
     planning.be_patient(connection)
     if check:
         planning.resolve(connection, record.id)
@@ -145,6 +175,8 @@ def _begin(engine: Engine, connection: Connection, record: ImportRecord, by: str
     import_waits.look(connection, record.id)
     if record.undo_of is not None:
         import_waits.withdraw(connection, record.undo_of)
+        undone = imports.get(connection, record.undo_of)
+        imports.keep_plan(connection, undone.id, planning.counts(connection, undone.id), undone.withheld)
     planning.reject_unresolved(connection, record.id)
     if record.scope is not None:
         import_snapshots.keep_scope(connection, record.id)
@@ -155,7 +187,19 @@ def _begin(engine: Engine, connection: Connection, record: ImportRecord, by: str
     connection.commit()
 
 
+def _hold_undone(connection: Connection, record: ImportRecord, import_id: int) -> None:
+    """See that nothing more of an import is sent while it is undone. Raises InProgress, Moved."""
+    if not imports.lock(connection, import_id):
+        raise InProgress(import_id)
+    undone = imports.get(connection, import_id)
+    if (undone.state, undone.sent) != ("done", record.options.get("sent", undone.sent)):
+        raise Moved(record.id)
+
+
 def _look_again(connection: Connection, record: ImportRecord) -> ImportRecord:
+    if not record.counts.get("waiting"):
+        return record
+    planning.be_patient(connection)
     if import_waits.look(connection, record.id):
         imports.keep_plan(connection, record.id, planning.counts(connection, record.id), record.withheld)
         imports.enter(connection, record.id, "sending")
@@ -188,7 +232,7 @@ def _command(row: Outgoing, record: ImportRecord) -> Command | Withdraw:
         course_ids=(row.course_id,),
         issued_at=row.issued_at,
         effective_at=row.effective_at,
-        wait_until=record.waits_until if named_by(record) == "id" else None,
+        wait_until=record.wait_of(row.effective_at) if named_by(record) == "id" else None,
         source=record.source,
         command_id=row.command_id,
     )

@@ -1,6 +1,7 @@
 """From a path to the id of an import: a new plan, or one of the same content that did not get to its end."""
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from enrollment.waiting import AT_ONCE, Policy
 from models import imports
 from tasks.imports.files import Parts, opened
 from tasks.imports.formats import named
+from tasks.imports.formats.rows import FileError
 from tasks.imports.plan import Change, Content, Tell, plan
 
 
@@ -42,8 +44,12 @@ def start(
         parts = Parts.of(files, named(format_name) if format_name else None)
         digest = parts.digest()
         wish = replace(wish, source=wish.source or f"import/{parts.format.NAME}")
+        longest = timedelta.max if policy.longest is None else policy.longest
         if wish.wait_for_catalog is None:
-            wish = replace(wish, wait_for_catalog=policy.patience_of(wish.source).total_seconds())
+            wish = replace(wish, wait_for_catalog=min(policy.patience_of(wish.source), longest).total_seconds())
+        elif wish.wait_for_catalog > longest.total_seconds():
+            days = longest / timedelta(days=1)
+            raise FileError(f"Rows may wait {days:g} days at most (ENROLLMENT_LONGEST_WAIT); let them wait less.")
         if as_dated:
             with engine.connect() as connection:
                 wish = replace(wish, issued_at=min(newest, imports.clock(connection)))

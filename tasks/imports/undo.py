@@ -1,5 +1,7 @@
 """Undoing an import: commands that take back what it changed and nobody since. The undoing is an import itself."""
 
+from uuid import uuid5
+
 from sqlalchemy import Engine
 
 from enrollment.errors import EnrollmentError
@@ -30,12 +32,13 @@ def plan_undo(engine: Engine, import_id: int) -> int:
             format_=record.format,
             digest=record.digest,
             source=record.source,
-            options={"undo": import_id},
+            options={"undo": import_id, "sent": record.sent},
             scope=None,
             issued_at=now,
             undo_of=import_id,
         )
-        namespace, _ = namespaces(record.digest, record.source, record.options, record.issued_at)
+        own, _ = namespaces(record.digest, record.source, record.options, record.issued_at)
+        namespace = uuid5(own, f"undo of import {import_id}")  # a file may be imported and undone again
         imports.plan_undo(connection, undo, of=import_id, issued_at=now, namespace=namespace)
         imports.keep_plan(connection, undo, planning.counts(connection, undo), None)
         connection.commit()

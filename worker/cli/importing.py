@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tasks.imports.plan import Change
 
 _FILE: Final = "file"
+_LONGEST: Final = 3_000_000_000  # seconds, some 95 years
 _FORMATS: Final = ("canvas", "oneroster", "plain")
 
 
@@ -109,6 +110,7 @@ def import_file(
             "--wait-for-catalog",
             metavar="S",
             min=0,
+            max=_LONGEST,
             help="Seconds that rows wait for an unknown student or course. Default: as commands of this source.",
         ),
     ] = None,

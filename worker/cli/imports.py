@@ -217,8 +217,7 @@ def _carry_out(engine: Engine, import_id: int, how: How, *, check: bool, shown: 
     if how.wait:
         with progress("waiting for outcomes", shown=shown) as tell:
             record = running.settle(engine, import_id, patience=how.timeout, tell=tell)
-            for other in others:
-                running.settle(engine, other, patience=how.timeout)
+            running.settle_others(engine, others, patience=how.timeout)
             return record
     with engine.connect() as connection:
         return imports.get(connection, import_id)

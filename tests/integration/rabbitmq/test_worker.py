@@ -114,6 +114,7 @@ def test_a_message_that_kills_its_workers_is_a_dead_letter_and_those_beside_it_a
     good = rabbit.send(count=20)
     (bad,) = rabbit.send(source="die")
     good += rabbit.send(count=20)
+    eventually(lambda: rabbit.count(QUEUES[0]) == 0)  # all are on their way to the worker
     rabbit.redis.delete("fake:busy")
     worker.wait()
     assert rabbit.batches("fake:begun") == [[first], [*good[:20], bad, *good[20:]]]  # all that waited is one batch
