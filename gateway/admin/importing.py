@@ -18,13 +18,13 @@ from models import import_rows
 from models.imports import ImportRecord
 from tasks.imports import report, run
 from tasks.imports.formats.rows import FileError
-from tasks.imports.plan import Change
+from tasks.imports.plan import ImportRequest
 from tasks.imports.start import start
 from tasks.imports.undo import CannotUndo, plan_undo
 from tasks.imports.why import paragraph
 from worker.settings import Settings
 
-__all__ = ["CannotUndo", "Change", "FileError", "Work", "pieces", "plan_upload", "why"]
+__all__ = ["CannotUndo", "FileError", "ImportRequest", "Work", "pieces", "plan_upload", "why"]
 
 _PATIENCE: Final = 30.0  # seconds for a broker that is away
 _SETTLE: Final = 600.0  # seconds without any outcome after which nobody waits any more
@@ -61,9 +61,11 @@ class Work:
             raise
 
 
-async def plan_upload(settings: Settings, name: str, file: BinaryIO, change: Change, format_name: str | None) -> int:
+async def plan_upload(
+    settings: Settings, name: str, file: BinaryIO, request: ImportRequest, format_name: str | None
+) -> int:
     """Plan the import of a file that was sent; return the id of the plan. Raises FileError, CatalogError."""
-    return await to_thread.run_sync(_plan_upload, settings, name, file, change, format_name)
+    return await to_thread.run_sync(_plan_upload, settings, name, file, request, format_name)
 
 
 async def undo(settings: Settings, import_id: int) -> int:
@@ -92,13 +94,13 @@ def why(connection: Connection, page: Mapping[str, Any]) -> str:
     return paragraph(student, course, page["entries"], rows, is_enrolled=page["is_enrolled"])
 
 
-def _plan_upload(settings: Settings, name: str, file: BinaryIO, change: Change, format_name: str | None) -> int:
+def _plan_upload(settings: Settings, name: str, file: BinaryIO, request: ImportRequest, format_name: str | None) -> int:
     with tempfile.TemporaryDirectory(prefix="enrollment-import-") as folder, database(settings) as engine:
         path = Path(folder) / name
         with path.open("wb") as copy:
             shutil.copyfileobj(file, copy, 1 << 20)
         return start(
-            engine, path, change, format_name=format_name, at_once=False, policy=settings.policy(), shown=name
+            engine, path, request, format_name=format_name, at_once=False, policy=settings.policy(), shown=name
         ).import_id
 
 

@@ -16,7 +16,7 @@ from models import catalog, import_snapshots, imports, planning
 from models.catalog import NewCourse, NewStudent
 from models.imports import ImportRecord
 from tasks.imports.files import Parts
-from tasks.imports.formats.rows import Asked, Entry, FileError, Reading, Sheet, rejected
+from tasks.imports.formats.rows import CatalogRow, EnrollmentRow, FileError, Reading, Sheet, rejected
 from tasks.imports.guard import Limits, objection
 
 _NAMESPACE: Final = UUID("6d1f0d0e-6f5f-5d0b-9c52-2b8f4d0f3a10")  # of the ids of all commands of all imports
@@ -27,7 +27,7 @@ Tell = Callable[[int, int], None]  # how much is done, of how much
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ImportRequest:
     """How an import is wanted."""
 
     source: str
@@ -66,7 +66,9 @@ class Content(NamedTuple):
     digest: str
 
 
-def plan(engine: Engine, content: Content, wish: Change, *, at_once: bool, tell: Tell = lambda *_: None) -> int:
+def plan(
+    engine: Engine, content: Content, request: ImportRequest, *, at_once: bool, tell: Tell = lambda *_: None
+) -> int:
     """Plan an import; return its id. With `at_once` students and courses go to the catalog first.
 
     Raises FileError, CatalogError; then nothing was planned.
@@ -75,12 +77,12 @@ def plan(engine: Engine, content: Content, wish: Change, *, at_once: bool, tell:
         imports.forget_plans(connection, _KEPT)
         now = imports.clock(connection)
         connection.commit()
-        if wish.issued_at is not None and wish.issued_at > now + MAX_AHEAD:
-            raise FileError(f"The time {format_time(wish.issued_at)} is yet to come; say one that is past.")
+        if request.issued_at is not None and request.issued_at > now + MAX_AHEAD:
+            raise FileError(f"The time {format_time(request.issued_at)} is yet to come; say one that is past.")
         planning.be_patient(connection)
-        issued_at = wish.issued_at or now
-        import_id = _create(connection, content, wish, issued_at)
-        rows = _read(content.parts, _reading(content.parts, wish, now.date()), tell)
+        issued_at = request.issued_at or now
+        import_id = _create(connection, content, request, issued_at)
+        rows = _read(content.parts, _reading(content.parts, request, now.date()), tell)
         record = imports.get(connection, import_id)
         ids = _namespaces_of(record)
         planning.stage(connection, _staged(rows, ids, now))
@@ -89,7 +91,7 @@ def plan(engine: Engine, content: Content, wish: Change, *, at_once: bool, tell:
             load_catalog(engine, connection, import_id, by_role=by_role(record))
         by, waits = named_by(record), record.waits_until is not None
         planning.compare(connection, import_id, issued_at, by=by, by_role=by_role(record), waits=waits)
-        withheld = _add_absent(connection, record, ids[1], wish.limits)
+        withheld = _add_absent(connection, record, ids[1], request.limits)
         scope = None if withheld else record.scope
         import_snapshots.add_withdraws(connection, import_id, scope, record.issued_at, ids[1])
         imports.keep_plan(connection, import_id, planning.counts(connection, import_id), withheld)
@@ -129,11 +131,11 @@ def _namespaces_of(record: ImportRecord) -> tuple[UUID, UUID]:
     return told, told
 
 
-def _is_full(parts: Parts, wish: Change) -> bool:
-    return parts.modes.get("enrollments") == "bulk" if wish.full is None else wish.full
+def _is_full(parts: Parts, request: ImportRequest) -> bool:
+    return parts.modes.get("enrollments") == "bulk" if request.full is None else request.full
 
 
-def _create(connection: Connection, content: Content, wish: Change, issued_at: datetime) -> int:
+def _create(connection: Connection, content: Content, request: ImportRequest, issued_at: datetime) -> int:
     parts = content.parts
     has_rows = any(part == "enrollments" for _, part in parts.files)
     return imports.create(
@@ -142,16 +144,16 @@ def _create(connection: Connection, content: Content, wish: Change, issued_at: d
         files=[file.name for file, _ in parts.files],
         format_=parts.format.NAME,
         digest=content.digest,
-        source=wish.source,
-        options=wish.options(parts),
-        scope=wish.scope if has_rows and _is_full(parts, wish) else None,
+        source=request.source,
+        options=request.options(parts),
+        scope=request.scope if has_rows and _is_full(parts, request) else None,
         issued_at=issued_at,
     )
 
 
-def _reading(parts: Parts, wish: Change, today: date) -> Reading:
-    modes = {"enrollments": "bulk", **parts.modes} if _is_full(parts, wish) else parts.modes
-    return Reading(today, wish.statuses, wish.course_is, wish.by, modes)
+def _reading(parts: Parts, request: ImportRequest, today: date) -> Reading:
+    modes = {"enrollments": "bulk", **parts.modes} if _is_full(parts, request) else parts.modes
+    return Reading(today, request.statuses, request.course_is, request.by, modes)
 
 
 def _add_absent(connection: Connection, record: ImportRecord, namespace: UUID, limits: Limits) -> str | None:
@@ -171,7 +173,7 @@ def _add_absent(connection: Connection, record: ImportRecord, namespace: UUID, l
     return reason
 
 
-def _read(parts: Parts, reading: Reading, tell: Tell) -> Iterator[tuple[int, str, Asked | Entry]]:
+def _read(parts: Parts, reading: Reading, tell: Tell) -> Iterator[tuple[int, str, EnrollmentRow | CatalogRow]]:
     """Give every row of every file, with the number and the name of its file."""
     before = 0
     for index, (file, part) in enumerate(parts.files, 1):
@@ -187,13 +189,13 @@ def _read(parts: Parts, reading: Reading, tell: Tell) -> Iterator[tuple[int, str
 
 
 def _staged(
-    rows: Iterable[tuple[int, str, Asked | Entry]], ids: tuple[UUID, UUID], now: datetime
+    rows: Iterable[tuple[int, str, EnrollmentRow | CatalogRow]], ids: tuple[UUID, UUID], now: datetime
 ) -> Iterator[tuple[Any, ...]]:
     """Turn rows into those of the staging table: the columns `planning.STAGED`."""
     own, whole = ids
     nothing = (None,) * 5
     for number, (file, name, item) in enumerate(rows, 1):
-        if isinstance(item, Entry):
+        if isinstance(item, CatalogRow):
             if len(item.sis_id) <= _LONGEST:
                 line, kind, *entry = item
                 yield (kind, number, file, line, *(None,) * 11, *entry)
@@ -207,7 +209,7 @@ def _staged(
         yield ("row", number, file, line, *asked, planned, code, message, command_id, *nothing)
 
 
-def _sound(item: Asked, now: datetime) -> Asked:
+def _sound(item: EnrollmentRow, now: datetime) -> EnrollmentRow:
     """Return the row, rejected where no format but PostgreSQL or the worker would refuse it."""
     if len(item.student) > _LONGEST or len(item.course) > _LONGEST or len(item.section) > _LONGEST:
         return _too_long(item.line)
@@ -217,5 +219,5 @@ def _sound(item: Asked, now: datetime) -> Asked:
     return item
 
 
-def _too_long(line: int) -> Asked:
+def _too_long(line: int) -> EnrollmentRow:
     return rejected(line, "too_long", f"An id has more than {_LONGEST} characters; see whether a quote is missing.")

@@ -12,7 +12,7 @@ from models import imports
 from tasks.imports.files import Parts, opened
 from tasks.imports.formats import named
 from tasks.imports.formats.rows import FileError
-from tasks.imports.plan import Change, Content, Tell, plan
+from tasks.imports.plan import Content, ImportRequest, Tell, plan
 
 
 class Started(NamedTuple):
@@ -26,7 +26,7 @@ class Started(NamedTuple):
 def start(
     engine: Engine,
     path: Path,
-    wish: Change,
+    request: ImportRequest,
     *,
     format_name: str | None = None,
     as_dated: bool = False,
@@ -37,26 +37,28 @@ def start(
 ) -> Started:
     """Plan the import of a path, or find the one that was cut off. With `as_dated` it is issued when the file was.
 
-    A wish without a source gets that of the format, and one that does not say it waits as long as the `policy` has it.
+    A request without a source gets that of the format. One that does not say how long rows wait has it of the `policy`.
     Raises FileError, CatalogError.
     """
     with opened(path) as (files, newest):
         parts = Parts.of(files, named(format_name) if format_name else None)
         digest = parts.digest()
-        wish = replace(wish, source=wish.source or f"import/{parts.format.NAME}")
+        request = replace(request, source=request.source or f"import/{parts.format.NAME}")
         longest = timedelta.max if policy.longest is None else policy.longest
-        if wish.wait_for_catalog is None:
-            wish = replace(wish, wait_for_catalog=min(policy.patience_of(wish.source), longest).total_seconds())
-        elif wish.wait_for_catalog > longest.total_seconds():
+        if request.wait_for_catalog is None:
+            request = replace(
+                request, wait_for_catalog=min(policy.patience_of(request.source), longest).total_seconds()
+            )
+        elif request.wait_for_catalog > longest.total_seconds():
             days = longest / timedelta(days=1)
             raise FileError(f"Rows may wait {days:g} days at most (ENROLLMENT_LONGEST_WAIT); let them wait less.")
         if as_dated:
             with engine.connect() as connection:
-                wish = replace(wish, issued_at=min(newest, imports.clock(connection)))
+                request = replace(request, issued_at=min(newest, imports.clock(connection)))
         if at_once:
             with engine.connect() as connection:
-                begun = imports.unfinished(connection, digest, wish.source, wish.options(parts))
+                begun = imports.unfinished(connection, digest, request.source, request.options(parts))
             if begun is not None:
                 return Started(begun, parts.left_out, resumed=True)
-        import_id = plan(engine, Content(shown or str(path), parts, digest), wish, at_once=at_once, tell=tell)
+        import_id = plan(engine, Content(shown or str(path), parts, digest), request, at_once=at_once, tell=tell)
         return Started(import_id, parts.left_out)

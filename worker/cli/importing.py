@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from worker.cli.output import Json, say
 
 if TYPE_CHECKING:
-    from tasks.imports.plan import Change
+    from tasks.imports.plan import ImportRequest
 
 _FILE: Final = "file"
 _LONGEST: Final = 3_000_000_000  # seconds, some 95 years
@@ -135,18 +135,18 @@ def import_file(
     if apply is not None:
         raise typer.Exit(imports.apply(apply, how))
     limits = (max_drop_percent, max_drops, max_course_drop_percent, max_course_drops)
-    wish, as_dated = _wish(
+    request, as_dated = _request(
         name=name, issued_at=issued_at, full=full, scope=scope, limits=limits, mapped=map_, course_is=course_is, by=by
     )
-    wish = replace(wish, wait_for_catalog=wait_for_catalog)
+    request = replace(request, wait_for_catalog=wait_for_catalog)
     _one_of("--format", format_, (None, *_FORMATS))
     if watch is not None:
         raise typer.Exit(
-            imports.watch(watch, wish, how, format_name=format_, as_dated=as_dated or not issued_at, once=once)
+            imports.watch(watch, request, how, format_name=format_, as_dated=as_dated or not issued_at, once=once)
         )
     if path is None or not path.exists():
         raise typer.BadParameter(f"there is no {path}", param_hint="PATH")
-    raise typer.Exit(imports.run(path, wish, how, format_name=format_, as_dated=as_dated, dry_run=dry_run))
+    raise typer.Exit(imports.run(path, request, how, format_name=format_, as_dated=as_dated, dry_run=dry_run))
 
 
 @verbs.command("undo")
@@ -204,7 +204,7 @@ def register(app: typer.Typer) -> None:
     app.command("why", rich_help_panel="Read")(why)
 
 
-def _wish(
+def _request(
     *,
     name: str | None,
     issued_at: str | None,
@@ -214,10 +214,10 @@ def _wish(
     mapped: list[str] | None,
     course_is: str,
     by: str,
-) -> "tuple[Change, bool]":
+) -> "tuple[ImportRequest, bool]":
     from enrollment.commands import parse_time
     from tasks.imports.guard import Limits
-    from tasks.imports.plan import Change
+    from tasks.imports.plan import ImportRequest
 
     _one_of("--scope", scope, ("courses", "source"))
     _one_of("--course-is", course_is, ("class", "course"))
@@ -229,7 +229,7 @@ def _wish(
         raise typer.BadParameter(
             f"{issued_at!r} is not a time such as 2026-01-31T09:30:00Z, nor the word file"
         ) from None
-    wish = Change(
+    request = ImportRequest(
         source=_source(name),
         issued_at=at,
         full=full,
@@ -239,7 +239,7 @@ def _wish(
         course_is=course_is,  # type: ignore[arg-type] # checked above
         by=by,  # type: ignore[arg-type] # checked above
     )
-    return wish, as_dated
+    return request, as_dated
 
 
 def _source(name: str | None) -> str:

@@ -20,7 +20,7 @@ from tasks.imports import report
 from tasks.imports import run as running
 from tasks.imports import watch as watching
 from tasks.imports.formats.rows import FileError
-from tasks.imports.plan import Change
+from tasks.imports.plan import ImportRequest
 from tasks.imports.report import Exit
 from tasks.imports.start import start
 from tasks.imports.undo import plan_undo
@@ -62,14 +62,16 @@ class How:
                 raise typer.BadParameter(f"{path} must end with .csv or .json", param_hint="--report")
 
 
-def run(path: Path, wish: Change, how: How, *, format_name: str | None, as_dated: bool, dry_run: bool) -> Exit:
+def run(
+    path: Path, request: ImportRequest, how: How, *, format_name: str | None, as_dated: bool, dry_run: bool
+) -> Exit:
     """Import a path, or plan it only."""
     with _engine() as engine:
         with progress("reading", shown=not how.json) as tell:
             begun = start(
                 engine,
                 path,
-                wish,
+                request,
                 format_name=format_name,
                 as_dated=as_dated,
                 at_once=not dry_run,
@@ -98,7 +100,9 @@ def undo(import_id: int, how: How, *, dry_run: bool) -> Exit:
         return _show_plan(engine, plan, how) if dry_run else _finish(engine, plan, how, check=False)
 
 
-def watch(folder: Path, wish: Change, how: How, *, format_name: str | None, as_dated: bool, once: bool) -> Exit:
+def watch(
+    folder: Path, request: ImportRequest, how: How, *, format_name: str | None, as_dated: bool, once: bool
+) -> Exit:
     """Import what is put into a folder, until a signal ends it."""
     stopped = Event()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -108,7 +112,7 @@ def watch(folder: Path, wish: Change, how: How, *, format_name: str | None, as_d
 
         def handle(path: Path) -> None:
             try:
-                _import_watched(engine, path, wish, how, format_name=format_name, as_dated=as_dated)
+                _import_watched(engine, path, request, how, format_name=format_name, as_dated=as_dated)
             except (BrokerAway, running.InProgress, running.NoOutcomes) as error:
                 note(f"{path.name} stays where it is and is tried again: {error}")
 
@@ -176,13 +180,13 @@ def _found(connection: Any, said: str, by_sis_id: Any, by_id: Any, what: str) ->
 
 
 def _import_watched(
-    engine: Engine, path: Path, wish: Change, how: How, *, format_name: str | None, as_dated: bool
+    engine: Engine, path: Path, request: ImportRequest, how: How, *, format_name: str | None, as_dated: bool
 ) -> None:
     """Import one path of a watched folder and move it. An outage leaves it where it is."""
     import_id: int | None = None
     try:
         policy = Settings.load().policy()
-        begun = start(engine, path, wish, format_name=format_name, as_dated=as_dated, at_once=True, policy=policy)
+        begun = start(engine, path, request, format_name=format_name, as_dated=as_dated, at_once=True, policy=policy)
         import_id = begun.import_id
         record = _carry_out(engine, import_id, how, check=False, shown=False)
     except (FileError, CatalogError) as error:

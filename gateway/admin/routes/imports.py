@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from enrollment.errors import EnrollmentError
 from gateway.admin import importing
 from gateway.admin.errors import page_not_found
-from gateway.admin.importing import Change, FileError, Work
+from gateway.admin.importing import FileError, ImportRequest, Work
 from gateway.admin.pages import is_htmx, page_router, render, see
 from gateway.admin.session import Posted, Who, text_of, uploaded
 from gateway.dependencies import Held
@@ -49,7 +49,7 @@ async def upload(request: Request, gateway: Held, form: Uploaded) -> Response:
     if hours and not (hours.isascii() and hours.isdecimal() and len(hours) <= _LONGEST):
         return await _all(request, gateway, None, wrong="Hours to wait for the catalog are a whole number, 0 or more.")
     said, full = text_of(form, "format"), text_of(form, "full")
-    change = Change(
+    wanted = ImportRequest(
         source=f"import/{name}" if name else "",
         full={"yes": True, "no": False}.get(full),
         by="sis_id" if text_of(form, "by") == "sis_id" else "id",
@@ -59,7 +59,7 @@ async def upload(request: Request, gateway: Held, form: Uploaded) -> Response:
     shown = _UNSAFE.sub("_", PurePath(file.filename).name).lstrip(".") or "upload.csv"
     try:
         format_name = said if said in _FORMATS else None
-        import_id = await importing.plan_upload(gateway.settings, shown, cast(Any, file.file), change, format_name)
+        import_id = await importing.plan_upload(gateway.settings, shown, cast(Any, file.file), wanted, format_name)
     except FileError as error:
         return await _all(request, gateway, None, wrong=str(error))
     return see(f"/admin/imports/{import_id}")

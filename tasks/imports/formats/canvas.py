@@ -6,7 +6,16 @@ Roles and statuses are in any case, and any role that begins with `student` is a
 from collections.abc import Iterator
 from typing import Final, cast
 
-from tasks.imports.formats.rows import CROSS_LISTED, Action, Asked, Entry, Reading, Sheet, ignored, rejected
+from tasks.imports.formats.rows import (
+    CROSS_LISTED,
+    Action,
+    CatalogRow,
+    EnrollmentRow,
+    Reading,
+    Sheet,
+    ignored,
+    rejected,
+)
 
 NAME: Final = "canvas"
 EXPECTED: Final = "enrollments.csv: course_id or section_id, user_id or user_integration_id, role, status"
@@ -34,7 +43,7 @@ def part_of(columns: frozenset[str]) -> str | None:
     return "courses" if columns >= {"course_id", "short_name"} else None
 
 
-def read(sheet: Sheet, part: str, reading: Reading) -> Iterator[Asked | Entry]:
+def read(sheet: Sheet, part: str, reading: Reading) -> Iterator[EnrollmentRow | CatalogRow]:
     """Give the rows of a file."""
     match part:
         case "users":
@@ -49,11 +58,11 @@ def read(sheet: Sheet, part: str, reading: Reading) -> Iterator[Asked | Entry]:
             return _enrollments(sheet, {**STATUSES, **reading.statuses})
 
 
-def _users(sheet: Sheet) -> Iterator[Asked | Entry]:
+def _users(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:
     ids = [sheet.column(name) for name in ("user_id", "integration_id", "status", "declared_user_type")]
     names = [sheet.column(name) for name in ("full_name", "first_name", "last_name", "short_name", "sortable_name")]
     for record in sheet.records():
-        if isinstance(record, Asked):
+        if isinstance(record, EnrollmentRow):
             yield record
             continue
         line, values = record
@@ -62,55 +71,57 @@ def _users(sheet: Sheet) -> Iterator[Asked | Entry]:
             yield rejected(line, "missing_value", "The user_id is empty.")
         elif status.lower() != "deleted" and kind.lower() in ("", "student"):
             full, first, last, short, sortable = (values[index].strip() for index in names)
-            yield Entry(
+            yield CatalogRow(
                 line, "student", user, alias=other or None, title=full or f"{first} {last}".strip() or short or sortable
             )
 
 
-def _courses(sheet: Sheet) -> Iterator[Asked | Entry]:
+def _courses(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:
     course, short, long, state = (sheet.column(n) for n in ("course_id", "short_name", "long_name", "status"))
     for record in sheet.records():
-        if isinstance(record, Asked):
+        if isinstance(record, EnrollmentRow):
             yield record
             continue
         line, values = record
         if not values[course].strip():
             yield rejected(line, "missing_value", "The course_id is empty.")
         elif values[state].strip().lower() != "deleted":
-            yield Entry(line, "course", values[course].strip(), code=values[short].strip(), title=values[long].strip())
+            yield CatalogRow(
+                line, "course", values[course].strip(), code=values[short].strip(), title=values[long].strip()
+            )
 
 
-def _sections(sheet: Sheet) -> Iterator[Asked | Entry]:
+def _sections(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:
     section, course = sheet.column("section_id"), sheet.column("course_id")
     for record in sheet.records():
-        if isinstance(record, Asked):
+        if isinstance(record, EnrollmentRow):
             yield record
             continue
         line, values = record
         if values[section].strip() and values[course].strip():
-            yield Entry(line, "section", values[section].strip(), parent=values[course].strip())
+            yield CatalogRow(line, "section", values[section].strip(), parent=values[course].strip())
         else:
             yield rejected(line, "missing_value", "The section_id or the course_id is empty.")
 
 
-def _xlists(sheet: Sheet) -> Iterator[Asked | Entry]:
+def _xlists(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:
     section, course, state = (sheet.column(name) for name in ("section_id", "xlist_course_id", "status"))
     for record in sheet.records():
-        if isinstance(record, Asked):
+        if isinstance(record, EnrollmentRow):
             yield record
             continue
         line, values = record
         if not (values[section].strip() and values[course].strip()):
             yield rejected(line, "missing_value", "The section_id or the xlist_course_id is empty.")
         elif values[state].strip().lower() != "deleted":  # else the section is back in its own course
-            yield Entry(line, "section", values[section].strip(), parent=values[course].strip(), code=CROSS_LISTED)
+            yield CatalogRow(line, "section", values[section].strip(), parent=values[course].strip(), code=CROSS_LISTED)
 
 
-def _enrollments(sheet: Sheet, statuses: dict[str, str]) -> Iterator[Asked | Entry]:
+def _enrollments(sheet: Sheet, statuses: dict[str, str]) -> Iterator[EnrollmentRow | CatalogRow]:
     at = [sheet.column(n) for n in ("course_id", "section_id", "user_id", "user_integration_id", "role", "status")]
     course_at, section_at, user_at, other_at, role_at, status_at = at
     for record in sheet.records():
-        if isinstance(record, Asked):
+        if isinstance(record, EnrollmentRow):
             yield record
             continue
         line, values = record
@@ -136,4 +147,4 @@ def _enrollments(sheet: Sheet, statuses: dict[str, str]) -> Iterator[Asked | Ent
                 line, "left_out", f"The status is {status!r}.", student=student, course=course, section=section
             )
         else:
-            yield Asked(line, student, course, section, cast(Action, action), by_alias=not user)
+            yield EnrollmentRow(line, student, course, section, cast(Action, action), by_alias=not user)

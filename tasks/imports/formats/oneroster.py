@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, time
 from typing import Final, NamedTuple
 
 from enrollment.commands import parse_time
-from tasks.imports.formats.rows import Asked, Entry, FileError, Reading, Sheet, ignored, rejected
+from tasks.imports.formats.rows import CatalogRow, EnrollmentRow, FileError, Reading, Sheet, ignored, rejected
 
 NAME: Final = "oneroster"
 EXPECTED: Final = "enrollments.csv: classSourcedId, userSourcedId, role, status, dateLastModified"
@@ -42,7 +42,7 @@ def modes(sheet: Sheet) -> dict[str, str]:
     name, value = sheet.column("propertyName"), sheet.column("value")
     found: dict[str, str] = {}
     for record in sheet.records():
-        if isinstance(record, Asked):
+        if isinstance(record, EnrollmentRow):
             raise FileError(f"{sheet.name}, line {record.line}: {record.message}")
         line, values = record
         prefix, _, part = values[name].strip().partition(".")
@@ -56,7 +56,7 @@ def modes(sheet: Sheet) -> dict[str, str]:
     return found
 
 
-def read(sheet: Sheet, part: str, reading: Reading) -> Iterator[Asked | Entry]:
+def read(sheet: Sheet, part: str, reading: Reading) -> Iterator[EnrollmentRow | CatalogRow]:
     """Give the rows of a file."""
     match part:
         case "users":
@@ -73,10 +73,10 @@ def read(sheet: Sheet, part: str, reading: Reading) -> Iterator[Asked | Entry]:
             return iter(())
 
 
-def _users(sheet: Sheet) -> Iterator[Asked | Entry]:
+def _users(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:
     at = [sheet.column(name) for name in ("sourcedId", "status", "role", "givenName", "familyName")]
     for record in sheet.records():
-        if isinstance(record, Asked):
+        if isinstance(record, EnrollmentRow):
             yield record
             continue
         line, values = record
@@ -84,52 +84,52 @@ def _users(sheet: Sheet) -> Iterator[Asked | Entry]:
         if not user:
             yield rejected(line, "missing_value", "The sourcedId is empty.")
         elif status.lower() != "tobedeleted" and role.lower() in ("", "student"):  # 1.2 has a file of roles
-            yield Entry(line, "student", user, title=f"{given} {family}".strip())
+            yield CatalogRow(line, "student", user, title=f"{given} {family}".strip())
 
 
-def _roles(sheet: Sheet) -> Iterator[Asked | Entry]:
+def _roles(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:
     user, role, status = (sheet.column(name) for name in ("userSourcedId", "role", "status"))
     for record in sheet.records():
-        if isinstance(record, Asked):
+        if isinstance(record, EnrollmentRow):
             yield record
         elif record[1][role].strip().lower() == "student" and record[1][status].strip().lower() != "tobedeleted":
-            yield Entry(record[0], "role", record[1][user].strip())
+            yield CatalogRow(record[0], "role", record[1][user].strip())
 
 
-def _courses(sheet: Sheet) -> Iterator[Asked | Entry]:
+def _courses(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:
     at = [sheet.column(name) for name in ("sourcedId", "status", "courseCode", "title")]
     for record in sheet.records():
-        if isinstance(record, Asked):
+        if isinstance(record, EnrollmentRow):
             yield record
             continue
         course, status, code, title = (record[1][index].strip() for index in at)
         if not course:
             yield rejected(record[0], "missing_value", "The sourcedId is empty.")
         elif status.lower() != "tobedeleted":
-            yield Entry(record[0], "course", course, code=code, title=title)
+            yield CatalogRow(record[0], "course", course, code=code, title=title)
 
 
-def _classes(sheet: Sheet, course_is: str) -> Iterator[Asked | Entry]:
+def _classes(sheet: Sheet, course_is: str) -> Iterator[EnrollmentRow | CatalogRow]:
     at = [sheet.column(name) for name in ("sourcedId", "status", "courseSourcedId", "classCode", "title")]
     for record in sheet.records():
-        if isinstance(record, Asked):
+        if isinstance(record, EnrollmentRow):
             yield record
             continue
         class_, status, course, code, title = (record[1][index].strip() for index in at)
         if not class_:
             yield rejected(record[0], "missing_value", "The sourcedId is empty.")
         elif course_is == "course":
-            yield Entry(record[0], "section", class_, parent=course)
+            yield CatalogRow(record[0], "section", class_, parent=course)
         elif status.lower() != "tobedeleted":
-            yield Entry(record[0], "course", class_, code=code, title=title)
+            yield CatalogRow(record[0], "course", class_, code=code, title=title)
 
 
-def _enrollments(sheet: Sheet, reading: Reading) -> Iterator[Asked | Entry]:
+def _enrollments(sheet: Sheet, reading: Reading) -> Iterator[EnrollmentRow | CatalogRow]:
     names = ("classSourcedId", "userSourcedId", "role", "status", "dateLastModified", "beginDate", "endDate")
     at = [sheet.column(name) for name in names]
     mode, by_course = reading.modes.get("enrollments", ""), reading.course_is == "course"
     for record in sheet.records():
-        if isinstance(record, Asked):
+        if isinstance(record, EnrollmentRow):
             yield record
             continue
         line, values = record
@@ -143,7 +143,7 @@ def _enrollments(sheet: Sheet, reading: Reading) -> Iterator[Asked | Entry]:
         else:
             try:
                 yield _decide(
-                    Asked(line, user, "" if by_course else class_, class_ if by_course else ""),
+                    EnrollmentRow(line, user, "" if by_course else class_, class_ if by_course else ""),
                     mode,
                     _Said(status.lower(), *said),
                     reading.today,
@@ -170,7 +170,7 @@ class _Wrong(Exception):
         self.message = message
 
 
-def _decide(asked: Asked, mode: str, said: _Said, today: date) -> Asked:
+def _decide(asked: EnrollmentRow, mode: str, said: _Said, today: date) -> EnrollmentRow:
     status = said.status
     if status not in ("active", "tobedeleted") and (status or mode == "delta"):
         raise _Wrong("unknown_status", f"The status {status!r} is neither active nor tobedeleted.")

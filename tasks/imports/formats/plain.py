@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final, cast
 
 from enrollment.commands import MAX_ID, parse_time
-from tasks.imports.formats.rows import Action, Asked, Entry, Reading, Sheet, rejected
+from tasks.imports.formats.rows import Action, CatalogRow, EnrollmentRow, Reading, Sheet, rejected
 
 NAME: Final = "plain"
 EXPECTED: Final = "student, course, and where wanted action (enroll, unenroll), issued_at and effective_at"
@@ -16,11 +16,11 @@ def part_of(columns: frozenset[str]) -> str | None:
     return "enrollments" if columns >= {"student", "course"} else None
 
 
-def read(sheet: Sheet, part: str, reading: Reading) -> Iterator[Asked | Entry]:  # noqa: ARG001 - there is one part only
+def read(sheet: Sheet, part: str, reading: Reading) -> Iterator[EnrollmentRow | CatalogRow]:  # noqa: ARG001 - there is one part only
     """Give the rows of a file."""
     at = [sheet.column(name) for name in ("student", "course", "action", "issued_at", "effective_at")]
     for record in sheet.records():
-        if isinstance(record, Asked):
+        if isinstance(record, EnrollmentRow):
             yield record
             continue
         line, values = record
@@ -37,7 +37,7 @@ def read(sheet: Sheet, part: str, reading: Reading) -> Iterator[Asked | Entry]: 
             yield rejected(line, *wrong, student=student, course=course)
         else:
             issued_at, effective_at = times
-            asked = Asked(line, student, course, action=cast(Action, action or "enroll"))
+            asked = EnrollmentRow(line, student, course, action=cast(Action, action or "enroll"))
             yield asked._replace(issued_at=issued_at, effective_at=effective_at)
 
 

@@ -20,7 +20,7 @@ class FileError(EnrollmentError):
     """A file cannot be read as a whole. Nothing was done."""
 
 
-class Asked(NamedTuple):
+class EnrollmentRow(NamedTuple):
     """One row about an enrollment. Where `code` is set nothing is asked for: the row is rejected, or `ignored`."""
 
     line: int
@@ -36,7 +36,7 @@ class Asked(NamedTuple):
     ignored: bool = False
 
 
-class Entry(NamedTuple):
+class CatalogRow(NamedTuple):
     """One row for the catalog, or of what links it: the course of a section, a student's role."""
 
     line: int
@@ -97,7 +97,7 @@ class Sheet:
         shown = ", ".join(self.header[:_SHOWN])
         return f"it has {shown}{'…' if len(self.header) > _SHOWN else ''}" if shown else "it is empty"
 
-    def records(self) -> Iterator[tuple[int, list[str]] | Asked]:
+    def records(self) -> Iterator[tuple[int, list[str]] | EnrollmentRow]:
         """Give each record with its first line and one empty value more than it has; a bad one as a rejected row."""
         reader, width = self._reader, len(self.header)
         while True:
@@ -117,7 +117,7 @@ class Sheet:
             else:
                 yield self._fitted(line, values)
 
-    def _fitted(self, line: int, values: list[str]) -> tuple[int, list[str]] | Asked:
+    def _fitted(self, line: int, values: list[str]) -> tuple[int, list[str]] | EnrollmentRow:
         """Return a record of another length than the header: right if only what nobody reads, or nothing, is amiss."""
         width = len(self.header)
         if len(values) < width and not self._last_line.endswith(("\n", "\r")):
@@ -146,15 +146,19 @@ class Format(Protocol):
     def part_of(self, columns: frozenset[str]) -> str | None:
         """Tell which of the format's files has these columns (casefolded); None where none has."""
 
-    def read(self, sheet: Sheet, part: str, reading: Reading) -> Iterator[Asked | Entry]:
+    def read(self, sheet: Sheet, part: str, reading: Reading) -> Iterator[EnrollmentRow | CatalogRow]:
         """Give the rows of a file, lazily."""
 
 
-def rejected(line: int, code: str, message: str, *, student: str = "", course: str = "", section: str = "") -> Asked:
+def rejected(
+    line: int, code: str, message: str, *, student: str = "", course: str = "", section: str = ""
+) -> EnrollmentRow:
     """Return a row that cannot be done, with the reason."""
-    return Asked(line, student, course, section, code=code, message=message)
+    return EnrollmentRow(line, student, course, section, code=code, message=message)
 
 
-def ignored(line: int, code: str, message: str, *, student: str = "", course: str = "", section: str = "") -> Asked:
+def ignored(
+    line: int, code: str, message: str, *, student: str = "", course: str = "", section: str = ""
+) -> EnrollmentRow:
     """Return a row that is right and none of our business."""
-    return Asked(line, student, course, section, code=code, message=message, ignored=True)
+    return EnrollmentRow(line, student, course, section, code=code, message=message, ignored=True)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tasks.imports.formats import canvas
-from tasks.imports.formats.rows import CROSS_LISTED, Asked, Entry, Reading, Sheet
+from tasks.imports.formats.rows import CROSS_LISTED, CatalogRow, EnrollmentRow, Reading, Sheet
 from tests.unit.imports.reading import TODAY, asked, read
 
 HEADER = "course_id,user_id,role,section_id,status"
@@ -37,7 +37,7 @@ def test_the_meaning_of_completed_can_be_mapped(action: str, expected: str) -> N
 def test_only_the_role_student_asks_for_something() -> None:
     rows = read("canvas", HEADER, "C,U,teacher,,active", "C,U,Auditor,,deleted", "C,U,,,active")
     assert asked(rows) == [(2, "not_student"), (3, "not_student"), (4, "missing_value")]
-    assert [row.ignored for row in rows if isinstance(row, Asked)] == [True, True, False]
+    assert [row.ignored for row in rows if isinstance(row, EnrollmentRow)] == [True, True, False]
 
 
 @pytest.mark.parametrize("role", ["Student", "StudentEnrollment"])
@@ -51,12 +51,12 @@ def test_values_that_stand_in_the_wrong_columns_are_never_taken_for_another_role
 
 def test_columns_are_found_by_name_in_any_order_and_ids_stay_text() -> None:
     [row] = read("canvas", "status,role,user_id,course_id", "active,student,007,0042")
-    assert row == Asked(2, "007", "0042", "", "enroll")
+    assert row == EnrollmentRow(2, "007", "0042", "", "enroll")
 
 
 def test_a_student_may_be_named_by_the_integration_id_and_the_course_by_a_section() -> None:
     [row] = read("canvas", "user_integration_id,section_id,role,status", "i1,s1,student,active")
-    assert row == Asked(2, "i1", "", "s1", "enroll", by_alias=True)
+    assert row == EnrollmentRow(2, "i1", "", "s1", "enroll", by_alias=True)
 
 
 @pytest.mark.parametrize("line", [",U,student,,active", "C,,student,,active"])
@@ -69,31 +69,31 @@ def test_a_row_without_student_or_course_is_rejected(line: str) -> None:
     [
         (
             ("user_id,integration_id,login_id,full_name,status", "u,i,l,Ana Lima,active", "v,,m,Bo,deleted"),
-            [Entry(2, "student", "u", alias="i", title="Ana Lima")],
+            [CatalogRow(2, "student", "u", alias="i", title="Ana Lima")],
         ),
-        (("user_id,first_name,last_name", "u,Ana,Lima"), [Entry(2, "student", "u", title="Ana Lima")]),
+        (("user_id,first_name,last_name", "u,Ana,Lima"), [CatalogRow(2, "student", "u", title="Ana Lima")]),
         (
             ("user_id,login_id,full_name,declared_user_type", "u,l,Ana,teacher", "v,m,Bo,student"),
-            [Entry(3, "student", "v", title="Bo")],
+            [CatalogRow(3, "student", "v", title="Bo")],
         ),
         (
             ("course_id,short_name,long_name,status", "c,MAT,Mathematics,active", "d,X,Y,deleted"),
-            [Entry(2, "course", "c", code="MAT", title="Mathematics")],
+            [CatalogRow(2, "course", "c", code="MAT", title="Mathematics")],
         ),
-        (("section_id,course_id,name,status", "s,c,One,active"), [Entry(2, "section", "s", parent="c")]),
+        (("section_id,course_id,name,status", "s,c,One,active"), [CatalogRow(2, "section", "s", parent="c")]),
         (
             ("xlist_course_id,section_id,status", "x,s,active", "y,t,deleted"),
-            [Entry(2, "section", "s", parent="x", code=CROSS_LISTED)],
+            [CatalogRow(2, "section", "s", parent="x", code=CROSS_LISTED)],
         ),
     ],
 )
-def test_users_courses_and_sections_become_entries_of_the_catalog(lines: Any, entries: list[Entry]) -> None:
+def test_users_courses_and_sections_become_entries_of_the_catalog(lines: Any, entries: list[CatalogRow]) -> None:
     assert read("canvas", *lines) == entries
 
 
 def test_a_quoted_line_break_does_not_shift_the_lines_that_are_told() -> None:
     rows = read("canvas", "user_id,login_id,full_name", 'u,l,"Ana', 'Lima"', ",m,Bo")
-    assert [(row.line, type(row)) for row in rows] == [(2, Entry), (4, Asked)]
+    assert [(row.line, type(row)) for row in rows] == [(2, CatalogRow), (4, EnrollmentRow)]
 
 
 def test_a_row_of_another_length_is_rejected_and_the_others_are_read() -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tasks.imports.formats import detect, oneroster
-from tasks.imports.formats.rows import Asked, Entry, FileError, Sheet
+from tasks.imports.formats.rows import CatalogRow, EnrollmentRow, FileError, Sheet
 from tests.unit.imports.reading import asked, read
 
 HEADER = "sourcedId,status,dateLastModified,classSourcedId,schoolSourcedId,userSourcedId,role,primary,beginDate,endDate"
@@ -21,13 +21,13 @@ def row(status: str = "", time: str = "", *, role: str = "student", begin: str =
 
 def test_in_a_bulk_file_every_row_enrolls_at_the_time_of_the_import() -> None:
     [found] = read("oneroster", HEADER, row(), modes=BULK)
-    assert found == Asked(2, "007", "class", "", "enroll")
+    assert found == EnrollmentRow(2, "007", "class", "", "enroll")
 
 
 @pytest.mark.parametrize(("status", "action"), [("active", "enroll"), ("tobedeleted", "unenroll")])
 def test_in_a_delta_file_the_status_decides_at_the_time_of_the_row(status: str, action: str) -> None:
     [found] = read("oneroster", HEADER, row(status, TIME), modes=DELTA)
-    assert found == Asked(2, "007", "class", "", action, AT)  # type: ignore[arg-type]
+    assert found == EnrollmentRow(2, "007", "class", "", action, AT)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def test_a_delta_row_needs_both_the_status_and_the_time(status: str, time: str, 
 @pytest.mark.parametrize("time", ["2026-01-15T09:30:00", "2026-01-15 09:30", "2026-01-15T10:30:00.000+01:00"])
 def test_a_time_may_be_in_any_form_of_iso_8601_and_is_in_utc_where_it_says_no_offset(time: str) -> None:
     [found] = read("oneroster", HEADER, row("Active", time, role="Student"), modes=DELTA)
-    assert found == Asked(2, "007", "class", "", "enroll", AT)
+    assert found == EnrollmentRow(2, "007", "class", "", "enroll", AT)
 
 
 def test_a_day_alone_is_no_time_to_order_by_so_a_file_that_needs_none_has_that_of_the_import() -> None:
     [found] = read("oneroster", HEADER, row("active", "2026-01-15"))
-    assert found == Asked(2, "007", "class", "", "enroll")
+    assert found == EnrollmentRow(2, "007", "class", "", "enroll")
 
 
 @pytest.mark.parametrize(
@@ -70,37 +70,37 @@ def test_the_range_of_days_decides_what_is_asked_for_today(begin: str, end: str,
 
 def test_a_day_that_is_yet_to_come_is_when_it_takes_effect() -> None:
     [found] = read("oneroster", HEADER, row(begin="2026-02-02"), modes=BULK)
-    assert found == Asked(2, "007", "class", "", "enroll", None, datetime(2026, 2, 2, tzinfo=UTC))
+    assert found == EnrollmentRow(2, "007", "class", "", "enroll", None, datetime(2026, 2, 2, tzinfo=UTC))
 
 
 def test_an_end_that_has_come_is_newer_than_the_row_that_enrolled() -> None:
     [found] = read("oneroster", HEADER, row("active", TIME, end="2026-01-20"), modes=DELTA)
-    assert isinstance(found, Asked)
+    assert isinstance(found, EnrollmentRow)
     assert (found.action, found.issued_at) == ("unenroll", datetime(2026, 1, 20, tzinfo=UTC))
 
 
 def test_the_column_order_of_version_1_0_is_read_by_name() -> None:
     header = "sourcedId,classSourcedId,schoolSourcedId,userSourcedId,role,status,dateLastModified,primary"
     [found] = read("oneroster", header, f"e1,class,school,007,student,active,{TIME},false", modes=DELTA)
-    assert found == Asked(2, "007", "class", "", "enroll", AT)
+    assert found == EnrollmentRow(2, "007", "class", "", "enroll", AT)
 
 
 def test_a_course_may_be_the_class_or_its_course() -> None:
     classes = ("sourcedId,status,title,classCode,courseSourcedId", "k,,Algebra 1a,A1a,c")
-    assert read("oneroster", *classes) == [Entry(2, "course", "k", code="A1a", title="Algebra 1a")]
-    assert read("oneroster", *classes, course_is="course") == [Entry(2, "section", "k", parent="c")]
+    assert read("oneroster", *classes) == [CatalogRow(2, "course", "k", code="A1a", title="Algebra 1a")]
+    assert read("oneroster", *classes, course_is="course") == [CatalogRow(2, "section", "k", parent="c")]
     courses = ("sourcedId,status,title,courseCode", "c,,Algebra,A1", "d,tobedeleted,Old,O")
     assert read("oneroster", *courses) == []
-    assert read("oneroster", *courses, course_is="course") == [Entry(2, "course", "c", code="A1", title="Algebra")]
+    assert read("oneroster", *courses, course_is="course") == [CatalogRow(2, "course", "c", code="A1", title="Algebra")]
     [found] = read("oneroster", HEADER, row(), course_is="course")
-    assert found == Asked(2, "007", "", "class", "enroll")
+    assert found == EnrollmentRow(2, "007", "", "class", "enroll")
 
 
 def test_only_students_go_to_the_catalog_by_role_or_by_the_file_of_roles() -> None:
     users = ("sourcedId,status,role,givenName,familyName", "u,,student,Ana,Lima", "t,,teacher,Eva,Ruiz")
-    assert read("oneroster", *users) == [Entry(2, "student", "u", title="Ana Lima")]
+    assert read("oneroster", *users) == [CatalogRow(2, "student", "u", title="Ana Lima")]
     roles = ("sourcedId,userSourcedId,roleType,role,status", "1,u,primary,student,", "2,t,primary,teacher,")
-    assert read("oneroster", *roles) == [Entry(2, "role", "u")]
+    assert read("oneroster", *roles) == [CatalogRow(2, "role", "u")]
 
 
 def test_only_the_role_student_asks_for_something() -> None:

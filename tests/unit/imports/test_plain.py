@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.imports.formats.rows import Asked
+from tasks.imports.formats.rows import EnrollmentRow
 from tests.unit.imports.reading import asked, read
 
 
 def test_a_row_without_an_action_enrolls() -> None:
-    assert read("plain", "student,course", "1,2", by="id") == [Asked(2, "1", "2", action="enroll")]
+    assert read("plain", "student,course", "1,2", by="id") == [EnrollmentRow(2, "1", "2", action="enroll")]
 
 
 def test_action_and_time_are_read_where_they_are() -> None:
     [row] = read("plain", "issued_at,course,student,action", "2026-01-31T09:30:00+01:00,2,1,unenroll", by="id")
-    assert row == Asked(2, "1", "2", action="unenroll", issued_at=datetime(2026, 1, 31, 8, 30, tzinfo=UTC))
+    assert row == EnrollmentRow(2, "1", "2", action="unenroll", issued_at=datetime(2026, 1, 31, 8, 30, tzinfo=UTC))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_what_cannot_be_read_is_rejected_with_its_reason(line: str, code: str) -
 
 def test_an_id_of_the_student_information_system_keeps_its_zeros() -> None:
     [row] = read("plain", "student,course", "007,MAT-1", by="sis_id")
-    assert isinstance(row, Asked)
+    assert isinstance(row, EnrollmentRow)
     assert (row.student, row.course, row.code) == ("007", "MAT-1", None)
 
 
