@@ -1,11 +1,13 @@
 """Writing to a Redis so that a failover does not forget it: replicas have it before it counts as written."""
 
-from typing import Any, Final
+import re
+from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as TooLate
+from redis.utils import str_if_bytes
 
 from enrollment.redis_client import ask_first
 
@@ -24,9 +26,19 @@ class NotReplicated(Disconnected):
         self.answer = answer
 
 
-# How many replicas the server of a connection had when no failover was under way. With fewer, one may have begun: the
-# server does not know it yet, and the replica that still confirms is about to be told to forget.
-_attached: "Final[WeakKeyDictionary[Any, tuple[Any, int]]]" = WeakKeyDictionary()
+class _Replicas(NamedTuple):
+    """The replicas of the server of a connection, after which no failover was under way."""
+
+    socket: Any  # redis-py may connect anew
+    gone: int  # that have left since the server started
+    online: int
+    awaited: int  # those of `online` that are not silent
+
+
+_known: "Final[WeakKeyDictionary[Any, _Replicas]]" = WeakKeyDictionary()
+_LOOK: Final = (("INFO", "replication"), ("INFO", "stats"))
+_ATTACHED: Final = re.compile(r"role:master\r\nconnected_slaves:(\d+)")
+_CAME: Final = re.compile(r"sync_(?:full|partial_ok):(\d+)")
 
 
 def write(connection: Any, replicas: int, *command: Any) -> Any:
@@ -34,39 +46,58 @@ def write(connection: Any, replicas: int, *command: Any) -> Any:
 
     One round trip, and that of the replicas. Raises NotReplicated, after which the connection is to be ended; and what
     redis-py raises.
+
+    Where a replica has left, a failover may have begun: the server does not know it yet, and the one that still
+    confirms is about to be told to forget. And one that is promoted forgets what it has not read, while the server
+    takes it for attached: so all are waited for, and a silent one once.
     """
     if not replicas:
         connection.send_command(*command)
         return connection.read_response()
-    if connection not in _attached or _attached[connection][0] is not connection._sock:  # noqa: SLF001 - redis-py may connect anew
-        _attached[connection] = _settled(connection)
-    connection.send_packed_command(connection.pack_commands([command, ("WAIT", replicas, _WAIT), ("ROLE",)]))
-    answer, confirmed, role = (_answer(connection) for _ in range(3))
-    for each in (answer, confirmed, role):
+    known = _known.get(connection)
+    if known is None or known.socket is not connection._sock:  # noqa: SLF001
+        known = _settled(connection)
+    wait = ("WAIT", max(replicas, known.awaited), _WAIT)
+    connection.send_packed_command(connection.pack_commands([command, wait, *_LOOK]))
+    answer, confirmed, *look = (_answer(connection) for _ in range(2 + len(_LOOK)))
+    for each in (answer, confirmed, *look):
         if isinstance(each, ResponseError):
             raise each
     if confirmed < replicas:
         raise NotReplicated(f"{confirmed} of {replicas} replicas have what was written", answer)
-    sock, before = _attached[connection]
-    there = _replicas(role)
-    if there < before:
-        del _attached[connection]
-        raise NotReplicated(f"{there} of {before} replicas are left", answer)
-    _attached[connection] = (sock, there)
+    now = _seen(connection, *look)
+    if now.gone != known.gone:
+        _known.pop(connection, None)
+        raise NotReplicated("a replica has left", answer)
+    awaited = min(confirmed + max(0, now.online - known.online), now.online)
+    _known[connection] = now._replace(awaited=awaited)
     return answer
 
 
-def _settled(connection: Any) -> tuple[Any, int]:
-    """Return the socket and how many replicas there are. Raises NotReplicated while a failover is under way.
+def _settled(connection: Any) -> _Replicas:
+    """Return the replicas of the server. Raises NotReplicated while a failover is under way.
 
     In this order: where no sentinel knows of a failover now, none had begun when the replicas were counted.
     """
-    connection.send_command("ROLE")
-    role = connection.read_response()
+    connection.send_packed_command(connection.pack_commands(_LOOK[::-1]))
+    stats, replication = connection.read_response(), connection.read_response()
     pool: Any = getattr(connection, "connection_pool", None)  # of sentinels
     if pool is not None:
         _ask_all(pool.sentinel_manager, pool.service_name, (connection.host, connection.port))
-    return connection._sock, _replicas(role)  # noqa: SLF001
+    return _seen(connection, replication, stats)
+
+
+def _seen(connection: Any, replication: str | bytes, stats: str | bytes) -> _Replicas:
+    """Return what a server says of its replicas; of a replica, that it has none.
+
+    How many have left is how many came less those that are there. The two are not asked for in one moment: stats come
+    first before a write, and last after it, so that one that comes in between counts as one that left.
+    """
+    said = str_if_bytes(replication)
+    attached = _ATTACHED.search(said)
+    gone = sum(map(int, _CAME.findall(str_if_bytes(stats)))) - (int(attached[1]) if attached else 0)
+    online = said.count("state=online")
+    return _Replicas(connection._sock, gone, online, online)  # noqa: SLF001
 
 
 def _ask_all(manager: Any, name: str, here: tuple[str, int]) -> None:
@@ -91,11 +122,6 @@ def _ask_all(manager: Any, name: str, here: tuple[str, int]) -> None:
     if knows is not None and newest > ours:
         ask_first(manager, name, knows)
         raise NotReplicated("another server is the primary")
-
-
-def _replicas(role: Any) -> int:
-    """Return how many replicas a server has, by what it says to ROLE; a replica says something else there."""
-    return len(role[2]) if isinstance(role[2], list) else 0
 
 
 def _answer(connection: Any) -> Any:

@@ -17,7 +17,7 @@ from worker.local.process import Child
 from worker.local.redis import Redis
 
 MASTER: Final = "school"
-DOWN_AFTER: Final = 1000  # milliseconds of silence after which a sentinel takes the primary to be down
+DOWN_AFTER: Final = 2000  # milliseconds of silence after which a sentinel takes the primary to be down
 SERVERS: Final = 3
 SETTINGS: Final = {
     "min-replicas-to-write": "1",

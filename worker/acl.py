@@ -17,7 +17,7 @@ from worker.settings import BrokerOptions
 PREFIX: Final = "enrollment-"  # of the users' names
 
 _CONNECT: Final = "ping select client|setname client|setinfo"
-_PUT: Final = "lpush wait role"  # the last two where replicas must have it
+_PUT: Final = "lpush wait info"  # the last two where replicas must have it
 _DECLARE: Final = "llen sadd smembers multi exec"  # what stock Celery does before it sends
 _FOLLOW: Final = "xread xrange xrevrange xinfo|stream"
 _GROUP: Final = (

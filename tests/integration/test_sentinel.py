@@ -155,6 +155,18 @@ def test_a_message_that_is_claimed_while_no_replica_can_have_it_is_given_back(re
         assert [claim.raw for claim in claims.take([source], **wanted)] == [b"message"]
 
 
+@contextmanager
+def without(replicated: ReplicatedRedis, replica: Redis) -> Iterator[None]:
+    with Connection.from_url(replica.url) as server:
+        server.replicaof("NO", "ONE")
+    try:
+        with replicated.client() as primary:
+            until(lambda: primary.info("replication")["connected_slaves"] == 1)
+        yield
+    finally:
+        replicated.follow(replica)
+
+
 def test_a_server_that_loses_a_replica_confirms_nothing_until_no_sentinel_knows_of_a_failover(
     replicated: ReplicatedRedis,
 ) -> None:
@@ -162,19 +174,37 @@ def test_a_server_that_loses_a_replica_confirms_nothing_until_no_sentinel_knows_
     with client(redis_url(replicated.url)) as redis:
         connection: Any = redis.connection_pool.get_connection()
         assert write(connection, 1, "INCR", "n") == 1
-        left = replicated.replicas[0]
-        with Connection.from_url(left.url) as replica:
-            replica.replicaof("NO", "ONE")
-        try:
-            with replicated.client() as primary:
-                until(lambda: primary.info("replication")["connected_slaves"] == 1)
-            with pytest.raises(NotReplicated, match="1 of 2"):
+        with without(replicated, replicated.replicas[0]):
+            with pytest.raises(NotReplicated, match="has left"):
                 write(connection, 1, "INCR", "n")
             connection.disconnect()
             assert write(connection, 1, "INCR", "n") == 3
             redis.connection_pool.release(connection)
-        finally:
-            replicated.follow(left)
+
+
+def test_a_replica_that_comes_and_leaves_between_two_writes_is_one_that_left(replicated: ReplicatedRedis) -> None:
+    with client(redis_url(replicated.url)) as redis:
+        connection: Any = redis.connection_pool.get_connection()
+        replica = replicated.replicas[0]
+        with without(replicated, replica):
+            assert write(connection, 1, "INCR", "n") == 1
+        with without(replicated, replica), pytest.raises(NotReplicated, match="has left"):
+            write(connection, 1, "INCR", "n")
+        connection.disconnect()
+        redis.connection_pool.release(connection)
+
+
+def test_a_replica_that_is_silent_or_comes_keeps_nothing_from_being_confirmed(replicated: ReplicatedRedis) -> None:
+    with client(redis_url(replicated.url)) as redis:
+        connection: Any = redis.connection_pool.get_connection()
+        replica = replicated.replicas[0]
+        with without(replicated, replica):
+            assert write(connection, 1, "INCR", "n") == 1
+        assert write(connection, 1, "INCR", "n") == 2
+        with frozen(replica):
+            assert [write(connection, 1, "INCR", "n") for _ in range(3)] == [3, 4, 5]
+        assert write(connection, 2, "INCR", "n") == 6
+        redis.connection_pool.release(connection)
 
 
 def test_a_silent_sentinel_is_waited_for_once_and_not_by_each_new_connection(replicated: ReplicatedRedis) -> None:
