@@ -28,6 +28,7 @@ _HOST: Final = re.compile(r"(\[[^\[\]@]+\]|[^:;,@\[\]]*)(:[0-9]*)?")  # with its
 _FILES: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 _ASKED: Final = ("master_name", "sentinel_username", "sentinel_password")
 _TLS: Final = frozenset((*_FILES, "ssl_cert_reqs", "ssl_check_hostname", "ssl_ciphers", "ssl_password"))
+_TLS_OF_AMQP: Final = _TLS - {"ssl_ca_path", "ssl_password"}  # py-amqp has no words for these two
 _UNREADABLE: Final = (
     "cannot be read: a port is a number from 1 to 65535, a Redis has one host, "
     "and in a password @ : / ? # % ; are written %40 %3A %2F %3F %23 %25 %3B."
@@ -59,21 +60,22 @@ def broker_url(url: str, name: str) -> str:
         split(url, name, (*_REDIS, *_AMQP), _REDIS_EXAMPLE)
         return redis_url(url, name)
     nodes = [node.strip() for node in url.split(";")]
-    for node in nodes:
-        parts = split(node, name, (nodes[0].partition("://")[0],), _AMQP_EXAMPLE)
-        refuse_strays(parts, name)
-        _refuse_options_of_amqp(parts, name)
-    return ";".join(nodes)
+    scheme = nodes[0].partition("://")[0]
+    return ";".join(_amqp(split(node, name, (scheme,), _AMQP_EXAMPLE), name) for node in nodes)
 
 
-def _refuse_options_of_amqp(parts: SplitResult, name: str) -> None:
-    """Raise AddressError for an option that kombu does not take: it would end the worker with a traceback."""
-    for option, value in parse_qsl(parts.query, keep_blank_values=True):
+def _amqp(parts: SplitResult, name: str) -> str:
+    """Return the address of a node. Raises AddressError for an option that would end the worker with a traceback."""
+    refuse_strays(parts, name)
+    options, secure = dict(parse_qsl(parts.query, keep_blank_values=True)), parts.scheme == "amqps"
+    for option, value in options.items():
         if option in _AMQP_NUMBERS and not re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
             raise AddressError(f"{name} has a wrong value of {option}; it is a number of seconds.")
-        if option not in _AMQP_NUMBERS and not option.startswith("ssl"):
-            read = f"{', '.join(_AMQP_NUMBERS)} and those that begin with ssl_"
-            raise AddressError(f"{name} has the option {option}; take it out: {read} are all that is read.")
+        if option not in {*_AMQP_NUMBERS, *(_TLS_OF_AMQP if secure else ())}:
+            hint = f"take it out: {', '.join(sorted({*_AMQP_NUMBERS, *_TLS_OF_AMQP}))} are all that is read"
+            hint = "start it with amqps://" if option in _TLS_OF_AMQP else hint
+            raise AddressError(f"{name} has the option {option}; {hint}.")
+    return parts._replace(query=urlencode(_tls(options, name) if secure else options)).geturl()
 
 
 def redis_url(url: str, name: str = "The address of Redis") -> str:

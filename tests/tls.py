@@ -1,4 +1,4 @@
-"""TLS before a Redis that has none (the one in the wheel): certificates of the test's own, and what unwraps them."""
+"""TLS before a server that has none, as the Redis in the wheel: certificates of its own, and what unwraps it."""
 
 import asyncio
 import ssl
@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import pytest
 import trustme
 
+from tests.rabbitmq import RabbitMQ
 from worker.local.redis import Redis
 
 HANDSHAKE = b"\x16"
@@ -20,7 +21,7 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Secured:
-    """A Redis behind TLS at localhost, and the files of a client."""
+    """A server behind TLS at localhost, and the files of a client."""
 
     password: str
     port: int
@@ -34,8 +35,8 @@ class Secured:
 
 
 @contextmanager
-def secured(redis: Redis, folder: Path, *, ask: bool = False) -> Iterator[Secured]:
-    """Put TLS before `redis`; with `ask`, clients need a certificate as well."""
+def secured(server: Redis | RabbitMQ, folder: Path, *, ask: bool = False) -> Iterator[Secured]:
+    """Put TLS before a server; with `ask`, clients need a certificate as well."""
     authority, other = trustme.CA(), trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
     other.cert_pem.write_to_path(folder / "other.pem")
@@ -45,8 +46,8 @@ def secured(redis: Redis, folder: Path, *, ask: bool = False) -> Iterator[Secure
     if ask:
         authority.configure_trust(context)
         context.verify_mode = ssl.CERT_REQUIRED
-    with listening(relay(redis.port), context) as port:
-        yield Secured(redis.password, port, folder / "ca.pem", folder / "other.pem", folder / "client.pem")
+    with listening(relay(server.port), context) as port:
+        yield Secured(server.password, port, folder / "ca.pem", folder / "other.pem", folder / "client.pem")
 
 
 @contextmanager

@@ -120,10 +120,13 @@ class BrokerConnection:
             patience = {**_AMQP, "on_blocked": self._on_blocked} if amqp else {**_REDIS, **transport_options(url)}
             options = {**patience, **self._options}
             self._pid = os.getpid()
+            connect = Connection
+            if url.startswith("amqps"):
+                from enrollment.rabbitmq_tls import CheckedConnection  # noqa: PLC0415 - as above
+
+                connect = CheckedConnection
             known_by = {"credential_provider": options.pop("credential_provider", None)}
-            self._connection = Connection(
-                kombu_url(url), connect_timeout=_ANSWER, transport_options=options, **known_by
-            )
+            self._connection = connect(kombu_url(url), connect_timeout=_ANSWER, transport_options=options, **known_by)
             self._errors = (OSError, *self._connection.connection_errors, *self._connection.channel_errors)
             if amqp:
                 from amqp.exceptions import AMQPError, MessageNacked  # noqa: PLC0415 - as above

@@ -55,7 +55,8 @@ def test_an_address_of_redis_means_the_same_in_every_spelling(said: str, meant: 
 
 def test_nodes_of_rabbitmq_are_a_list() -> None:
     assert read("broker", "amqp://u:p%3B@a//; amqp://u:p%3B@b:77/v") == "amqp://u:p%3B@a//;amqp://u:p%3B@b:77/v"
-    assert read("broker", "amqps://a") == "amqps://a"
+    tls = "?ssl_cert_reqs=required&ssl_check_hostname=true"
+    assert read("broker", "amqps://a//;amqps://b?ssl_cert_reqs=CERT_REQUIRED") == f"amqps://a//{tls};amqps://b{tls}"
 
 
 def test_kombu_is_told_of_each_sentinel_with_all_that_it_needs_to_go_on_there() -> None:
@@ -108,6 +109,9 @@ def test_kombu_is_told_of_each_sentinel_with_all_that_it_needs_to_go_on_there() 
         ("broker", f"amqp://u:{SECRET}@a//?hartbeat=5", "has the option hartbeat; take it out"),
         ("broker", f"amqp://u:{SECRET}@a//;amqp://u:{SECRET}@b//?heartbeat=x", "a wrong value of heartbeat"),
         ("broker", f"amqp://u:{SECRET}/x@a", "%2F"),
+        ("broker", f"amqp://u:{SECRET}@a//?ssl_ca_certs=x", "the option ssl_ca_certs; start it with amqps://"),
+        ("broker", f"amqps://u:{SECRET}@a//?ssl_password={SECRET}", "has the option ssl_password; take it out"),
+        ("broker", f"amqps://u:{SECRET}@a;amqps://u:{SECRET}@b?ssl_ca_certs=/no", "/no: No such file"),
         ("broker", f"amqp://u:{SECRET}@a:0", "cannot be read: a port is"),
         ("broker", f'"redis://:{SECRET}@h/0"', "without quotes"),
         ("events", f"amqp://u:{SECRET}@h", "must start with redis:// or rediss://"),

@@ -16,6 +16,7 @@ from amqp import method_framing
 from amqp.exceptions import UnexpectedFrame
 from kombu.transport import pyamqp
 
+from enrollment import rabbitmq_tls
 from worker.transport.envelope import short
 
 CHUNK: Final = 256 * 1024  # bytes read at once
@@ -178,7 +179,7 @@ class Transport(pyamqp.Transport):
             loop.call_soon(self.on_readable, connection, loop)
 
 
-class TlsTransport(pyamqp.SSLTransport, Transport):
+class TlsTransport(rabbitmq_tls.Transport, Transport):
     """The same over TLS."""
 
 
