@@ -13,9 +13,10 @@ from enrollment.commands import format_time, parse_time, parse_uuid
 from enrollment.errors import UnknownCommand, UnknownCourse, UnknownStudent
 from enrollment.fold import Record
 from gateway.dependencies import Gateway
-from models import queries
+from models import import_rows, queries
 from models.queries import CourseRow, StudentRow, search
 from models.queries.search import Place
+from tasks.imports.why import waits
 
 CHOICES: Final = 50  # courses of the catalog offered at once
 COMMANDS: Final = 20  # of a student's, at once
@@ -87,6 +88,7 @@ def student_page(connection: Connection, student_id: int, query: str = "") -> di
         "records": happened.records,
         "older": happened.older,
         "known": happened.known,
+        "waiting_rows": [waits(row) for row in import_rows.waiting(connection, student.sis_id)],
         "ids": "",
         "ids_wrong": "",
         "oob": False,

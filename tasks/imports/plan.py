@@ -229,7 +229,8 @@ def _sound(item: EnrollmentRow, now: datetime) -> EnrollmentRow:
 
 def _unfit(line: int, *ids: str) -> EnrollmentRow | None:
     """Return a rejected row where an id is too long or has what nobody sees, such as a line break or a BOM."""
-    if all(it.isprintable() and len(it) <= _LONGEST for it in ids):
+    together = "".join(ids)  # one look at all of them: this is called for each row
+    if together.isprintable() and (len(together) <= _LONGEST or all(len(it) <= _LONGEST for it in ids)):
         return None
     unseen = next((it for it in ids if len(it) <= _LONGEST and not it.isprintable()), None)
     if unseen is None:

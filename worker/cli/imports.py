@@ -12,7 +12,7 @@ import typer
 from sqlalchemy import Engine
 
 from enrollment.client import BrokerAway, Client
-from models import import_rows, imports, queries
+from models import import_rows, imports
 from models.catalog import CatalogError
 from models.engine import make_engine
 from models.imports import ImportRecord
@@ -24,7 +24,6 @@ from tasks.imports.plan import ImportRequest
 from tasks.imports.report import Exit
 from tasks.imports.start import start
 from tasks.imports.undo import plan_undo
-from tasks.imports.why import paragraph
 from worker.cli.connect import database
 from worker.cli.output import document, fields, gap, note, number, progress, say, table, whoami
 from worker.settings import Settings
@@ -151,32 +150,6 @@ def forget(import_id: int) -> None:
         if not imports.forget(connection, import_id):
             raise FileError(f"Import {import_id} is under way; apply it first, or wait.")
     say(f"Import {import_id} is deleted; what it did stays.")
-
-
-def why(student: str, course: str) -> str:
-    """Return the paragraph about a pair."""
-    with database() as connection:
-        students, courses = queries.students_by_sis_id, queries.courses_by_sis_id
-        person = _found(connection, student, students, queries.student, "student")
-        place = _found(connection, course, courses, queries.course, "course")
-        return paragraph(
-            person,
-            place,
-            queries.history(connection, person.id, place.id),
-            import_rows.rows_of(connection, person.id, place.id),
-            is_enrolled=queries.is_enrolled(connection, person.id, place.id),
-        )
-
-
-def _found(connection: Any, said: str, by_sis_id: Any, by_id: Any, what: str) -> Any:
-    if said.startswith("sis:"):
-        found = by_sis_id(connection, [said[4:]]).get(said[4:])
-        if found is None:
-            raise FileError(f"There is no {what} with the SIS id {said[4:]}.")
-        return found
-    if not (said.isascii() and said.isdecimal()):
-        raise typer.BadParameter(f"{said!r} is no id; say sis:{said} for that of the student information system")
-    return by_id(connection, int(said))
 
 
 def _import_watched(

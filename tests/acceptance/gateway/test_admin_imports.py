@@ -102,6 +102,19 @@ def test_rows_wait_for_users_that_come_in_another_file(admin: httpx.Client) -> N
     assert "Look again" in page
     push(admin, address, "apply")
     assert "1 wait until" in followed(admin, address)
+    push(admin, address, "undo")  # planned, and no more than that
+    assert "Look again" in admin.get(address).text
+
+
+def test_the_page_of_a_student_names_the_rows_that_wait(admin: httpx.Client) -> None:
+    address = send(admin, f"{HEADER}\nsis4,none-such,student,active\n".encode(), wait_hours="24").headers["location"]
+    push(admin, address, "apply")
+    followed(admin, address)
+    told = admin.get("/admin/students/4").text
+    assert (
+        f"import {address.rpartition('/')[2]} (enrollments.csv, line 2) asked to enroll the student in none-such"
+        in told
+    )
 
 
 def test_what_cannot_be_imported_is_told_on_the_page(admin: httpx.Client) -> None:
