@@ -32,15 +32,16 @@ _COURSES: Final = text("""
            SELECT course, course_id, count(*) FILTER (WHERE planned = 'enroll') AS enroll,
                   count(*) FILTER (WHERE planned IN ('unenroll', 'withdraw')) AS unenroll,
                   count(*) FILTER (WHERE planned = 'unchanged') AS unchanged,
+                  count(*) FILTER (WHERE planned = 'waiting') AS waiting,
                   count(*) FILTER (WHERE planned IN ('superseded', 'scheduled', 'repeated', 'ignored',
-                                                     'waiting', 'withdrawn')) AS aside,
+                                                     'withdrawn')) AS aside,
                   count(*) FILTER (WHERE planned = 'withheld') AS withheld,
                   count(*) FILTER (WHERE planned = 'rejected') AS rejected
              FROM import_rows WHERE import_id = :id GROUP BY course, course_id),
            now AS (SELECT course_id, count(*) AS members FROM student_courses
                     WHERE course_id IN (SELECT course_id FROM told) GROUP BY course_id)
     SELECT told.course, told.course_id, coalesce(c.code, '') AS code, coalesce(now.members, 0) AS members, enroll,
-           unenroll, unchanged, aside, withheld, rejected
+           unenroll, unchanged, waiting, aside, withheld, rejected
       FROM told LEFT JOIN now USING (course_id) LEFT JOIN courses AS c ON c.id = told.course_id
      ORDER BY CAST(unenroll + withheld AS float) / greatest(coalesce(now.members, 0), 1) DESC, rejected DESC,
               CAST(enroll AS float) / greatest(coalesce(now.members, 0), 1) DESC, told.course

@@ -16,7 +16,6 @@ from gateway.dependencies import Gateway
 from models import import_rows, queries
 from models.queries import CourseRow, StudentRow, search
 from models.queries.search import Place
-from tasks.imports.why import waits
 
 CHOICES: Final = 50  # courses of the catalog offered at once
 COMMANDS: Final = 20  # of a student's, at once
@@ -88,7 +87,7 @@ def student_page(connection: Connection, student_id: int, query: str = "") -> di
         "records": happened.records,
         "older": happened.older,
         "known": happened.known,
-        "waiting_rows": [waits(row) for row in import_rows.waiting(connection, student.sis_id)],
+        "waiting_rows": import_rows.waiting(connection, student.sis_id),
         "ids": "",
         "ids_wrong": "",
         "oob": False,

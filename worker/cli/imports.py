@@ -229,9 +229,26 @@ def _show(engine: Engine, record: ImportRecord, how: How, courses: list[Any] | N
     fields([(("plan" if record.state == "planned" else "import"), record.id), *_facts(record)])
     if courses:
         gap()
-        columns = ("course", "enrolled now", "enroll", "unenroll", "no change", "aside", "withheld", "rejected")
+        columns = (
+            "course",
+            "enrolled now",
+            "enroll",
+            "unenroll",
+            "no change",
+            "to wait",
+            "aside",
+            "withheld",
+            "rejected",
+        )
         rows = [
-            (c.code or c.course, c.members, c.enroll, c.unenroll, c.unchanged, c.aside, c.withheld, c.rejected)
+            (
+                c.code or c.course,
+                c.members,
+                *(c.enroll, c.unenroll, c.unchanged, c.waiting),
+                c.aside,
+                c.withheld,
+                c.rejected,
+            )
             for c in courses
         ]
         table(columns, rows)
