@@ -22,7 +22,7 @@ from tasks.imports.formats.rows import FileError, Format, Sheet
 _BLOCK: Final = 1 << 20  # bytes read at once
 _LONGEST: Final = 1 << 20  # characters of a line; a file that is none of ours may have no line's end at all
 _STEP: Final = 1000  # lines between two looks at how far it has got
-# A file with one of these in its name is not left out because its header is broken.
+# A file whose name begins so, perhaps after a date, is not left out because its header is broken.
 _KNOWN: Final = ("users", "courses", "sections", "xlists", "enrollments", "classes", "roles", "manifest")
 _DAMAGED: Final = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, RuntimeError)
 
@@ -101,7 +101,7 @@ class Parts:
             with closing(file.lines()) as lines:
                 sheet = Sheet(file.name, lines)
                 known = detect(sheet, among=among)
-                if known is None and (len(files) == 1 or any(it in Path(file.name).stem.lower() for it in _KNOWN)):
+                if known is None and (len(files) == 1 or _is_known(file.name)):
                     raise unknown(sheet, among)
                 if known is None:
                     left_out.append(file.name)
@@ -168,6 +168,10 @@ def readable(name: str) -> str:
 
 def _no_zip(path: Path) -> FileError:
     return FileError(f"{readable(path.name)} is not a zip file, or only a part of one; copy it again.")
+
+
+def _is_known(name: str) -> bool:
+    return name.lower().lstrip("0123456789-_. ").startswith(_KNOWN)
 
 
 def _on_disk(path: Path) -> File:
