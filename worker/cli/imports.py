@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from threading import Event
 from typing import Any, Final
@@ -229,28 +230,9 @@ def _show(engine: Engine, record: ImportRecord, how: How, courses: list[Any] | N
     fields([(("plan" if record.state == "planned" else "import"), record.id), *_facts(record)])
     if courses:
         gap()
-        columns = (
-            "course",
-            "enrolled now",
-            "enroll",
-            "unenroll",
-            "no change",
-            "to wait",
-            "aside",
-            "withheld",
-            "rejected",
-        )
-        rows = [
-            (
-                c.code or c.course,
-                c.members,
-                *(c.enroll, c.unenroll, c.unchanged, c.waiting),
-                c.aside,
-                c.withheld,
-                c.rejected,
-            )
-            for c in courses
-        ]
+        columns = ("course", "now in", "enroll", "unenroll", "same", "wait", "aside", "withheld", "rejected")
+        counts = attrgetter("members", "enroll", "unenroll", "unchanged", "waiting", "aside", "withheld", "rejected")
+        rows = [(course.code or course.course, *counts(course)) for course in courses]
         table(columns, rows)
     for code, count, line, message in reasons:
         say(f"{number(count, 'row')} rejected, {code}; line {line}: {message}")
