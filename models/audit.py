@@ -18,6 +18,7 @@ CHANGED: Final = "student.changed"  # asked for on the admin page; what came of 
 RELEASED: Final = "wait.ended"  # for a student or course that does not exist
 WITHDRAWN: Final = "command.withdrawn"  # asked for; what came of it is in `commands`
 IMPORTED: Final = "import.applied"  # one that takes another back, too
+TAKEN_UP: Final = "import.taken_up"  # rows of it that had waited for the catalog
 EXPORTED: Final = "student.exported"
 ERASED: Final = "student.erased"
 

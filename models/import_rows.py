@@ -32,15 +32,16 @@ _COURSES: Final = text("""
            SELECT course, course_id, count(*) FILTER (WHERE planned = 'enroll') AS enroll,
                   count(*) FILTER (WHERE planned IN ('unenroll', 'withdraw')) AS unenroll,
                   count(*) FILTER (WHERE planned = 'unchanged') AS unchanged,
+                  count(*) FILTER (WHERE planned = 'waiting') AS waiting,
                   count(*) FILTER (WHERE planned IN ('superseded', 'scheduled', 'repeated', 'ignored',
-                                                     'waiting', 'withdrawn')) AS aside,
+                                                     'withdrawn')) AS aside,
                   count(*) FILTER (WHERE planned = 'withheld') AS withheld,
                   count(*) FILTER (WHERE planned = 'rejected') AS rejected
              FROM import_rows WHERE import_id = :id GROUP BY course, course_id),
            now AS (SELECT course_id, count(*) AS members FROM student_courses
                     WHERE course_id IN (SELECT course_id FROM told) GROUP BY course_id)
     SELECT told.course, told.course_id, coalesce(c.code, '') AS code, coalesce(now.members, 0) AS members, enroll,
-           unenroll, unchanged, aside, withheld, rejected
+           unenroll, unchanged, waiting, aside, withheld, rejected
       FROM told LEFT JOIN now USING (course_id) LEFT JOIN courses AS c ON c.id = told.course_id
      ORDER BY CAST(unenroll + withheld AS float) / greatest(coalesce(now.members, 0), 1) DESC, rejected DESC,
               CAST(enroll AS float) / greatest(coalesce(now.members, 0), 1) DESC, told.course
@@ -53,6 +54,16 @@ _ROWS_OF: Final = text("""
      WHERE r.student_id = CAST(:student AS bigint) AND r.course_id = CAST(:course AS bigint)
        AND i.state <> 'planned' AND r.target IS NULL
      ORDER BY r.issued_at, r.command_id LIMIT 1000
+""")
+_WAITING: Final = text("""
+    SELECT r.import_id, i.files[r.file] AS file, r.line, r.asked, r.issued_at, r.student, r.course,
+           r.student_id IS NOT NULL OR EXISTS (SELECT FROM students WHERE sis_id = r.student) AS has_student,
+           EXISTS (SELECT FROM courses WHERE sis_id = r.course) AS has_course,
+           i.created_at + make_interval(secs => CAST(i.options->>'wait_for_catalog' AS float)) AS until
+      FROM import_rows AS r JOIN imports AS i ON i.id = r.import_id
+     WHERE r.planned = 'waiting' AND r.student = :student AND i.state <> 'planned'
+       AND (CAST(:course AS text) IS NULL OR r.course = :course)
+     ORDER BY r.issued_at, r.import_id, r.number LIMIT 10
 """)
 
 
@@ -79,3 +90,8 @@ def surprising(connection: Connection, import_id: int, limit: int) -> list[Any]:
 def rows_of(connection: Connection, student_id: int, course_id: int) -> list[Any]:
     """Return the rows of imports about a pair, in order of stamp."""
     return list(connection.execute(_ROWS_OF, {"student": student_id, "course": course_id}))
+
+
+def waiting(connection: Connection, student: str | None, course: str | None = None) -> list[Any]:
+    """Return rows that wait for the catalog and name a student, and a course where one is said, by the SIS's ids."""
+    return list(connection.execute(_WAITING, {"student": student, "course": course})) if student else []

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Identity, Index, Text, func
+from sqlalchemy import ForeignKey, Identity, Index, Text, func, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -41,7 +41,10 @@ class ImportRow(Base):
     """One row of an import: what it asked and what was planned; the outcome is in `commands`, under `command_id`."""
 
     __tablename__ = "import_rows"
-    __table_args__ = (Index("import_rows_student_id_idx", "student_id"),)
+    __table_args__ = (
+        Index("import_rows_student_id_idx", "student_id"),
+        Index("import_rows_waiting_idx", "student", "import_id", postgresql_where=text("planned = 'waiting'")),
+    )
 
     import_id: Mapped[int] = mapped_column(ForeignKey("imports.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)

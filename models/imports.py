@@ -16,7 +16,8 @@ PAGE: Final = 5000  # rows in one round trip
 SENT: Final = "('enroll', 'unenroll', 'unchanged', 'withdraw')"  # what is planned of the rows that are sent
 _FIELDS: Final = """id, state, path, files, format, digest, source, options, scope, issued_at, counts, withheld,
     outcomes, sent, decided, undo_of, created_at, finished_at,
-    (SELECT max(undo.id) FROM imports AS undo WHERE undo.undo_of = imports.id) AS undone_by"""
+    (SELECT max(undo.id) FROM imports AS undo
+      WHERE undo.undo_of = imports.id AND undo.state <> 'planned') AS undone_by"""
 
 _CREATE: Final = text("""
     INSERT INTO imports (state, path, files, format, digest, source, options, scope, issued_at, counts, outcomes,

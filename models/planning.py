@@ -119,13 +119,13 @@ STATE: Final = f"""
       LEFT JOIN (SELECT scope.course_id, max(i.issued_at) AS issued_at FROM imports AS i
                    JOIN import_scopes AS scope ON scope.import_id = i.id
                   WHERE i.id <> :id AND i.scope = 'courses' AND i.state <> 'planned' AND i.withheld IS NULL
-                    AND NOT EXISTS (SELECT FROM imports AS undo WHERE undo.undo_of = i.id)
+                    AND NOT EXISTS (SELECT FROM imports AS undo WHERE undo.undo_of = i.id AND undo.state <> 'planned')
                   GROUP BY scope.course_id) AS z ON z.course_id = r.course_id
 """
 _SNAPSHOT: Final = """(SELECT max(i.issued_at) FROM imports AS i
     WHERE i.id <> :id AND i.scope = 'source' AND i.state <> 'planned' AND i.withheld IS NULL
       AND i.source = (SELECT own.source FROM imports AS own WHERE own.id = :id)
-      AND NOT EXISTS (SELECT FROM imports AS undo WHERE undo.undo_of = i.id))"""
+      AND NOT EXISTS (SELECT FROM imports AS undo WHERE undo.undo_of = i.id AND undo.state <> 'planned'))"""
 PLANNED: Final = f"""CASE
     WHEN greatest(z.issued_at, w.issued_at, {_SNAPSHOT}) > r.issued_at
       OR (e.issued_at, e.command_id) > (coalesce(r.effective_at, r.issued_at), r.command_id)

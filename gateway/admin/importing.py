@@ -91,7 +91,8 @@ def why(connection: Connection, page: Mapping[str, Any]) -> str:
     """Tell in a paragraph why a student is, or is not, enrolled in a course; `page` is its `history_page`."""
     student, course = page["student"], page["course"]
     rows = import_rows.rows_of(connection, student.id, course.id)
-    return paragraph(student, course, page["entries"], rows, is_enrolled=page["is_enrolled"])
+    waiting = import_rows.waiting(connection, student.sis_id, course.sis_id) if course.sis_id else ()
+    return paragraph(student, course, page["entries"], rows, waiting, is_enrolled=page["is_enrolled"])
 
 
 def _plan_upload(settings: Settings, name: str, file: BinaryIO, request: ImportRequest, format_name: str | None) -> int:

@@ -13,7 +13,7 @@ from enrollment.commands import format_time, parse_time, parse_uuid
 from enrollment.errors import UnknownCommand, UnknownCourse, UnknownStudent
 from enrollment.fold import Record
 from gateway.dependencies import Gateway
-from models import queries
+from models import import_rows, queries
 from models.queries import CourseRow, StudentRow, search
 from models.queries.search import Place
 
@@ -87,6 +87,7 @@ def student_page(connection: Connection, student_id: int, query: str = "") -> di
         "records": happened.records,
         "older": happened.older,
         "known": happened.known,
+        "waiting_rows": import_rows.waiting(connection, student.sis_id),
         "ids": "",
         "ids_wrong": "",
         "oob": False,

@@ -2,6 +2,9 @@
 
 import hashlib
 import io
+import lzma
+import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator
@@ -19,7 +22,9 @@ from tasks.imports.formats.rows import FileError, Format, Sheet
 _BLOCK: Final = 1 << 20  # bytes read at once
 _LONGEST: Final = 1 << 20  # characters of a line; a file that is none of ours may have no line's end at all
 _STEP: Final = 1000  # lines between two looks at how far it has got
-_KNOWN: Final = frozenset({"users", "courses", "sections", "enrollments", "classes", "roles", "manifest"})
+# A file whose name begins so, perhaps after a date, is not left out because its header is broken.
+_KNOWN: Final = ("users", "courses", "sections", "xlists", "enrollments", "classes", "roles", "manifest")
+_DAMAGED: Final = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +40,25 @@ class File:
 
         Close it where it is not read to its end.
         """
-        with self.open() as raw:
+        with self.opened() as raw:
             try:
                 yield from _told(self.name, raw, tell)
             except UnicodeDecodeError:
                 raise self._not_utf8() from None
-            except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-                raise FileError(f"{self.name} cannot be taken out of the zip ({error}); copy it again.") from None
+
+    @contextmanager
+    def opened(self) -> Iterator[BinaryIO]:
+        """Open it. Raises FileError, also in the block, where it cannot be taken out of its zip."""
+        try:
+            with self.open() as raw:
+                yield raw
+        except (*_DAMAGED, OSError) as error:
+            if isinstance(error, OSError) and error.filename is not None:
+                raise
+            raise FileError(f"{self.name} cannot be read ({error}); copy it again, or pack the zip anew.") from None
 
     def _not_utf8(self) -> FileError:
-        with self.open() as raw:
+        with self.opened() as raw:
             for number, line in enumerate(iter(partial(raw.readline, 4 * _LONGEST), b""), 1):
                 try:
                     line.decode()
@@ -63,7 +77,7 @@ def _told(name: str, raw: BinaryIO, tell: Callable[[int], None]) -> Generator[st
                 raise FileError(f"{name}, line {number} is longer than {_LONGEST:,} characters: this is no CSV file.")
             if number % _STEP == 0:
                 tell(done)
-            yield line.replace("\0", "\N{REPLACEMENT CHARACTER}") if "\0" in line else line
+            yield line
     tell(done)
 
 
@@ -87,10 +101,13 @@ class Parts:
             with closing(file.lines()) as lines:
                 sheet = Sheet(file.name, lines)
                 known = detect(sheet, among=among)
-                if known is None and (len(files) == 1 or Path(file.name).stem.lower() in _KNOWN):
+                if known is None and (len(files) == 1 or _is_known(file.name)):
                     raise unknown(sheet, among)
                 if known is None:
                     left_out.append(file.name)
+                elif Path(file.name).stem.lower() in {*_KNOWN} - {known[1]}:
+                    what = f"{sheet.describe()}, which are the columns of {known[1]}.csv"
+                    raise FileError(f"{file.name}, line 1: {what}; correct the header, or the name of the file.")
                 elif known[1] == "manifest":
                     said = modes(sheet)
                 else:
@@ -115,7 +132,7 @@ class Parts:
         whole = hashlib.sha256()
         for file, part in sorted(self.files, key=lambda item: item[0].name):
             whole.update(f"{file.name}\0{part}\0{self.modes.get(part, '')}\0{file.size}\0".encode())
-            with file.open() as raw:
+            with file.opened() as raw:
                 while block := raw.read(_BLOCK):
                     whole.update(block)
         return whole.hexdigest()
@@ -130,19 +147,35 @@ def opened(path: Path) -> Iterator[tuple[list[File], datetime]]:
             files = [_on_disk(item) for item in found if not item.name.startswith(".")]
             newest = max((item.stat().st_mtime for item in found), default=path.stat().st_mtime)
         elif zipfile.is_zipfile(path):
-            archive = stack.enter_context(zipfile.ZipFile(path))
+            try:
+                archive = stack.enter_context(zipfile.ZipFile(path))
+            except (*_DAMAGED, ValueError):
+                raise _no_zip(path) from None
             files, newest = _in_zip(archive), path.stat().st_mtime
         elif path.suffix.lower() == ".zip":
-            raise FileError(f"{path.name} is not a zip file, or only a part of one; copy it again.")
+            raise _no_zip(path)
         else:
             files, newest = [_on_disk(path)], path.stat().st_mtime
         if not files:
-            raise FileError(f"There is no CSV file in {path.name}.")
+            raise FileError(f"There is no CSV file in {readable(path.name)}.")
         yield files, datetime.fromtimestamp(newest, UTC)
 
 
+def readable(name: str) -> str:
+    """Return the name of a file as text, whatever bytes it has."""
+    return os.fsencode(name).decode(errors="replace")
+
+
+def _no_zip(path: Path) -> FileError:
+    return FileError(f"{readable(path.name)} is not a zip file, or only a part of one; copy it again.")
+
+
+def _is_known(name: str) -> bool:
+    return name.lower().lstrip("0123456789-_. ").startswith(_KNOWN)
+
+
 def _on_disk(path: Path) -> File:
-    return File(path.name, path.stat().st_size, lambda: path.open("rb"))
+    return File(readable(path.name), path.stat().st_size, lambda: path.open("rb"))
 
 
 def _in_zip(archive: zipfile.ZipFile) -> list[File]:

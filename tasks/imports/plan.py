@@ -21,6 +21,7 @@ from tasks.imports.guard import Limits, objection
 
 _NAMESPACE: Final = UUID("6d1f0d0e-6f5f-5d0b-9c52-2b8f4d0f3a10")  # of the ids of all commands of all imports
 _LONGEST: Final = 255  # characters of an id, as OneRoster has it; PostgreSQL cannot index 2,700
+_LONGEST_NAME: Final = 1000  # characters of a name, code or title; what is longer has lost its closing quote
 _KEPT: Final = 7  # days that a plan waits to be applied
 
 Tell = Callable[[int, int], None]  # how much is done, of how much
@@ -196,13 +197,19 @@ def _staged(
     nothing = (None,) * 5
     for number, (file, name, item) in enumerate(rows, 1):
         if isinstance(item, CatalogRow):
-            if len(item.sis_id) <= _LONGEST:
+            wrong = _unfit(item.line, item.sis_id, item.alias or "", item.parent or "")
+            if wrong is None and len(item.code or "") + len(item.title or "") > _LONGEST_NAME:
+                wrong = _too_long(item.line)
+            if wrong is None:
                 line, kind, *entry = item
                 yield (kind, number, file, line, *(None,) * 11, *entry)
                 continue
-            item = _too_long(item.line)  # noqa: PLW2901 - a rejected row instead
+            item = wrong  # noqa: PLW2901 - a rejected row instead
         if item.code is None:
             item = _sound(item, now)  # noqa: PLW2901 - as above
+        else:
+            student, course, section = (it[:_LONGEST] for it in item[1:4])
+            item = item._replace(student=student, course=course, section=section)  # noqa: PLW2901 - as above
         planned = None if item.code is None else "ignored" if item.ignored else "rejected"
         command_id = uuid5(own if item.issued_at else whole, f"{name}:{item.line}") if item.code is None else None
         line, *asked, code, message, _ = item
@@ -211,13 +218,27 @@ def _staged(
 
 def _sound(item: EnrollmentRow, now: datetime) -> EnrollmentRow:
     """Return the row, rejected where no format but PostgreSQL or the worker would refuse it."""
-    if len(item.student) > _LONGEST or len(item.course) > _LONGEST or len(item.section) > _LONGEST:
-        return _too_long(item.line)
+    wrong = _unfit(item.line, item.student, item.course, item.section)
+    if wrong is not None:
+        return wrong
     if item.issued_at is not None and item.issued_at > now + MAX_AHEAD:
         message = f"The time {format_time(item.issued_at)} is yet to come; correct it."
         return rejected(item.line, "issued_in_future", message, student=item.student, course=item.course)
     return item
 
 
+def _unfit(line: int, *ids: str) -> EnrollmentRow | None:
+    """Return a rejected row where an id is too long or has what nobody sees, such as a line break or a BOM."""
+    together = "".join(ids)  # one look at all of them: this is called for each row
+    if together.isprintable() and (len(together) <= _LONGEST or all(len(it) <= _LONGEST for it in ids)):
+        return None
+    unseen = next((it for it in ids if len(it) <= _LONGEST and not it.isprintable()), None)
+    if unseen is None:
+        return _too_long(line)
+    what = f"The id {unseen!a} has a character that cannot be seen, or a line break"
+    return rejected(line, "invalid_id", f"{what}; take it out, or see whether a quote is missing.")
+
+
 def _too_long(line: int) -> EnrollmentRow:
-    return rejected(line, "too_long", f"An id has more than {_LONGEST} characters; see whether a quote is missing.")
+    what = f"An id has more than {_LONGEST} characters, or a name more than {_LONGEST_NAME:,}"
+    return rejected(line, "too_long", f"{what}; see whether a quote is missing.")

@@ -75,10 +75,10 @@ def apply(
                 _begin(engine, connection, record, by, check=check)
                 record = imports.get(connection, import_id)
             elif record.state != "sending":
-                record = _look_again(connection, record)
+                record = _look_again(connection, record, by)
             while record.state == "sending":
                 _send(connection, record, sender, tell)
-                record = _look_again(connection, imports.get(connection, import_id))
+                record = _look_again(connection, imports.get(connection, import_id), by)
         finally:
             connection.invalidate()  # the lock ends with the session
 
@@ -192,17 +192,22 @@ def _hold_undone(connection: Connection, record: ImportRecord, import_id: int) -
     if not imports.lock(connection, import_id):
         raise InProgress(import_id)
     undone = imports.get(connection, import_id)
-    if (undone.state, undone.sent) != ("done", record.options.get("sent", undone.sent)):
+    as_planned = (undone.state, undone.sent) == ("done", record.options.get("sent", undone.sent))
+    if not as_planned or undone.undone_by is not None:
         raise Moved(record.id)
 
 
-def _look_again(connection: Connection, record: ImportRecord) -> ImportRecord:
-    if not record.counts.get("waiting"):
+def _look_again(connection: Connection, record: ImportRecord, by: str) -> ImportRecord:
+    waiting = record.counts.get("waiting", 0)
+    if not waiting:
         return record
     planning.be_patient(connection)
     if import_waits.look(connection, record.id):
-        imports.keep_plan(connection, record.id, planning.counts(connection, record.id), record.withheld)
+        counts = planning.counts(connection, record.id)
+        imports.keep_plan(connection, record.id, counts, record.withheld)
         imports.enter(connection, record.id, "sending")
+        rows = waiting - counts.get("waiting", 0)
+        audit.add(connection, by, audit.TAKEN_UP, [audit.import_(record.id)], detail={"rows": rows})
         connection.commit()
     return imports.get(connection, record.id)
 

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from enrollment.waiting import AT_ONCE, Policy
 from models import imports
-from tasks.imports.files import Parts, opened
+from tasks.imports.files import Parts, opened, readable
 from tasks.imports.formats import named
 from tasks.imports.formats.rows import FileError
 from tasks.imports.plan import Content, ImportRequest, Tell, plan
@@ -60,5 +60,6 @@ def start(
                 begun = imports.unfinished(connection, digest, request.source, request.options(parts))
             if begun is not None:
                 return Started(begun, parts.left_out, resumed=True)
-        import_id = plan(engine, Content(shown or str(path), parts, digest), request, at_once=at_once, tell=tell)
+        content = Content(shown or readable(str(path)), parts, digest)
+        import_id = plan(engine, content, request, at_once=at_once, tell=tell)
         return Started(import_id, parts.left_out)

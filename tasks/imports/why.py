@@ -20,9 +20,18 @@ _NAMED: Final = 10  # ids that are named; of more, their number is told
 
 
 def paragraph(
-    student: StudentRow, course: CourseRow, entries: Sequence[HistoryEntry], rows: Sequence[Any], *, is_enrolled: bool
+    student: StudentRow,
+    course: CourseRow,
+    entries: Sequence[HistoryEntry],
+    rows: Sequence[Any],
+    waiting: Sequence[Any] = (),
+    *,
+    is_enrolled: bool,
 ) -> str:
-    """Tell the commands for a pair in order of stamp, with the file and line of those that came from an import."""
+    """Tell the commands for a pair in order of stamp, with the file and line of those that came from an import.
+
+    At the end come the rows of imports that wait for the catalog.
+    """
     whom = f"{student.name or 'The student'} (id {student.id}{_sis(student.sis_id)})"
     where = f"{course.code or course.title or 'the course'} (id {course.id}{_sis(course.sis_id)})"
     told = [f"{whom} is {'' if is_enrolled else 'not '}enrolled in {where}."]
@@ -31,11 +40,26 @@ def paragraph(
     events = [(_time(entry), _entry(entry, places)) for entry in entries]
     events += [(row.issued_at, _row(row)) for row in rows if row.command_id not in known and row.issued_at]
     told += [text for _, text in sorted(events, key=lambda event: event[0])]
-    if not events:
+    told += map(waits, waiting)
+    if not events and waiting:
+        told.append("No command has named the two yet.")
+    elif not events:
         told.append("No command ever named the two." if not is_enrolled else "The row is older than all commands.")
     elif not any(entry.owns for entry in entries):
         told.append("None of these decides now.")
     return " ".join(told)
+
+
+def waits(row: Any) -> str:
+    """Tell what a row of an import asks that waits for the catalog, and for what."""
+    missing = [what for what, is_there in (("student", row.has_student), ("course", row.has_course)) if not is_there]
+    there = f"which are there now: the next import sends it, or `enrollment import --apply {row.import_id}`"
+    what = f"the {' and the '.join(missing)}, not in the catalog yet" if missing else f"student and course, {there}"
+    asked = "enroll the student in" if row.asked == "enroll" else "take the student out of"
+    said = (
+        f"On {_shown(row.issued_at)} import {row.import_id} ({row.file}, line {row.line}) asked to {asked} {row.course}"
+    )
+    return f"{said}: that waits, until {_shown(row.until)} at the longest, for {what}."
 
 
 def _entry(entry: HistoryEntry, places: Mapping[UUID, Any]) -> str:

@@ -55,6 +55,7 @@ FILL: dict[str, LiteralString] = {  # what each revision brings, and a row or tw
     "0016": "INSERT INTO closed_courses VALUES (101)",
     "0017": "UPDATE epoch SET epoch = 7",
     "0018": "SELECT",
+    "0019": "SELECT",
 }
 
 

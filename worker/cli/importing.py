@@ -192,9 +192,9 @@ def why(
     course: Annotated[str, typer.Option("--course", "-c", metavar="ID", help="Its id, or sis:ID.")],
 ) -> None:
     """Tell in a paragraph why a student is, or is not, enrolled in a course."""
-    from worker.cli import imports
+    from worker.cli.why import why as told
 
-    say(imports.why(student, course))
+    say(told(student, course))
 
 
 def register(app: typer.Typer) -> None:

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from threading import Event
 from typing import Any, Final
@@ -12,7 +13,7 @@ import typer
 from sqlalchemy import Engine
 
 from enrollment.client import BrokerAway, Client
-from models import import_rows, imports, queries
+from models import import_rows, imports
 from models.catalog import CatalogError
 from models.engine import make_engine
 from models.imports import ImportRecord
@@ -24,7 +25,6 @@ from tasks.imports.plan import ImportRequest
 from tasks.imports.report import Exit
 from tasks.imports.start import start
 from tasks.imports.undo import plan_undo
-from tasks.imports.why import paragraph
 from worker.cli.connect import database
 from worker.cli.output import document, fields, gap, note, number, progress, say, table, whoami
 from worker.settings import Settings
@@ -153,32 +153,6 @@ def forget(import_id: int) -> None:
     say(f"Import {import_id} is deleted; what it did stays.")
 
 
-def why(student: str, course: str) -> str:
-    """Return the paragraph about a pair."""
-    with database() as connection:
-        students, courses = queries.students_by_sis_id, queries.courses_by_sis_id
-        person = _found(connection, student, students, queries.student, "student")
-        place = _found(connection, course, courses, queries.course, "course")
-        return paragraph(
-            person,
-            place,
-            queries.history(connection, person.id, place.id),
-            import_rows.rows_of(connection, person.id, place.id),
-            is_enrolled=queries.is_enrolled(connection, person.id, place.id),
-        )
-
-
-def _found(connection: Any, said: str, by_sis_id: Any, by_id: Any, what: str) -> Any:
-    if said.startswith("sis:"):
-        found = by_sis_id(connection, [said[4:]]).get(said[4:])
-        if found is None:
-            raise FileError(f"There is no {what} with the SIS id {said[4:]}.")
-        return found
-    if not (said.isascii() and said.isdecimal()):
-        raise typer.BadParameter(f"{said!r} is no id; say sis:{said} for that of the student information system")
-    return by_id(connection, int(said))
-
-
 def _import_watched(
     engine: Engine, path: Path, request: ImportRequest, how: How, *, format_name: str | None, as_dated: bool
 ) -> None:
@@ -256,11 +230,9 @@ def _show(engine: Engine, record: ImportRecord, how: How, courses: list[Any] | N
     fields([(("plan" if record.state == "planned" else "import"), record.id), *_facts(record)])
     if courses:
         gap()
-        columns = ("course", "enrolled now", "enroll", "unenroll", "no change", "aside", "withheld", "rejected")
-        rows = [
-            (c.code or c.course, c.members, c.enroll, c.unenroll, c.unchanged, c.aside, c.withheld, c.rejected)
-            for c in courses
-        ]
+        columns = ("course", "now in", "enroll", "unenroll", "same", "wait", "aside", "withheld", "rejected")
+        counts = attrgetter("members", "enroll", "unenroll", "unchanged", "waiting", "aside", "withheld", "rejected")
+        rows = [(course.code or course.course, *counts(course)) for course in courses]
         table(columns, rows)
     for code, count, line, message in reasons:
         say(f"{number(count, 'row')} rejected, {code}; line {line}: {message}")

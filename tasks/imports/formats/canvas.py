@@ -15,6 +15,7 @@ from tasks.imports.formats.rows import (
     Sheet,
     ignored,
     rejected,
+    short,
 )
 
 NAME: Final = "canvas"
@@ -27,6 +28,7 @@ STATUSES: Final = {
     "inactive": "unenroll",
 }
 MAPPED: Final = ("completed", "inactive")  # the statuses that `--map` may give another meaning
+_OTHERS: Final = frozenset({"teacher", "ta", "observer", "designer"})  # a school may have more, of its own
 _NAMES: Final = frozenset({"login_id", "full_name", "first_name", "sortable_name", "short_name"})
 
 
@@ -36,6 +38,8 @@ def part_of(columns: frozenset[str]) -> str | None:
         if columns & {"course_id", "section_id"}:
             return "enrollments" if columns >= {"role", "status"} else None
         return "users" if "user_id" in columns and columns & _NAMES else None
+    if "role" in columns:  # of enrollments, and who is enrolled is not there
+        return None
     if columns >= {"section_id", "xlist_course_id"}:
         return "xlists"
     if columns >= {"section_id", "course_id"}:
@@ -131,12 +135,15 @@ def _enrollments(sheet: Sheet, statuses: dict[str, str]) -> Iterator[EnrollmentR
         student, action = user or other, statuses.get(status.lower())
         if action is None:  # whatever the role: values that stand in the wrong columns show in it
             known = ", ".join(sorted(statuses))
-            message = f"The status {status!r} is none of {known}."
+            message = f"The status {short(status)} is none of {known}."
             yield rejected(line, "unknown_status", message, student=student, course=course, section=section)
+        elif '"' in role or not role.isprintable():
+            message = f"The role {short(role)} is none; see whether a quote is missing."
+            yield rejected(line, "unknown_role", message, student=student, course=course, section=section)
         elif role and not role.lower().startswith("student"):
-            yield ignored(
-                line, "not_student", f"The role is {role!r}.", student=student, course=course, section=section
-            )
+            code = "not_student" if role.lower().removesuffix("enrollment") in _OTHERS else "other_role"
+            message = f"The role is {short(role)}."
+            yield ignored(line, code, message, student=student, course=course, section=section)
         elif not (student and role and (course or section)):
             empty = "user_id" if not student else "role" if not role else "course_id and the section_id"
             yield rejected(
@@ -144,7 +151,7 @@ def _enrollments(sheet: Sheet, statuses: dict[str, str]) -> Iterator[EnrollmentR
             )
         elif action == "ignore":
             yield ignored(
-                line, "left_out", f"The status is {status!r}.", student=student, course=course, section=section
+                line, "left_out", f"The status is {short(status)}.", student=student, course=course, section=section
             )
         else:
             yield EnrollmentRow(line, student, course, section, cast(Action, action), by_alias=not user)

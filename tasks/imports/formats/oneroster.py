@@ -10,11 +10,17 @@ from datetime import UTC, date, datetime, time
 from typing import Final, NamedTuple
 
 from enrollment.commands import parse_time
-from tasks.imports.formats.rows import CatalogRow, EnrollmentRow, FileError, Reading, Sheet, ignored, rejected
+from tasks.imports.formats.rows import CatalogRow, EnrollmentRow, FileError, Reading, Sheet, ignored, rejected, short
 
 NAME: Final = "oneroster"
 EXPECTED: Final = "enrollments.csv: classSourcedId, userSourcedId, role, status, dateLastModified"
 _PARTS: Final = ("users", "roles", "courses", "classes", "enrollments")
+_OTHERS: Final = frozenset(
+    {  # of 1.1 and 1.2, of users and of enrollments; more roles begin with `ext:`
+        *("administrator", "aide", "counselor", "districtadministrator", "guardian", "parent", "principal", "proctor"),
+        *("relative", "siteadministrator", "systemadministrator", "teacher"),
+    }
+)
 _DAY: Final = len("2026-01-31")
 _MODES: Final = ("bulk", "delta", "absent")
 
@@ -50,7 +56,7 @@ def modes(sheet: Sheet) -> dict[str, str]:
             mode = values[value].strip().lower()
             if mode not in _MODES:
                 raise FileError(
-                    f"{sheet.name}, line {line}: file.{part} is {mode!r}, and must be one of bulk, delta, absent."
+                    f"{sheet.name}, line {line}: file.{part} is {short(mode)}, and must be one of bulk, delta, absent."
                 )
             found[part] = mode
     return found
@@ -135,8 +141,12 @@ def _enrollments(sheet: Sheet, reading: Reading) -> Iterator[EnrollmentRow | Cat
         line, values = record
         class_, user, role, status, *said = [values[index].strip() for index in at]
         who = {"student": user, "section" if by_course else "course": class_}
-        if role.lower() != "student" and role:
-            yield ignored(line, "not_student", f"The role is {role!r}.", **who)
+        if role.lower() in _OTHERS:
+            yield ignored(line, "not_student", f"The role is {short(role)}.", **who)
+        elif role.lower().startswith("ext:"):
+            yield ignored(line, "other_role", f"The role is {short(role)}.", **who)
+        elif role.lower() != "student" and role:
+            yield rejected(line, "unknown_role", f"The role {short(role)} is none of OneRoster's.", **who)
         elif not (class_ and user and role):
             empty = "classSourcedId" if not class_ else "userSourcedId" if not user else "role"
             yield rejected(line, "missing_value", f"The {empty} is empty.", **who)
@@ -173,7 +183,7 @@ class _Wrong(Exception):
 def _decide(asked: EnrollmentRow, mode: str, said: _Said, today: date) -> EnrollmentRow:
     status = said.status
     if status not in ("active", "tobedeleted") and (status or mode == "delta"):
-        raise _Wrong("unknown_status", f"The status {status!r} is neither active nor tobedeleted.")
+        raise _Wrong("unknown_status", f"The status {short(status)} is neither active nor tobedeleted.")
     issued_at = None if mode == "bulk" else _time(said.modified, required=mode == "delta")
     begins, ends = _date("beginDate", said.begin), _date("endDate", said.end)
     if status == "tobedeleted":
@@ -196,7 +206,7 @@ def _time(text: str, *, required: bool) -> datetime | None:
         return parse_time(said if said.tzinfo else said.replace(tzinfo=UTC))
     except ValueError:
         hint = "a delta file needs a time such as 2026-01-31T09:30:00.000Z"
-        raise _Wrong("invalid_time", f"The dateLastModified {text!r} is not a time; {hint}.") from None
+        raise _Wrong("invalid_time", f"The dateLastModified {short(text)} is not a time; {hint}.") from None
 
 
 def _date(name: str, text: str) -> date | None:
@@ -205,4 +215,4 @@ def _date(name: str, text: str) -> date | None:
     try:
         return date.fromisoformat(text[:10])
     except ValueError:
-        raise _Wrong("invalid_time", f"The {name} {text!r} is not a date such as 2026-01-31.") from None
+        raise _Wrong("invalid_time", f"The {name} {short(text)} is not a date such as 2026-01-31.") from None

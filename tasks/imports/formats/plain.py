@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final, cast
 
 from enrollment.commands import MAX_ID, parse_time
-from tasks.imports.formats.rows import Action, CatalogRow, EnrollmentRow, Reading, Sheet, rejected
+from tasks.imports.formats.rows import Action, CatalogRow, EnrollmentRow, Reading, Sheet, rejected, short
 
 NAME: Final = "plain"
 EXPECTED: Final = "student, course, and where wanted action (enroll, unenroll), issued_at and effective_at"
@@ -31,7 +31,7 @@ def read(sheet: Sheet, part: str, reading: Reading) -> Iterator[EnrollmentRow | 
             try:
                 times.append(parse_time(text) if text else None)
             except ValueError:
-                message = f"The {name} {text!r} is not a time with an offset, such as 2026-01-31T09:30:00Z."
+                message = f"The {name} {short(text)} is not a time with an offset, such as 2026-01-31T09:30:00Z."
                 wrong = wrong or ("invalid_time", message)
         if wrong is not None:
             yield rejected(line, *wrong, student=student, course=course)
@@ -47,7 +47,7 @@ def _wrong(student: str, course: str, action: str, *, by_id: bool) -> tuple[str,
             return "missing_value", f"The {name} is empty."
         if by_id and not (value.isascii() and value.isdecimal() and 0 < int(value[:20]) <= MAX_ID):
             hint = "if it is the id of the student information system, say --by sis_id"
-            return "invalid_id", f"The {name} {value[:40]!r} is not an id, which is a whole number; {hint}."
+            return "invalid_id", f"The {name} {short(value)} is not an id, which is a whole number; {hint}."
     if action not in ("", "enroll", "unenroll"):
-        return "unknown_action", f"The action {action[:40]!r} is neither enroll nor unenroll."
+        return "unknown_action", f"The action {short(action)} is neither enroll nor unenroll."
     return None

@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from string import whitespace
 from typing import Final, Literal, NamedTuple, Protocol
 
 from enrollment.errors import EnrollmentError
@@ -11,6 +12,8 @@ from enrollment.errors import EnrollmentError
 Action = Literal["enroll", "unenroll"]
 CROSS_LISTED: Final = "cross-listed"  # the `code` of a section whose course counts whatever a row says
 _SHOWN: Final = 12  # columns of a header that a message names
+_CUT: Final = 40  # characters of a value that a message repeats
+_BOM: Final = "\N{BYTE ORDER MARK}"
 _FIELD: Final = 1_000_000  # characters of one value; what is longer has lost its closing quote
 
 csv.field_size_limit(_FIELD)
@@ -66,18 +69,24 @@ class Sheet:
         """Read the header. Raises FileError."""
         self.name = name
         self._last_line = ""
+        self._has_nul = False  # among the lines since it was last looked at
         self._reader = csv.reader(map(self._seen, lines), strict=True)
         try:
             header = next(self._reader, [])
         except csv.Error as error:
             raise FileError(f"{name}, line 1: this is not CSV ({error}).") from None
-        self.header = [column.strip() for column in header]
+        if self._reader.line_num > 1:
+            last = self._reader.line_num
+            raise FileError(f"{name}, line 1: the header goes on up to line {last}; see whether a quote is missing.")
+        if self._has_nul:
+            raise FileError(f"{name}, line 1: it has NUL bytes, as a file of another encoding has; export it as UTF-8.")
+        self.header = [column.strip(f"{_BOM}{whitespace}") for column in header]
         while self.header and not self.header[-1]:  # spreadsheets leave commas behind
             del self.header[-1]
         self.columns = {column.casefold(): index for index, column in enumerate(self.header) if column}
         twice = next((c for i, c in enumerate(self.header) if c and self.columns[c.casefold()] != i), None)
         if twice is not None:
-            raise FileError(f"{name}, line 1: the column {twice!r} is there twice; leave one of them.")
+            raise FileError(f"{name}, line 1: the column {short(twice)} is there twice; leave one of them.")
         self._read_up_to = 0  # how many values a record needs at least
 
     def column(self, name: str) -> int:
@@ -90,11 +99,9 @@ class Sheet:
 
     def describe(self) -> str:
         """Return the header for a message."""
-        if "\N{REPLACEMENT CHARACTER}" in "".join(self.header):
-            return "it has NUL bytes, as a file of another encoding has; export it as UTF-8"
         if len(self.header) == 1 and (mark := next((m for m in ";\t|" if m in self.header[0]), None)):
             return f"it is separated by {mark!r}, and must be by commas"
-        shown = ", ".join(self.header[:_SHOWN])
+        shown = ", ".join(repr(column[:_CUT])[1:-1] for column in self.header[:_SHOWN])
         return f"it has {shown}{'…' if len(self.header) > _SHOWN else ''}" if shown else "it is empty"
 
     def records(self) -> Iterator[tuple[int, list[str]] | EnrollmentRow]:
@@ -107,11 +114,15 @@ class Sheet:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield rejected(line, "not_csv", f"This is not CSV ({error}); see whether a quote is missing.")
+                up_to = f", up to line {reader.line_num}" if reader.line_num > line else ""
+                self._has_nul = False
+                yield rejected(line, "not_csv", f"This is not CSV{up_to} ({error}); see whether a quote is missing.")
                 continue
-            if not any(map(str.strip, values)):
+            if self._has_nul or (reader.line_num > line and self._swallows(values)):
+                yield self._damaged(line, reader.line_num)
+            elif not any(map(str.strip, values)):
                 continue
-            if len(values) == width:
+            elif len(values) == width:
                 values.append("")
                 yield line, values
             else:
@@ -127,8 +138,28 @@ class Sheet:
             return rejected(line, "wrong_columns", f"{what}; put quotes around a value with a comma in it.")
         return line, [*values[:width], *[""] * (width - len(values)), ""]
 
+    def _swallows(self, values: list[str]) -> bool:
+        """Tell whether a value has whole lines in it, so that a quote is missing before and another one after them."""
+        commas = max(len(self.header) - 1, 1)
+        return any(
+            breaks and value.count(",") >= breaks * commas
+            for value in values
+            for breaks in (value.count("\n") or value.count("\r"),)
+        )
+
+    def _damaged(self, line: int, last: int) -> EnrollmentRow:
+        if self._has_nul:
+            self._has_nul = False
+            return rejected(
+                line, "not_csv", "The line has a NUL byte, which no text has; copy or export the file again."
+            )
+        what = f"A value in quotes goes on up to line {last} and has whole lines in it"
+        return rejected(line, "not_csv", f"{what}; see whether a quote is missing.")
+
     def _seen(self, line: str) -> str:
         self._last_line = line
+        if "\0" in line:
+            self._has_nul = True
         return line
 
 
@@ -148,6 +179,11 @@ class Format(Protocol):
 
     def read(self, sheet: Sheet, part: str, reading: Reading) -> Iterator[EnrollmentRow | CatalogRow]:
         """Give the rows of a file, lazily."""
+
+
+def short(text: str) -> str:
+    """Return a text as a message repeats it: in quotes, and cut."""
+    return repr(text if len(text) <= _CUT else f"{text[:_CUT]}…")
 
 
 def rejected(

@@ -92,16 +92,29 @@ def test_a_file_larger_than_any_other_request_may_be_is_taken(admin: httpx.Clien
 
 
 def test_rows_wait_for_users_that_come_in_another_file(admin: httpx.Client) -> None:
-    rows = f"{HEADER}\nsis999,sis105,student,active\n".encode()
+    rows = f"{HEADER}\nsis999,sis105,student,active\nsis5,sis104,student,deleted\n".encode()
     assert send(admin, rows, wait_hours="soon").status_code == 422
     address = send(admin, rows, wait_hours="24").headers["location"]
     assert "To wait for the catalog" in admin.get(address).text
+    assert "<span>1 to wait</span>" in admin.get(address).text
     push(admin, address, "apply")
     page = followed(admin, address)
     assert "1 wait until" in page
+    assert "; 1 wait for the catalog" in admin.get("/admin/imports").text
     assert "Look again" in page
     push(admin, address, "apply")
     assert "1 wait until" in followed(admin, address)
+    push(admin, address, "undo")  # planned, and no more than that
+    assert "Look again" in admin.get(address).text
+
+
+def test_the_page_of_a_student_names_the_rows_that_wait(admin: httpx.Client) -> None:
+    address = send(admin, f"{HEADER}\nsis4,none-such,student,active\n".encode(), wait_hours="24").headers["location"]
+    push(admin, address, "apply")
+    followed(admin, address)
+    told = admin.get("/admin/students/4").text
+    assert "<strong>enroll</strong> none-such" in told
+    assert f'<a href="{address}">Import {address.rpartition("/")[2]}</a> (enrollments.csv, line 2) waits for' in told
 
 
 def test_what_cannot_be_imported_is_told_on_the_page(admin: httpx.Client) -> None:

@@ -35,9 +35,27 @@ def test_the_meaning_of_completed_can_be_mapped(action: str, expected: str) -> N
 
 
 def test_only_the_role_student_asks_for_something() -> None:
-    rows = read("canvas", HEADER, "C,U,teacher,,active", "C,U,Auditor,,deleted", "C,U,,,active")
-    assert asked(rows) == [(2, "not_student"), (3, "not_student"), (4, "missing_value")]
+    rows = read("canvas", HEADER, "C,U,TaEnrollment,,active", "C,U,Auditor,,deleted", "C,U,,,active")
+    assert asked(rows) == [(2, "not_student"), (3, "other_role"), (4, "missing_value")]
     assert [row.ignored for row in rows if isinstance(row, EnrollmentRow)] == [True, True, False]
+
+
+def test_a_role_with_a_quote_in_it_is_rejected() -> None:
+    rows = read("canvas", HEADER, 'C,U,stu"dent,,active', 'C,U,"student\u2028",,active', 'C,U,"a\nb",,active')
+    assert asked(rows) == [(2, "unknown_role"), (3, "enroll"), (4, "unknown_role")]
+
+
+def test_lines_between_two_stray_quotes_are_never_one_row() -> None:
+    swallowed = ('C,U,student,,active,"x', "C,V,student,,active,x", 'C,W,student,,active,x"', "C,X,student,,active,x")
+    assert asked(read("canvas", f"{HEADER},notes", *swallowed)) == [(2, "not_csv"), (5, "enroll")]
+    assert asked(read("canvas", f"{HEADER},notes", 'C,U,student,,active,"one, two', 'three"')) == [(2, "enroll")]
+
+
+def test_a_line_with_a_nul_byte_is_rejected_and_the_next_is_read() -> None:
+    assert asked(read("canvas", HEADER, "C,U,student,\0,active", "C,V,student,,active")) == [
+        (2, "not_csv"),
+        (3, "enroll"),
+    ]
 
 
 @pytest.mark.parametrize("role", ["Student", "StudentEnrollment"])

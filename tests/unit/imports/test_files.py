@@ -1,5 +1,6 @@
 """What is at a path: files, folders and zips, told apart by their headers."""
 
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,13 @@ def test_a_file_that_the_manifest_calls_absent_is_left_out(folder: Callable[...,
         ("course_id;user_id;status\n", "it is separated by ';', and must be by commas"),
         ("course_id,user_id,Status,status\n", "enrollments.csv, line 1: the column 'Status' is there twice"),
         (b"course_id,user_id,role,status\nC,Jos\xe9,student,active\n", "line 2: the byte 0xe9 at position 6 "),
+        (
+            ENROLLMENTS.encode("utf-16-le"),
+            "line 1: it has NUL bytes, as a file of another encoding has; export it as UTF-8.",
+        ),
+        ('course_id,user_id,role,"status\nC,U,student",active\n', "the header goes on up to line 2"),
+        ("course_id,role,section_id,status\n", "line 1: this header is not known; it has course_id, role, section_id"),
+        ("course_id,section_id,status\n", "which are the columns of sections.csv; correct the header, or the name"),
         (ENROLLMENTS.encode("utf-16"), "line 1: the byte 0xff at position 1 of the line is not UTF-8"),
     ],
 )
@@ -107,6 +115,41 @@ def test_half_a_zip_is_refused(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(FileError, match="is not a zip file, or only a part of one"):
         parts(path)
+
+
+@pytest.mark.parametrize(("at", "value"), [(6, 1), (8, 99)])
+def test_a_zip_with_a_password_or_an_unknown_compression_is_refused(tmp_path: Path, at: int, value: int) -> None:
+    path = tmp_path / "export.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("enrollments.csv", ENROLLMENTS)
+    data = bytearray(path.read_bytes())
+    data[at] = data[data.index(b"PK\1\2") + at + 2] = value
+    path.write_bytes(data)
+    with pytest.raises(
+        FileError, match=r"enrollments\.csv cannot be read \(.*\); copy it again, or pack the zip anew\."
+    ):
+        digest(path)
+
+
+def test_a_damaged_zip_is_refused_when_its_content_is_summed_up(tmp_path: Path) -> None:
+    path = tmp_path / "export.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("enrollments.csv", ENROLLMENTS)
+    path.write_bytes(path.read_bytes().replace(b"student", b"studemt"))
+    with pytest.raises(FileError, match=r"enrollments\.csv cannot be read \(Bad CRC-32"):
+        digest(path)
+
+
+def test_of_several_files_one_with_a_known_name_is_not_left_out(folder: Callable[..., Path]) -> None:
+    with pytest.raises(FileError, match=r"2026-enrollments-2\.csv, line 1: this header is not known"):
+        parts(folder(**{"1": ENROLLMENTS, "abstract_courses": "a,b\n", "2026-enrollments-2": "course_id,rol\n"}))
+
+
+def test_a_name_that_is_no_utf8_is_shown_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"Jos\xe9.csv")
+    path.write_text(ENROLLMENTS)
+    with opened(path) as (files, _):
+        assert [file.name for file in files] == ["Jos\N{REPLACEMENT CHARACTER}.csv"]
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

@@ -104,9 +104,13 @@ def test_only_students_go_to_the_catalog_by_role_or_by_the_file_of_roles() -> No
 
 
 def test_only_the_role_student_asks_for_something() -> None:
-    assert asked(read("oneroster", HEADER, row(role="teacher"), row(role=""))) == [
+    roles = ("teacher", "", "ext:assistant", "studnet", 'stu"dent')
+    assert asked(read("oneroster", HEADER, *(row(role=role) for role in roles))) == [
         (2, "not_student"),
         (3, "missing_value"),
+        (4, "other_role"),
+        (5, "unknown_role"),
+        (6, "unknown_role"),
     ]
 
 

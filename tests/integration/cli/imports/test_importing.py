@@ -2,13 +2,10 @@
 
 import csv
 import json
-import os
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from redis import Redis as Connection
 from sqlalchemy import Engine, text
 
@@ -16,7 +13,6 @@ from enrollment.names import BULK_QUEUE
 from tests.eventually import eventually
 from tests.integration.cli.conftest import Run, start, write
 from tests.integration.cli.imports.conftest import HEADER, NEWER, OLDER, Import, Rows, canvas, oneroster, pairs, told
-from worker.service import Service
 
 
 def test_every_row_is_reported_with_what_came_of_it(imported: Import, rows: Rows, tmp_path: Path) -> None:
@@ -215,38 +211,3 @@ def test_what_is_said_wrongly_is_told_before_anything_is_read(run: Run, tmp_path
     for options in ([], [path, "--apply", 1], [path, "--map", "active=unenroll"], [path, "--issued-at", "yesterday"]):
         assert run("import", *options).code == 2
     assert run("import", path, "--report", tmp_path / "report.xml").code == 2
-
-
-@pytest.fixture
-def worker(variables: dict[str, str], service: Service) -> Iterator[None]:
-    """Run the real worker beside the test."""
-    command = [sys.executable, "-m", "celery", "-A", "worker", "worker"]
-    with subprocess.Popen(
-        command, env={**os.environ, **variables}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        yield
-        process.terminate()
-
-
-def test_two_watchers_import_each_file_once_and_put_the_report_beside_it(
-    worker: None, variables: dict[str, str], rows: Rows, tmp_path: Path
-) -> None:
-    watchers = [start(variables, "import", "--watch", str(tmp_path), stderr=subprocess.PIPE) for _ in range(2)]
-    try:
-        for number in range(1, 5):
-            part = write(tmp_path / f"{number}.csv.part", HEADER, f"c10,s{number},student,,active")
-            part.rename(tmp_path / f"{number}.csv")
-        write(tmp_path / "bad.csv", HEADER, "c10,s9,student,,active")
-        write(tmp_path / "worse.csv", "a,b")
-        eventually(lambda: not list(tmp_path.glob("*.csv")), 90)
-    finally:
-        for watcher in watchers:
-            watcher.terminate()
-            watcher.communicate(timeout=30)
-    assert {path.name for path in (tmp_path / "done").iterdir()} == {
-        name for number in range(1, 5) for name in (f"{number}.csv", f"{number}.csv.report.csv")
-    }
-    failed = {path.name for path in (tmp_path / "failed").iterdir()}
-    assert failed == {"bad.csv", "bad.csv.report.csv", "worse.csv", "worse.csv.error.txt"}
-    assert len(rows("id", "imports")) == 5
-    assert pairs(rows) == [(number, 10) for number in range(1, 5)]

@@ -87,3 +87,43 @@ def test_a_wait_without_end_is_refused(run: Run, tmp_path: Path, seconds: str) -
     refused = run("import", canvas(tmp_path, "c10,s1,student,,active"), "--wait-for-catalog", seconds)
     assert refused.code == 2
     assert "Invalid value for '--wait-for-catalog'" in refused.error
+
+
+def test_an_undo_that_is_only_planned_changes_nothing(
+    run: Run, work: Work, imported: Import, rows: Rows, tmp_path: Path
+) -> None:
+    snapshot, _ = imported(canvas(tmp_path, "c10,s1,student,,active"), "--full")
+    waits, _ = imported(canvas(tmp_path, "c11,s9,student,,active"), *DAY)
+    for done in (snapshot, waits):
+        assert run("import", "undo", done.json["id"], "--dry-run", "--json").code == 0
+    assert [row[2] for row in run("imports").rows] == ["planned", "planned", "done", "done"]
+    late = canvas(tmp_path, "c10,s2,student,,active")
+    assert [row["outcome"] for row in imported(late, "--issued-at", OLDER)[1]] == ["superseded"]
+    run("import", users(tmp_path, "s9"), "--no-wait")
+    work()
+    assert len(pairs(rows)) == 2
+
+
+def test_of_two_plans_to_undo_an_import_one_is_applied(run: Run, work: Work, imported: Import, tmp_path: Path) -> None:
+    done, _ = imported(canvas(tmp_path, "c10,s1,student,,active", "c10,s2,student,,active"))
+    first, second = (run("import", "undo", done.json["id"], "--dry-run", "--json").json["id"] for _ in range(2))
+    assert run("import", "--apply", second, "--no-wait").code == 0
+    refused = run("import", "--apply", first)
+    assert (refused.code, f"Plan {first} was not applied" in refused.error) == (1, True)
+    assert f"undone already, by import {second}" in run("import", "undo", done.json["id"]).error
+
+
+@pytest.mark.parametrize(("first", "second"), [(OLDER, NEWER), (NEWER, OLDER)])
+@pytest.mark.parametrize("newer", ["active", "deleted"])
+def test_of_two_imports_that_wait_for_the_same_student_the_later_stamp_decides(
+    run: Run, work: Work, imported: Import, rows: Rows, *, tmp_path: Path, first: str, second: str, newer: str
+) -> None:
+    older = {"active": "deleted", "deleted": "active"}[newer]
+    for issued_at in (first, second):
+        status = newer if issued_at == NEWER else older
+        imported(canvas(tmp_path, f"c10,s9,student,,{status}"), *DAY, "--issued-at", issued_at)
+    run("import", users(tmp_path, "s9"), "--no-wait")
+    work()
+    assert len(pairs(rows)) == (newer == "active")
+    taken_up = [(f"imports/{import_id}", "1") for import_id in (1, 2)]
+    assert rows("subject, detail->>'rows'", "audit WHERE action = 'import.taken_up'") == taken_up

@@ -145,3 +145,23 @@ def test_a_row_may_wait_for_its_student_and_then_for_its_time(
     run("import", users(tmp_path, "s9"), "--no-wait")
     work()
     assert rows("reason", "deferred_commands") == [("time",)]
+
+
+def test_why_names_the_rows_that_wait(run: Run, imported: Import, load: Load, tmp_path: Path) -> None:
+    imported(canvas(tmp_path, "c10,s9,student,,active", "MAT,s1,student,,deleted"), *DAY, "--issued-at", OLDER)
+    absent = run("why", "--student", "sis:s9", "--course", "10")
+    assert absent.code == 0
+    assert absent.output.startswith(
+        "There is no student with the SIS id s9. On 2026-01-01 00:00:00 UTC import 1 (enrollments.csv, line 2) asked "
+        "to enroll the student in c10: that waits, until "
+    )
+    assert "at the longest, for the student, not in the catalog yet." in absent.output
+    told = run("why", "--student", "1", "--course", "sis:MAT").output
+    assert "line 3) asked to take the student out of MAT: that waits" in told
+    assert "for the course, not in the catalog yet." in told
+    load("INSERT INTO students (id, sis_id) VALUES (9, 's9')")
+    told = run("why", "--student", "sis:s9", "--course", "10").output
+    assert "is not enrolled in C10 (id 10, SIS id c10). On 2026-01-01" in told
+    assert "which are there now: the next import sends it, or `enrollment import --apply 1`" in told
+    unknown = run("why", "--student", "sis:s8", "--course", "x")
+    assert (unknown.code, unknown.error) == (1, "Error: There is no student with the SIS id s8.\n")

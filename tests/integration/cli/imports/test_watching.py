@@ -1,0 +1,74 @@
+"""A watched folder: files imported once, whoever watches, whoever is killed."""
+
+import csv
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.eventually import eventually
+from tests.integration.cli.conftest import Run, start, write
+from tests.integration.cli.imports.conftest import HEADER, Rows, pairs
+from worker.service import Service
+
+MANY = 20_000
+
+
+@pytest.fixture
+def worker(variables: dict[str, str], service: Service) -> Iterator[None]:
+    """Run the real worker beside the test."""
+    command = [sys.executable, "-m", "celery", "-A", "worker", "worker"]
+    with subprocess.Popen(
+        command, env={**os.environ, **variables}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        yield
+        process.terminate()
+
+
+def test_two_watchers_import_each_file_once_and_put_the_report_beside_it(
+    worker: None, variables: dict[str, str], rows: Rows, tmp_path: Path
+) -> None:
+    watchers = [start(variables, "import", "--watch", str(tmp_path), stderr=subprocess.PIPE) for _ in range(2)]
+    try:
+        for number in range(1, 5):
+            part = write(tmp_path / f"{number}.csv.part", HEADER, f"c10,s{number},student,,active")
+            part.rename(tmp_path / f"{number}.csv")
+        write(tmp_path / "bad.csv", HEADER, "c10,s9,student,,active")
+        write(tmp_path / "worse.csv", "a,b")
+        eventually(lambda: not list(tmp_path.glob("*.csv")), 90)
+    finally:
+        for watcher in watchers:
+            watcher.terminate()
+            watcher.communicate(timeout=30)
+    assert {path.name for path in (tmp_path / "done").iterdir()} == {
+        name for number in range(1, 5) for name in (f"{number}.csv", f"{number}.csv.report.csv")
+    }
+    failed = {path.name for path in (tmp_path / "failed").iterdir()}
+    assert failed == {"bad.csv", "bad.csv.report.csv", "worse.csv", "worse.csv.error.txt"}
+    assert len(rows("id", "imports")) == 5
+    assert pairs(rows) == [(number, 10) for number in range(1, 5)]
+
+
+def test_what_a_killed_watcher_had_begun_is_ended_by_the_next_and_nothing_is_done_twice(
+    worker: None, variables: dict[str, str], run: Run, rows: Rows, tmp_path: Path
+) -> None:
+    users = ("user_id,login_id,full_name", *(f"w{n},l,W" for n in range(MANY)))
+    enrollments = (HEADER, *(f"c10,w{n},student,,active" for n in range(MANY)))
+    with zipfile.ZipFile(tmp_path / "export.zip.part", "w") as archive:
+        for name, content in (("users.csv", users), ("enrollments.csv", enrollments)):
+            archive.writestr(name, "\n".join(content))
+    (tmp_path / "export.zip.part").rename(tmp_path / "export.zip")
+    watcher = start(variables, "import", "--watch", str(tmp_path), stderr=subprocess.PIPE)
+    eventually(lambda: rows("id", "imports WHERE sent > 0") or watcher.poll() is not None, 90)
+    watcher.kill()
+    watcher.communicate()
+    assert (tmp_path / "export.zip").exists()
+    assert run("import", "--watch", tmp_path, "--once").code == 0
+    with (tmp_path / "done" / "export.zip.report.csv").open(newline="") as lines:
+        assert [row["outcome"] for row in csv.DictReader(lines)] == ["enrolled"] * MANY
+    assert rows("count(*), count(DISTINCT student_id)", "commands") == [(MANY, MANY)]
+    assert len(rows("id", "imports")) == 1
