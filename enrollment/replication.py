@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from redis.exceptions import ConnectionError as Disconnected
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 from redis.exceptions import TimeoutError as TooLate
 from redis.utils import str_if_bytes
 
@@ -31,12 +31,13 @@ class _Replicas(NamedTuple):
 
     socket: Any  # redis-py may connect anew
     gone: int  # that have left since the server started
-    online: int
-    awaited: int  # those of `online` that are not silent
+    attached: int
+    heard: int  # of these, that said lately what they have
 
 
 _known: "Final[WeakKeyDictionary[Any, _Replicas]]" = WeakKeyDictionary()
 _LOOK: Final = (("INFO", "replication"), ("INFO", "stats"))
+_HEARD: Final = re.compile(r"state=online,offset=\d+,lag=[01]\b")  # each says it every second
 _ATTACHED: Final = re.compile(r"role:master\r\nconnected_slaves:(\d+)")
 _CAME: Final = re.compile(r"sync_(?:full|partial_ok):(\d+)")
 
@@ -49,7 +50,7 @@ def write(connection: Any, replicas: int, *command: Any) -> Any:
 
     Where a replica has left, a failover may have begun: the server does not know it yet, and the one that still
     confirms is about to be told to forget. And one that is promoted forgets what it has not read, while the server
-    takes it for attached: so all are waited for, and a silent one once.
+    takes it for attached: so all are waited for that were heard of lately.
     """
     if not replicas:
         connection.send_command(*command)
@@ -57,7 +58,7 @@ def write(connection: Any, replicas: int, *command: Any) -> Any:
     known = _known.get(connection)
     if known is None or known.socket is not connection._sock:  # noqa: SLF001
         known = _settled(connection)
-    wait = ("WAIT", max(replicas, known.awaited), _WAIT)
+    wait = ("WAIT", max(replicas, known.heard), _WAIT)
     connection.send_packed_command(connection.pack_commands([command, wait, *_LOOK]))
     answer, confirmed, *look = (_answer(connection) for _ in range(2 + len(_LOOK)))
     for each in (answer, confirmed, *look):
@@ -66,11 +67,10 @@ def write(connection: Any, replicas: int, *command: Any) -> Any:
     if confirmed < replicas:
         raise NotReplicated(f"{confirmed} of {replicas} replicas have what was written", answer)
     now = _seen(connection, *look)
-    if now.gone != known.gone:
+    if now.gone != known.gone or now.socket is not known.socket:
         _known.pop(connection, None)
         raise NotReplicated("a replica has left", answer)
-    awaited = min(confirmed + max(0, now.online - known.online), now.online)
-    _known[connection] = now._replace(awaited=awaited)
+    _known[connection] = now
     return answer
 
 
@@ -81,10 +81,11 @@ def _settled(connection: Any) -> _Replicas:
     """
     connection.send_packed_command(connection.pack_commands(_LOOK[::-1]))
     stats, replication = connection.read_response(), connection.read_response()
+    found = _seen(connection, replication, stats)
     pool: Any = getattr(connection, "connection_pool", None)  # of sentinels
     if pool is not None:
-        _ask_all(pool.sentinel_manager, pool.service_name, (connection.host, connection.port))
-    return _seen(connection, replication, stats)
+        _ask_all(pool.sentinel_manager, pool.service_name, (connection.host, connection.port), found.attached)
+    return found
 
 
 def _seen(connection: Any, replication: str | bytes, stats: str | bytes) -> _Replicas:
@@ -94,34 +95,45 @@ def _seen(connection: Any, replication: str | bytes, stats: str | bytes) -> _Rep
     first before a write, and last after it, so that one that comes in between counts as one that left.
     """
     said = str_if_bytes(replication)
-    attached = _ATTACHED.search(said)
-    gone = sum(map(int, _CAME.findall(str_if_bytes(stats)))) - (int(attached[1]) if attached else 0)
-    online = said.count("state=online")
-    return _Replicas(connection._sock, gone, online, online)  # noqa: SLF001
+    found = _ATTACHED.search(said)
+    attached = int(found[1]) if found else 0
+    gone = sum(map(int, _CAME.findall(str_if_bytes(stats)))) - attached
+    return _Replicas(connection._sock, gone, attached, len(_HEARD.findall(said)))  # noqa: SLF001
 
 
-def _ask_all(manager: Any, name: str, here: tuple[str, int]) -> None:
+def _ask_all(manager: Any, name: str, here: tuple[str, int], attached: int) -> None:
     """Ask every sentinel of the primary to which we are connected. Raises NotReplicated where one knows better.
 
     A sentinel that is cut off with an old primary names that; the others have elected a new one, in a later epoch. The
-    one that knows is then the first to be asked.
+    one that knows is then the first to be asked. One that is silent may be leading a failover, of which the others do
+    not know yet: it has promoted a replica that is alive and not attached here.
     """
-    ours, newest, knows = -1, -1, None
+    ours, newest, knows, silent, agreed = -1, -1, None, False, []
     for sentinel in manager.sentinels:
         try:
             state = sentinel.sentinel_master(name)
-        except (Disconnected, TooLate, ResponseError):  # the others know
+        except NoPermissionError:
+            raise
+        except (Disconnected, TooLate, ResponseError):
+            silent = True
             continue
         if (state["ip"], state["port"]) == here:
             # The new primary may be written to while replicas are still being told of it, which can take long.
             if _FAILING_OVER in state["flags"]:
                 raise NotReplicated("a failover is under way")
             ours = max(ours, state["config-epoch"])
+            agreed.append(sentinel)
         elif state["config-epoch"] > newest:
             newest, knows = state["config-epoch"], sentinel
     if knows is not None and newest > ours:
         ask_first(manager, name, knows)
         raise NotReplicated("another server is the primary")
+    # An old primary that is dead has no id of a run, with sentinels that have just come to know it as a replica.
+    alive = [
+        sum(bool(it["runid"]) and not it["is_sdown"] for it in each.sentinel_slaves(name)) for each in agreed if silent
+    ]
+    if silent and max(alive, default=attached + 1) > attached:
+        raise NotReplicated("a sentinel is silent, and a replica is away")
 
 
 def _answer(connection: Any) -> Any:

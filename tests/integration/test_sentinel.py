@@ -203,7 +203,22 @@ def test_a_replica_that_is_silent_or_comes_keeps_nothing_from_being_confirmed(re
         assert write(connection, 1, "INCR", "n") == 2
         with frozen(replica):
             assert [write(connection, 1, "INCR", "n") for _ in range(3)] == [3, 4, 5]
-        assert write(connection, 2, "INCR", "n") == 6
+        until(lambda: write(connection, 2, "INCR", "n"))
+        redis.connection_pool.release(connection)
+
+
+def test_a_sentinel_that_is_silent_may_have_promoted_a_replica_that_is_away(replicated: ReplicatedRedis) -> None:
+    """The others know of it only when it tells them; a replica that is dead was not promoted."""
+    replica = replicated.replicas[0]
+    with client(redis_url(replicated.url)) as redis:
+        connection: Any = redis.connection_pool.get_connection()
+        with without(replicated, replica), frozen(replicated.sentinels[0]):
+            with pytest.raises(NotReplicated, match="a sentinel is silent"):
+                write(connection, 1, "INCR", "n")
+            connection.disconnect()
+            with frozen(replica):
+                until(lambda: write(connection, 1, "INCR", "n"))
+        connection.disconnect()
         redis.connection_pool.release(connection)
 
 
