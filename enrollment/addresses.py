@@ -46,6 +46,11 @@ def is_redis(url: str) -> bool:
     return url.partition("://")[0] in _REDIS
 
 
+def is_rabbitmq(url: str) -> bool:
+    """Tell whether an address is of RabbitMQ, or of several nodes of one."""
+    return url.partition("://")[0] in _AMQP
+
+
 def is_sentinel(url: str) -> bool:
     """Tell whether an address is of sentinels, which tell where the Redis is."""
     return url.partition("://")[0] in _SENTINEL
@@ -56,7 +61,7 @@ def broker_url(url: str, name: str) -> str:
 
     Of RabbitMQ, it may be those of several nodes, with semicolons between.
     """
-    if not url.startswith(tuple(f"{scheme}://" for scheme in _AMQP)):
+    if not is_rabbitmq(url):
         split(url, name, (*_REDIS, *_AMQP), _REDIS_EXAMPLE)
         return redis_url(url, name)
     nodes = [node.strip() for node in url.split(";")]
@@ -75,7 +80,8 @@ def _amqp(parts: SplitResult, name: str) -> str:
             hint = f"take it out: {', '.join(sorted({*_AMQP_NUMBERS, *_TLS_OF_AMQP}))} are all that is read"
             hint = "start it with amqps://" if option in _TLS_OF_AMQP else hint
             raise AddressError(f"{name} has the option {option}; {hint}.")
-    return parts._replace(query=urlencode(_tls(options, name) if secure else options)).geturl()
+    query = urlencode(_tls(options, name) if secure else options)
+    return f"{parts.scheme}://{parts.netloc}{parts.path}{query and '?' + query}"
 
 
 def redis_url(url: str, name: str = "The address of Redis") -> str:

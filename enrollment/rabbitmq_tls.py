@@ -3,7 +3,6 @@
 from ssl import CERT_NONE
 from typing import Any
 
-import kombu
 from kombu.transport import pyamqp
 
 
@@ -22,11 +21,3 @@ class Transport(pyamqp.SSLTransport):
             return super().establish_connection()
         finally:
             client.ssl, client.hostname = said, host  # kombu has made numbers of a name
-
-
-class CheckedConnection(kombu.Connection):
-    """kombu's, to RabbitMQ over TLS whichever of its nodes it goes on to."""
-
-    def get_transport_cls(self) -> type[Transport]:
-        """Return what connects, in place of kombu's own."""
-        return Transport

@@ -5,11 +5,11 @@ from queue import LifoQueue
 from typing import Any, Final
 
 from anyio import CapacityLimiter, to_thread
-from kombu import Connection
 
 from enrollment.addresses import is_redis, kombu_url
 from enrollment.client import Client
 from enrollment.commands import Command, Withdraw
+from enrollment.connections import Connection
 from enrollment.names import QUEUE
 from enrollment.redis_client import transport_options
 

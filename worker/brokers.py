@@ -7,11 +7,11 @@ from time import monotonic, time
 from typing import Any, Final, Protocol
 from uuid import UUID
 
-from kombu import Connection
 from pydantic_core import from_json
 from redis import CredentialProvider, Redis
 
 from enrollment.addresses import is_redis
+from enrollment.connections import Connection
 from enrollment.errors import DeadLetterCode
 from enrollment.names import BULK_QUEUE, QUEUE
 from enrollment.redis_client import client as redis_client

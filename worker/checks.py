@@ -5,7 +5,6 @@ from time import time
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
-from kombu import Connection as BrokerConnection
 from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
@@ -13,6 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from enrollment.addresses import is_redis
+from enrollment.connections import Connection as BrokerConnection
 from enrollment.redis_client import client as redis_client
 from migrations import NEWEST
 from models import dead_letters, outbox, queries, replication

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
-from enrollment.addresses import is_redis, kombu_url, redis_url, replicas_of
+from enrollment.addresses import broker_url, is_rabbitmq, is_redis, kombu_url, replicas_of
 from enrollment.client.errors import BrokerAway
 from enrollment.client.tracing import sending
 from enrollment.names import BULK_QUEUE, QUEUE, QUEUE_ARGUMENTS
@@ -62,10 +62,14 @@ class BrokerConnection:
 
         Its `credential_provider` (redis-py's) is among them: it tells user and password for each new connection.
 
-        An address of a broker other than Redis is for kombu to judge.
+        An address of a broker other than Redis and RabbitMQ is for kombu to judge.
         """
-        urls = [redis_url(url, "The broker's address")] if is_redis(url) else url.split(";")
-        self._urls = deque(urls)  # of RabbitMQ, nodes of one cluster: tried in turn
+        scheme, separator, rest = url.partition("://")
+        url = f"{scheme.lower()}{separator}{rest}"
+        url = broker_url(url, "The broker's address") if is_redis(url) or is_rabbitmq(url) else url
+        self._urls = deque(
+            [url] if is_redis(url) else url.split(";")
+        )  # of RabbitMQ, nodes of one cluster: tried in turn
         self._shown = " or ".join(map(_without_password, self._urls))
         self._blocked = False  # RabbitMQ said that it takes no messages
         self._options = dict(options or {})
@@ -110,8 +114,7 @@ class BrokerConnection:
     def _connect(self) -> "Connection":
         """Return the connection; nothing is sent to the broker yet."""
         if self._connection is None or self._pid != os.getpid():
-            from kombu import Connection  # noqa: PLC0415 - a process that only may send does not pay for it
-
+            from enrollment.connections import Connection  # noqa: PLC0415 - who only may send does not pay for it
             from enrollment.redis_client import transport_options  # noqa: PLC0415 - as above
 
             self.close()
@@ -120,13 +123,10 @@ class BrokerConnection:
             patience = {**_AMQP, "on_blocked": self._on_blocked} if amqp else {**_REDIS, **transport_options(url)}
             options = {**patience, **self._options}
             self._pid = os.getpid()
-            connect = Connection
-            if url.startswith("amqps"):
-                from enrollment.rabbitmq_tls import CheckedConnection  # noqa: PLC0415 - as above
-
-                connect = CheckedConnection
             known_by = {"credential_provider": options.pop("credential_provider", None)}
-            self._connection = connect(kombu_url(url), connect_timeout=_ANSWER, transport_options=options, **known_by)
+            self._connection = Connection(
+                kombu_url(url), connect_timeout=_ANSWER, transport_options=options, **known_by
+            )
             self._errors = (OSError, *self._connection.connection_errors, *self._connection.channel_errors)
             if amqp:
                 from amqp.exceptions import AMQPError, MessageNacked  # noqa: PLC0415 - as above

@@ -55,6 +55,7 @@ def test_an_address_of_redis_means_the_same_in_every_spelling(said: str, meant: 
 
 def test_nodes_of_rabbitmq_are_a_list() -> None:
     assert read("broker", "amqp://u:p%3B@a//; amqp://u:p%3B@b:77/v") == "amqp://u:p%3B@a//;amqp://u:p%3B@b:77/v"
+    assert read("broker", "amqp:///v") == "amqp:///v"
     tls = "?ssl_cert_reqs=required&ssl_check_hostname=true"
     assert read("broker", "amqps://a//;amqps://b?ssl_cert_reqs=CERT_REQUIRED") == f"amqps://a//{tls};amqps://b{tls}"
 

@@ -5,13 +5,20 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+from pydantic import SecretStr
 
+from enrollment.addresses import AddressError, broker_url
 from enrollment.client import BrokerAway, Client
+from enrollment.names import QUEUE
+from gateway.producer import CommandProducer
 from tests.eventually import eventually
 from tests.integration.consume.conftest import Worker
 from tests.integration.rabbitmq.conftest import RabbitBroker
 from tests.rabbitmq import RabbitMQ
 from tests.tls import Secured, secured
+from worker import checks
+from worker.brokers import watch
+from worker.settings import BrokerOptions, Settings
 
 
 @pytest.fixture
@@ -58,3 +65,20 @@ def test_what_an_address_leaves_unchecked_is_not_checked(tls: Secured, rabbit: R
     for unchecked in ({"ssl_cert_reqs": "CERT_NONE"}, {"ssl_ca_certs": tls.ca, "ssl_check_hostname": "false"}):
         with Client(address(tls, "127.0.0.1", **unchecked), patience=0.1) as client:
             client.enroll(1, [10])
+
+
+def test_doctor_and_the_gateway_reach_rabbitmq_over_tls(tls: Secured, rabbit: RabbitBroker) -> None:
+    url = address(tls, ssl_ca_certs=tls.ca)
+    with Client(url, patience=10) as client:
+        client.enroll(1, [10])
+    assert watch(broker_url(url, "it"), BrokerOptions()).depths().queues[QUEUE].messages == 1
+    CommandProducer(broker_url(url, "it"))._check()
+    settings = Settings(broker_url=SecretStr(url))
+    assert {it.status for it in checks.findings(settings) if it.name == "broker"} == {"ok"}
+
+
+@pytest.mark.parametrize("scheme", ["AMQPS", "amqp://enrollment@localhost:1//;amqps"])
+def test_a_client_checks_addresses_as_a_worker_does(tls: Secured, scheme: str) -> None:
+    url = address(tls, "127.0.0.1", ssl_ca_certs=tls.ca).replace("amqps", scheme, 1)
+    with pytest.raises((AddressError, BrokerAway)), Client(url, patience=0.1) as client:
+        client.enroll(1, [10])
