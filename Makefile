@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo up ha test chaos bench bench-short lint format asyncapi dist try-dist try-upgrade lock clean
+.PHONY: help install demo up ha test chaos bench bench-short lint format asyncapi dist try-dist try-image try-upgrade lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -75,7 +75,10 @@ dist: $(INSTALLED) ## Build both distributions, wheel and sdist, into dist/
 
 try-dist: dist ## As a stranger: install both into fresh environments, and run the main job there (needs uv)
 	@command -v uv > /dev/null || { echo "make try-dist needs uv: pip install uv"; exit 1; }
-	@$(BIN)/pytest --quiet -o pythonpath=.ci/wheels -o timeout=600 .ci/wheels
+	@$(BIN)/pytest --quiet -o pythonpath=.ci/wheels -o timeout=600 .ci/wheels --ignore=.ci/wheels/test_image.py
+
+try-image: dist ## As root on Debian: build the image without an engine, and run the main job in it (needs uv, buildah, debootstrap)
+	@$(BIN)/pytest --quiet -o pythonpath=.ci/wheels -o timeout=900 .ci/wheels/test_image.py
 
 try-upgrade: $(INSTALLED) ## Kill workers of an older commit (OLD=b9fab5c) and of this one, around the migration (needs uv)
 	@OLD=$(OLD) $(BIN)/pytest --quiet -o timeout=600 .ci/upgrade

@@ -55,3 +55,22 @@ def servers(install: Callable[[str], Installed], tmp_path_factory: pytest.TempPa
         yield dict(re.findall(r"export (ENROLLMENT_\w+)=(\S+)", log.read_text()))
     finally:
         assert end(process) == 0, log.read_text()
+
+
+@pytest.fixture
+def database(install: Callable[[str], Installed], servers: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Give the addresses with a database that has no tables yet, and a Redis database without messages."""
+    name = "stranger"
+    address = servers["ENROLLMENT_DATABASE_URL"]
+    run = "import os, psycopg; psycopg.connect(os.environ['ADDRESS'], autocommit=True).execute({!r})".format
+    worker = install("enrollment-worker")
+    worker.run("python", "-c", run(f"CREATE DATABASE {name}"), variables={"ADDRESS": address})
+    broker = servers["ENROLLMENT_BROKER_URL"].rpartition("/")[0] + "/5"
+    # Else its stream tells of commands that the new database does not know, as after a restore.
+    empty = "import os, redis; redis.Redis.from_url(os.environ['ADDRESS']).flushdb()"
+    worker.run("python", "-c", empty, variables={"ADDRESS": broker})
+    yield {
+        "ENROLLMENT_DATABASE_URL": address.rpartition("/")[0] + f"/{name}",
+        "ENROLLMENT_BROKER_URL": broker,
+    }
+    worker.run("python", "-c", run(f"DROP DATABASE {name} WITH (FORCE)"), variables={"ADDRESS": address})

@@ -37,10 +37,14 @@ class Installed:
     environment: Path
     folder: Path
 
+    def call(self, command: tuple[str, ...], variables: dict[str, str]) -> list[str]:  # noqa: ARG002 - a container has them
+        """Return the command as it has to be called here."""
+        return [str(self.environment / "bin" / command[0]), *command[1:]]
+
     def run(self, *command: str, variables: dict[str, str] | None = None, code: int = 0) -> str:
         """Run a command of this environment in the empty folder; return all that it printed."""
         done = subprocess.run(
-            [str(self.environment / "bin" / command[0]), *command[1:]],
+            self.call(command, variables or {}),
             cwd=self.folder,
             env={**os.environ, **(variables or {})},
             text=True,
@@ -54,7 +58,7 @@ class Installed:
     def start(self, log: Path, *command: str, variables: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         with log.open("wb") as output:
             return subprocess.Popen(
-                [str(self.environment / "bin" / command[0]), *command[1:]],
+                self.call(command, variables or {}),
                 cwd=self.folder,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **(variables or {})},
                 stdout=output,

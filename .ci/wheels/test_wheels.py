@@ -3,7 +3,7 @@
 import re
 import subprocess
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,6 +38,7 @@ def main_job(worker: Installed, database: dict[str, str], tmp_path: Path) -> Non
     def enrollment(*arguments: str, code: int = 0) -> str:
         return worker.run("enrollment", *arguments, variables=database, code=code)
 
+    assert re.fullmatch(r"enrollment-worker \d+\.\d+\.\d+\n", enrollment("--version"))
     assert "BEGIN;" in enrollment("migrate", "--sql")
     enrollment("migrate", "status", code=1)
     enrollment("migrate")
@@ -56,25 +57,6 @@ def main_job(worker: Installed, database: dict[str, str], tmp_path: Path) -> Non
     finally:
         end(beat)
         assert end(process) == 0
-
-
-@pytest.fixture
-def database(install: Install, servers: dict[str, str]) -> Iterator[dict[str, str]]:
-    """Give the addresses with a database that has no tables yet, and a Redis database without messages."""
-    name = "stranger"
-    address = servers["ENROLLMENT_DATABASE_URL"]
-    run = "import os, psycopg; psycopg.connect(os.environ['ADDRESS'], autocommit=True).execute({!r})".format
-    worker = install("enrollment-worker")
-    worker.run("python", "-c", run(f"CREATE DATABASE {name}"), variables={"ADDRESS": address})
-    broker = servers["ENROLLMENT_BROKER_URL"].rpartition("/")[0] + "/5"
-    # Else its stream tells of commands that the new database does not know, as after a restore.
-    empty = "import os, redis; redis.Redis.from_url(os.environ['ADDRESS']).flushdb()"
-    worker.run("python", "-c", empty, variables={"ADDRESS": broker})
-    yield {
-        "ENROLLMENT_DATABASE_URL": address.rpartition("/")[0] + f"/{name}",
-        "ENROLLMENT_BROKER_URL": broker,
-    }
-    worker.run("python", "-c", run(f"DROP DATABASE {name} WITH (FORCE)"), variables={"ADDRESS": address})
 
 
 def test_each_wheel_ships_its_packages_and_nothing_else() -> None:

@@ -78,10 +78,21 @@ app = typer.Typer(
 )
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"enrollment-worker {version('enrollment-worker')}")
+        raise typer.Exit
+
+
 @app.callback()
 def common(
     debug: Annotated[
         bool, typer.Option("--debug", envvar="ENROLLMENT_DEBUG", help="Show the whole traceback of an error.")
+    ] = False,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     global _debug  # noqa: PLW0603 - errors are caught outside of everything that could hand it on
