@@ -19,7 +19,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
-from enrollment.commands import Command, Withdraw, as_fields
+from enrollment.commands import Command, Withdraw, as_fields, format_time
 from enrollment.names import APPLY, ENROLL, REPLACE, UNENROLL, WITHDRAW
 from models import awaited
 from tasks.imports import run
@@ -33,7 +33,6 @@ from worker.service import Service
 STUDENTS, COURSES, NEVER = (1, 2, 3), (11, 12, 13, 14), 99
 TASKS: Final = {"enroll": ENROLL, "unenroll": UNENROLL, "replace": REPLACE}
 FAR: Final = "2999-01-01T00:00:00Z"
-SAID: Final = ("issued_at", "effective_at", "wait_until", "source")
 PATIENCE: Final = 60  # seconds for all that waits to be decided
 
 
@@ -147,27 +146,36 @@ class World:
 
     def import_file(self) -> None:
         """Import a file whose rows take effect at any time. What something newer has decided already is not sent."""
-        pairs = {(self.rng.choice((*STUDENTS * 4, NEVER)), self.rng.choice((*COURSES * 4, NEVER))) for _ in range(6)}
-        lines = ["student,course,action,effective_at"]
-        for student, course in pairs:
+        asked: dict[tuple[int, int], tuple[str, str]] = {}
+        for _ in range(8):
             at = self.now + timedelta(seconds=self.rng.choice([-7200, -3600, self.rng.uniform(-2, 2)]))
+            pair = self.rng.choice((*STUDENTS * 4, NEVER)), self.rng.choice((*COURSES * 4, NEVER))
             kind = self.rng.choice(("enroll", "unenroll"))
-            lines.append(f"{student},{course},{kind},{at.isoformat() if self.rng.random() < 0.8 else FAR}")
+            asked[pair] = kind, format_time(at) if self.rng.random() < 0.8 else FAR
+        lines = [",".join(map(str, (*pair, *said))) for pair, said in asked.items()]
         path = self.folder / f"{self.imports}.csv"
-        path.write_text("\n".join(lines))
+        path.write_text("\n".join(["student,course,action,effective_at", *lines]))
         request = ImportRequest(source=f"import/{path.stem}", wait_for_catalog=86_400)
         import_id = start(self.engine, path, request, at_once=True).import_id
         sent = Sender()
         run.apply(self.engine, import_id, sender=sent, by="test", check=False)
-        for command in sent:
-            said = {name: value for name, value in as_fields(command).items() if name in SAID}
-            it = Said(command.command_id, command.command, command.student_id, list(command.course_ids), said, None)
-            it.may_be = self.fate(it)
-            self.said.append(it)
+        said = {(it.student_id, *it.course_ids): as_fields(it) for it in sent}
         with self.engine.connect() as connection:
-            statement = text("SELECT * FROM import_rows WHERE import_id = :id AND planned = 'superseded'")
-            for row in connection.execute(statement, {"id": import_id}):
-                self.unsent.append((row.effective_at, row.command_id, row.asked, row.student_id, [row.course_id]))
+            found = connection.execute(text("SELECT * FROM import_rows WHERE import_id = :id"), {"id": import_id}).all()
+        assert len(found) == len(asked)
+        for row in found:
+            pair = row.student_id, row.course_id
+            kind, at = asked[pair]
+            if pair in said:
+                fields = {
+                    **{name: said[pair][name] for name in ("issued_at", "wait_until", "source")},
+                    "effective_at": at,
+                }
+                it = Said(row.command_id, kind, row.student_id, [row.course_id], fields, None)
+                it.may_be = self.fate(it)
+                self.said.append(it)
+            else:
+                self.unsent.append((datetime.fromisoformat(at), row.command_id, kind, pair[0], pair[1:]))
         for part in (sent, self.rng.sample(sent, len(sent) // 2)):
             if part:
                 self.rng.choice(self.workers).handle([message(APPLY, commands=[as_fields(it) for it in part])])

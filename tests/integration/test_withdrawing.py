@@ -60,7 +60,7 @@ def test_a_withdraw_that_overtakes_its_command_works_all_the_same(service: Servi
     assert not rows("*", "dead_letters")
 
 
-def test_a_withdraw_that_is_to_take_effect_later_is_refused_and_its_target_waits_on(service: Service, rows: Rows) -> None:
+def test_a_withdraw_that_is_to_take_effect_later_is_refused(service: Service, rows: Rows) -> None:
     waiting = message(ENROLL, 1, [99], wait_until=LATER)
     service.handle([waiting])
     later = Message(WITHDRAW, str(uuid4()), "key", (), {"target": waiting.task_id}, {"eta": LATER})
