@@ -165,17 +165,17 @@ class World:
         assert len(found) == len(asked)
         for row in found:
             pair = row.student_id, row.course_id
-            kind, at = asked[pair]
+            kind, when = asked[pair]
             if pair in said:
                 fields = {
                     **{name: said[pair][name] for name in ("issued_at", "wait_until", "source")},
-                    "effective_at": at,
+                    "effective_at": when,
                 }
                 it = Said(row.command_id, kind, row.student_id, [row.course_id], fields, None)
                 it.may_be = self.fate(it)
                 self.said.append(it)
             else:
-                self.unsent.append((datetime.fromisoformat(at), row.command_id, kind, pair[0], pair[1:]))
+                self.unsent.append((datetime.fromisoformat(when), row.command_id, kind, pair[0], pair[1:]))
         for part in (sent, self.rng.sample(sent, len(sent) // 2)):
             if part:
                 self.rng.choice(self.workers).handle([message(APPLY, commands=[as_fields(it) for it in part])])
