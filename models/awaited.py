@@ -28,23 +28,23 @@ _NEXT: Final = text(f"""
      WHERE {_AWAITED} ORDER BY until LIMIT 1
 """)
 # In blocks of commands: one student or course each, or many commands for one. A block begins where the table of the
-# catalog has an id at all, so what lies beyond its last one takes no time. The subqueries take one look at a primary
-# key each: they are never turned into a scan of the whole table.
+# catalog has an id at all, so what lies beyond its last one takes no time. Its ids are looked up together, in their
+# order, by the primary key.
 _LOOK: Final = """
       WITH RECURSIVE block AS (
-           SELECT 0 AS number, CAST(:after AS bigint) AS last, CAST(NULL AS bigint[]) AS there
+           SELECT 0 AS number, CAST(:after AS bigint) AS last, CAST(NULL AS bigint[]) AS ids
            UNION ALL
-           SELECT number + 1, next.last, next.there FROM block CROSS JOIN LATERAL (
-                  SELECT max(waits_for) AS last,
-                         array_agg(waits_for) FILTER (WHERE (SELECT true FROM {table} AS t WHERE t.id = waits_for))
-                           AS there
+           SELECT number + 1, next.last, next.ids FROM block CROSS JOIN LATERAL (
+                  SELECT max(waits_for) AS last, array_agg(waits_for) AS ids
                     FROM (SELECT DISTINCT waits_for
                             FROM (SELECT waits_for FROM deferred_commands AS d
                                    WHERE d.reason = :reason AND d.waits_for >= (
                                          SELECT id FROM {table} AS t WHERE t.id > block.last ORDER BY t.id LIMIT 1)
                                    ORDER BY d.reason, d.waits_for LIMIT 64) AS commands) AS waits) AS next
-            WHERE block.last IS NOT NULL AND number < :blocks)
-    SELECT number, last, there FROM block WHERE there IS NOT NULL OR number = :blocks ORDER BY number
+            WHERE block.last IS NOT NULL AND number < :blocks),
+           looked AS (
+           SELECT number, last, ARRAY(SELECT t.id FROM {table} AS t WHERE t.id = ANY(ids)) AS there FROM block)
+    SELECT number, last, there FROM looked WHERE there <> '{{}}' OR number = :blocks ORDER BY number
 """
 _LOOKS: Final = {
     Reason.UNKNOWN_COURSE: text(_LOOK.format(table="courses")),
@@ -94,7 +94,7 @@ def look(connection: Connection, after: Wait | None, blocks: int) -> Looked:
     """
     reason, id_ = after or Wait(Reason.UNKNOWN_COURSE, 0)
     found = connection.execute(_LOOKS[reason], {"reason": reason, "after": id_, "blocks": blocks}).all()
-    there = [Wait(reason, it) for _, _, ids in found for it in ids or ()]
+    there = [Wait(reason, it) for _, _, ids in found for it in ids]
     if found and found[-1].number == blocks and found[-1].last is not None:
         return Looked(there, Wait(reason, found[-1].last))
     return Looked(there, Wait(Reason.UNKNOWN_STUDENT, 0) if reason is Reason.UNKNOWN_COURSE else None)

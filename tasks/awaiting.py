@@ -19,10 +19,10 @@ from tasks.caution import Blocked
 from tasks.deferred import BUDGET, LOOK, Settle
 from tasks.deferring import PutOff, units_from
 
-_BLOCKS: Final = 100  # of commands looked at in one step; some 20 milliseconds
+_BLOCKS: Final = 100  # of commands looked at in one step; some 10 milliseconds
 _PAGE: Final = 500  # commands decided in one step
 _REST: Final = 29  # a pause is at least so many times as long as the look before it
-_HURRY: Final = 3  # the same while students or courses were added
+_HURRY: Final = 1  # the same while students or courses were added
 
 log = structlog.get_logger(__name__)
 
