@@ -29,16 +29,17 @@ APART: Final = 5.0  # seconds between them
 PATIENCE: Final = 300.0  # seconds for what is to be decided
 
 _INDEXES: Final = """
-    SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'deferred_commands' AND indexname NOT IN
-           (SELECT conname FROM pg_constraint WHERE conrelid = 'deferred_commands'::regclass)
+    SELECT indexname, indexdef FROM pg_indexes WHERE tablename IN ('commands', 'deferred_commands')
+       AND indexname NOT IN (SELECT conname FROM pg_constraint)
 """
+SLICE: Final = 1_000_000  # commands that are made at once
 # Half wait for their time, in some years; the others for one of so many courses. As the worker writes them.
 _FILL: Final = """
       WITH new AS (
-           SELECT n, gen_random_uuid() AS id, n %% %(students)s + 1 AS student, n %% 2 = 0 AS timed,
+           SELECT n, uuidv7() AS id, n %% %(students)s + 1 AS student, n %% 2 = 0 AS timed,
                   %(first)s + 2 * (n / 2 %% %(courses)s) AS course,
                   now() + n * interval '10 s' + interval '1 day' AS until
-             FROM generate_series(1, %(rows)s) AS n),
+             FROM generate_series(%(begin)s::bigint, %(end)s) AS n),
            told AS (
            INSERT INTO commands (command_id, command, student_id, course_ids, issued_at, outcome, enrolled, unenrolled,
                                  unchanged, superseded, errors, processed_at, content_hash, waiting)
@@ -79,7 +80,9 @@ def fill(url: str, rows: int, courses: int, *, between: bool) -> None:
         indexes = connection.execute(_INDEXES).fetchall()
         for name, _ in indexes:
             connection.execute(f'DROP INDEX "{name}"'.encode())
-        connection.execute(_FILL, {"students": STUDENTS, "first": FIRST, "courses": courses, "rows": rows})
+        for begin in range(1, rows + 1, SLICE):
+            ids = {"students": STUDENTS, "first": FIRST, "courses": courses}
+            connection.execute(_FILL, {**ids, "begin": begin, "end": min(begin + SLICE - 1, rows)})
         if between:
             connection.execute(_BETWEEN, {"first": FIRST, "courses": courses})
         for _, definition in indexes:
