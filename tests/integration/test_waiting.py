@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from enrollment.waiting import Policy
 from models import awaited, ledger
 from models.deferred import Reason, Wait
 from tasks.messages import Message
+from tests.eventually import eventually
 from tests.integration.conftest import counted, message
 from tests.integration.locked import held, release_all
 from worker.publishing import Publisher
@@ -220,6 +222,18 @@ def test_students_and_courses_are_found_in_steps_however_many_are_waited_for(
     while len(rows("*", "deferred_commands")) > 350:
         service.release()
     assert {course % 2 for (course,) in rows("waits_for", "deferred_commands")} == {1}
+
+
+def test_what_was_added_to_the_catalog_is_looked_for_at_once_whatever_pause_is_left(
+    service: Service, rows: Rows, load: Load
+) -> None:
+    service.handle([message(ENROLL, 1, [99], wait_until=LATER)])
+    awaiting = service._batches._awaiting
+    eventually(lambda: service.release() and not awaiting._hurried)
+    awaiting._look_from = monotonic() + 3600
+    load("INSERT INTO courses (id) VALUES (99)")
+    eventually(lambda: service.release() is None, 60)
+    assert rows("outcome", "commands") == [("applied",)]
 
 
 @pytest.mark.parametrize(("courses", "blocks"), [(3, 4), (20_000, 314)])
