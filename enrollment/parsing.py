@@ -77,9 +77,14 @@ def parse_single(
     return read if isinstance(read, Invalid) else _validate(MODELS[kind], kind, command_id, _with(eta, read))
 
 
-def parse_withdraw(command_id: UUID, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Withdraw | Invalid:
-    """Read the arguments of a withdraw; its Celery task id is its own command id."""
+def parse_withdraw(
+    command_id: UUID, args: Sequence[Any], kwargs: Mapping[str, Any], eta: datetime | None = None
+) -> Withdraw | Invalid:
+    """Read the arguments of a withdraw; its Celery task id is its own command id. With an `eta` it is invalid."""
     read = _arguments(("target",), Kind.WITHDRAW, command_id, args, kwargs)
+    if eta is not None and not isinstance(read, Invalid):
+        faults = {"eta": "a withdraw takes effect at once, so its message has neither eta nor countdown"}
+        return _invalid(Kind.WITHDRAW, command_id, read, faults, canonical(read))
     return read if isinstance(read, Invalid) else _validate(Withdraw, Kind.WITHDRAW, command_id, read)
 
 

@@ -1,7 +1,7 @@
 """Commands that wait for their time, or for a student or course: which of them wait no longer.
 
-Nothing here looks at every command that waits. Times are found by an index; students and courses by a step through
-another one for each that is waited for, however many commands wait for it.
+Times are found by an index; of students and courses that are waited for, a block of an index at a time is compared with
+the catalog. Many commands for one of them count as one block.
 """
 
 from collections.abc import Collection
@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from enrollment.fold import WITHDRAWN, Effects, Outcome, Record
 from enrollment.state import BEFORE_ALL
 from models.arrays import plain
-from models.deferred import COLUMNS, Deferred, Reason, Wait, deferred_of, steps
+from models.deferred import COLUMNS, Deferred, Reason, Wait, deferred_of
 from models.ledger import PATIENCE
 from models.records import RECORD_COLUMNS, record_of
 
@@ -27,13 +27,29 @@ _NEXT: Final = text(f"""
     SELECT extract(epoch FROM until - clock_timestamp())::float FROM deferred_commands
      WHERE {_AWAITED} ORDER BY until LIMIT 1
 """)
-# The subqueries take one look at a primary key each: they are never turned into a scan of the whole table.
-_CATALOG: Final = text(f"""{steps(condition="reason > 'time'")}
-    SELECT reason, waits_for,
-           CASE reason WHEN 'unknown_course' THEN (SELECT true FROM courses AS c WHERE c.id = waits_for)
-                       ELSE (SELECT true FROM students AS s WHERE s.id = waits_for) END
-      FROM wait LIMIT :most
-""")
+# In blocks of commands: one student or course each, or many commands for one. A block begins where the table of the
+# catalog has an id at all, so what lies beyond its last one takes no time. Its ids are looked up together, in their
+# order, by the primary key.
+_LOOK: Final = """
+      WITH RECURSIVE block AS (
+           SELECT 0 AS number, CAST(:after AS bigint) AS last, CAST(NULL AS bigint[]) AS ids
+           UNION ALL
+           SELECT number + 1, next.last, next.ids FROM block CROSS JOIN LATERAL (
+                  SELECT max(waits_for) AS last, array_agg(waits_for) AS ids
+                    FROM (SELECT DISTINCT waits_for
+                            FROM (SELECT waits_for FROM deferred_commands AS d
+                                   WHERE d.reason = :reason AND d.waits_for >= (
+                                         SELECT id FROM {table} AS t WHERE t.id > block.last ORDER BY t.id LIMIT 1)
+                                   ORDER BY d.reason, d.waits_for LIMIT 64) AS commands) AS waits) AS next
+            WHERE block.last IS NOT NULL AND number < :blocks),
+           looked AS (
+           SELECT number, last, ARRAY(SELECT t.id FROM {table} AS t WHERE t.id = ANY(ids)) AS there FROM block)
+    SELECT number, last, there FROM looked WHERE there <> '{{}}' OR number = :blocks ORDER BY number
+"""
+_LOOKS: Final = {
+    Reason.UNKNOWN_COURSE: text(_LOOK.format(table="courses")),
+    Reason.UNKNOWN_STUDENT: text(_LOOK.format(table="students")),
+}
 
 # What is being decided at this moment is waited for; not for long: its worker may be frozen.
 _LOCK_TIMEOUT: Final = text(f"SET LOCAL lock_timeout = '{PATIENCE}ms'")
@@ -48,8 +64,8 @@ _RECORDS: Final = text(f"SELECT {RECORD_COLUMNS} FROM commands WHERE command_id 
 
 # Counted when a session has nothing to do, within seconds after its commit.
 _ADDED: Final = text("""
-    SELECT coalesce(sum(n_tup_ins), 0)::bigint FROM pg_stat_user_tables
-     WHERE relid IN (to_regclass('students'), to_regclass('courses'))
+    SELECT sum(pg_stat_get_tuples_inserted(to_regclass(name)))::bigint
+      FROM (VALUES ('students'), ('courses')) AS t(name)
 """)
 
 
@@ -71,18 +87,23 @@ def next_over(connection: Connection) -> float | None:
     return seconds
 
 
-def look(connection: Connection, after: Wait | None, most: int) -> Looked:
-    """Look whether the students and courses are there that commands wait for: up to `most`, beginning after `after`."""
-    reason, id_ = (after.reason, after.id) if after else (Reason.TIME, 0)
-    rows = connection.execute(_CATALOG, {"reason": reason, "id": id_, "most": most}).all()
-    waits = [(Wait(Reason(row[0]), row[1]), bool(row[2])) for row in rows]
-    return Looked([wait for wait, there in waits if there], waits[-1][0] if len(waits) == most else None)
+def look(connection: Connection, after: Wait | None, blocks: int) -> Looked:
+    """Look whether students or courses are there that commands wait for, beginning after `after`: up to so many blocks.
+
+    A block is 64 commands. Courses are looked at first; one look is at one of the two tables.
+    """
+    reason, id_ = after or Wait(Reason.UNKNOWN_COURSE, 0)
+    found = connection.execute(_LOOKS[reason], {"reason": reason, "after": id_, "blocks": blocks}).all()
+    there = [Wait(reason, it) for _, _, ids in found for it in ids]
+    if found and found[-1].number == blocks and found[-1].last is not None:
+        return Looked(there, Wait(reason, found[-1].last))
+    return Looked(there, Wait(Reason.UNKNOWN_STUDENT, 0) if reason is Reason.UNKNOWN_COURSE else None)
 
 
 def added(connection: Connection) -> int:
     """Return a number that rises soon after students or courses were added; a hint, and no more."""
-    number: int = connection.execute(_ADDED).scalar_one()
-    return number
+    number: int | None = connection.execute(_ADDED).scalar_one()
+    return number or 0
 
 
 def lock(connection: Connection, command_ids: Collection[UUID]) -> list[Deferred]:

@@ -100,21 +100,18 @@ _TAKE: Final = text("""
 
 
 # A step through the index for each thing waited for, however many commands wait for it.
-def steps(condition: str) -> str:
-    """Return the SQL of a CTE `wait`: all that is waited for, beginning after (:reason, :id), as far as `condition`."""
-    return f"""
+_WAITS: Final = text("""
       WITH RECURSIVE wait AS (
            (SELECT reason, waits_for FROM deferred_commands
-             WHERE (reason, waits_for) > (:reason, CAST(:id AS bigint)) AND {condition}
+             WHERE (reason, waits_for) > (:reason, CAST(:id AS bigint)) AND reason < 'time'
              ORDER BY reason, waits_for LIMIT 1)
            UNION ALL
            SELECT next.reason, next.waits_for FROM wait CROSS JOIN LATERAL (
                   SELECT reason, waits_for FROM deferred_commands AS d
-                   WHERE (d.reason, d.waits_for) > (wait.reason, wait.waits_for) AND {condition}
-                   ORDER BY d.reason, d.waits_for LIMIT 1) AS next)"""
-
-
-_WAITS: Final = text(steps("reason < 'time'") + " SELECT reason, waits_for FROM wait LIMIT :most")
+                   WHERE (d.reason, d.waits_for) > (wait.reason, wait.waits_for) AND reason < 'time'
+                   ORDER BY d.reason, d.waits_for LIMIT 1) AS next)
+    SELECT reason, waits_for FROM wait LIMIT :most
+""")
 COLUMNS: Final = """reason, waits_for, first_seen, command_id, content_hash, student_id, request, task, task_id,
                   message_key, position, headers, id, until, told"""
 # What another worker is about to apply is passed over.

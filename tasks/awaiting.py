@@ -19,10 +19,10 @@ from tasks.caution import Blocked
 from tasks.deferred import BUDGET, LOOK, Settle
 from tasks.deferring import PutOff, units_from
 
-_LOOKED_AT: Final = 1_000  # students and courses looked at in one step; some milliseconds
+_BLOCKS: Final = 100  # of commands looked at in one step; some 10 milliseconds
 _PAGE: Final = 500  # commands decided in one step
 _REST: Final = 29  # a pause is at least so many times as long as the look before it
-_HURRY: Final = 3  # the same while students or courses were added
+_HURRY: Final = 1  # the same while students or courses were added
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +36,7 @@ class Awaiting:
         self._after: Wait | None = None  # what was looked at last; None: the look begins anew
         self._look_from = 0.0
         self._added = -1  # students and courses, as PostgreSQL counts them
-        self._hurried = 0  # times that all of them are still looked at fast: the rest of this time, and once more
+        self._hurried = 0  # times that all of them are still looked at fast, the one that is under way included
         self._next: float | None = None  # seconds until a time comes, when that was asked last
 
     def release(self) -> float | None:
@@ -74,7 +74,17 @@ class Awaiting:
         """Return commands whose time has come, or whose wait is over."""
         with self._engine.begin() as connection:  # committed: after a rollback psycopg forgets what it has prepared
             self._next = awaited.next_over(connection)
+            if self._next is not None:
+                self._hurry(awaited.added(connection))
             return awaited.over(connection, _PAGE) if self._next is not None and self._next <= 0 else []
+
+    def _hurry(self, added: int) -> None:
+        """Look at all students and courses fast where some were added: from now on, or once more after this time."""
+        if added == self._added:
+            return
+        if not self._hurried:
+            self._after, self._look_from = None, 0.0
+        self._added, self._hurried = added, min(self._hurried + 1, 2)
 
     def _there(self) -> list[Deferred]:
         """Return commands whose student or course is there now, of the next that are looked at."""
@@ -83,11 +93,8 @@ class Awaiting:
             return []
         with self._engine.begin() as connection:  # what is locked here is let go of, and locked again to be decided
             locks.reserve(connection)
-            added = awaited.added(connection)
-            if added != self._added:
-                self._added, self._hurried = added, 2
             while True:
-                looked = awaited.look(connection, self._after, _LOOKED_AT)
+                looked = awaited.look(connection, self._after, _BLOCKS)
                 kept = deferred.page(connection, looked.there, _PAGE)
                 if len(kept) < _PAGE:
                     self._after = looked.last

@@ -93,7 +93,7 @@ def _units(index: int, message: Message) -> Iterator[Unit]:
         fault = "The task id, which is the command id, is not a UUID."
         yield _refused(index, message, DeadLetterCode.COMMAND_ID_MISSING, fault)
     elif kind is Kind.WITHDRAW:
-        yield Unit(message, index, 0, parse_withdraw(command_id, message.args, message.kwargs))
+        yield Unit(message, index, 0, parse_withdraw(command_id, message.args, message.kwargs, eta))
     else:
         yield Unit(message, index, 0, parse_single(kind, command_id, message.args, message.kwargs, eta))
 

@@ -52,6 +52,6 @@ async def change(submit: Submit, student_id: StudentId, body: Difference) -> Res
 
 
 @router.delete("/students/{student_id}/courses/{course_id}", response_model=Written, responses=WRITE)
-async def unenroll(submit: Submit, student_id: StudentId, course_id: CourseId) -> Response:
+async def unenroll(submit: Submit, student_id: StudentId, course_id: CourseId, body: When | None = None) -> Response:
     """Unenroll a student from a course."""
-    return await submit(Change(Kind.UNENROLL, student_id, (course_id,)))
+    return await submit(_change(Kind.UNENROLL, student_id, (course_id,), body or When()))

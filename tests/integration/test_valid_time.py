@@ -1,8 +1,9 @@
 """An oracle of valid time, which shares no line with the fold, judges real workers over real servers.
 
 Catalog and commands come in any order; commands are scheduled, repeated, withdrawn, not waited for any longer, split
-into any messages, decided by two workers. What has to come of each is told by a few lines here, and the rows in the end
-are those of the commands that applied, one after the other in the order of (effective_at or issued_at, id).
+into any messages, decided by two workers; some come as rows of an imported file. What has to come of each is told by a
+few lines here, and the rows in the end are those of the commands that applied, one after the other in the order of
+(effective_at or issued_at, id).
 """
 
 import random
@@ -10,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final
 from uuid import UUID
@@ -17,8 +19,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
+from enrollment.commands import Command, Withdraw, as_fields, format_time
 from enrollment.names import APPLY, ENROLL, REPLACE, UNENROLL, WITHDRAW
 from models import awaited
+from tasks.imports import run
+from tasks.imports.plan import ImportRequest
+from tasks.imports.start import start
 from tasks.messages import Message
 from tests.integration.conftest import message
 from worker.publishing import Publisher
@@ -96,10 +102,23 @@ def some_commands(rng: random.Random, now: datetime) -> list[Said]:
     return found
 
 
+class Sender(list[Command]):
+    """What an import sends its commands to."""
+
+    def send(self, command: Command | Withdraw) -> UUID:
+        assert not isinstance(command, Withdraw)
+        self.append(command)
+        return command.command_id
+
+    def flush(self) -> None: ...
+
+
 class World:
     """Two workers, and what the model expects of them."""
 
-    def __init__(self, rng: random.Random, workers: Sequence[Service], engine: Engine) -> None:
+    def __init__(self, rng: random.Random, workers: Sequence[Service], engine: Engine, folder: Path) -> None:
+        self.folder, self.imports = folder, 3
+        self.unsent: list[tuple[datetime, UUID, str, int, Sequence[int]]] = []
         self.rng, self.workers, self.engine = rng, workers, engine
         self.now = datetime.now(UTC)
         self.said = some_commands(rng, self.now)
@@ -124,6 +143,42 @@ class World:
         if not waits and "wait_until" not in it.fields and it.needs - self.known:
             return {"rejected"}
         return {"waiting"} if it.scheduled == FAR or NEVER in it.needs else {"applied"}
+
+    def import_file(self) -> None:
+        """Import a file whose rows take effect at any time. What something newer has decided already is not sent."""
+        asked: dict[tuple[int, int], tuple[str, str]] = {}
+        for _ in range(8):
+            at = self.now + timedelta(seconds=self.rng.choice([-7200, -3600, self.rng.uniform(-2, 2)]))
+            pair = self.rng.choice((*STUDENTS * 4, NEVER)), self.rng.choice((*COURSES * 4, NEVER))
+            kind = self.rng.choice(("enroll", "unenroll"))
+            asked[pair] = kind, format_time(at) if self.rng.random() < 0.8 else FAR
+        lines = [",".join(map(str, (*pair, *said))) for pair, said in asked.items()]
+        path = self.folder / f"{self.imports}.csv"
+        path.write_text("\n".join(["student,course,action,effective_at", *lines]))
+        request = ImportRequest(source=f"import/{path.stem}", wait_for_catalog=86_400)
+        import_id = start(self.engine, path, request, at_once=True).import_id
+        sent = Sender()
+        run.apply(self.engine, import_id, sender=sent, by="test", check=False)
+        said = {(it.student_id, *it.course_ids): as_fields(it) for it in sent}
+        with self.engine.connect() as connection:
+            found = connection.execute(text("SELECT * FROM import_rows WHERE import_id = :id"), {"id": import_id}).all()
+        assert len(found) == len(asked)
+        for row in found:
+            pair = row.student_id, row.course_id
+            kind, when = asked[pair]
+            if pair in said:
+                fields = {
+                    **{name: said[pair][name] for name in ("issued_at", "wait_until", "source")},
+                    "effective_at": when,
+                }
+                it = Said(row.command_id, kind, row.student_id, [row.course_id], fields, None)
+                it.may_be = self.fate(it)
+                self.said.append(it)
+            else:
+                self.unsent.append((datetime.fromisoformat(when), row.command_id, kind, pair[0], pair[1:]))
+        for part in (sent, self.rng.sample(sent, len(sent) // 2)):
+            if part:
+                self.rng.choice(self.workers).handle([message(APPLY, commands=[as_fields(it) for it in part])])
 
     def load(self, id_: int) -> None:
         self.known.add(id_)
@@ -154,7 +209,7 @@ class World:
         unsent, ids = list(self.said), [*STUDENTS, *COURSES]
         self.rng.shuffle(unsent)
         self.rng.shuffle(ids)
-        while unsent or ids:
+        while unsent or ids or self.imports:
             what = self.rng.random()
             if what < 0.3 and unsent:
                 count = self.rng.randrange(1, 9)
@@ -166,6 +221,9 @@ class World:
                 self.withdraw(self.rng.choice(self.said))
             elif what < 0.7:
                 self.give_up(self.rng.choice(self.said))
+            elif what < 0.8 and self.imports:
+                self.import_file()
+                self.imports -= 1
             else:
                 self.rng.choice(self.workers).release()
         end = monotonic() + PATIENCE
@@ -193,8 +251,11 @@ def test_the_end_is_what_valid_time_says_whenever_everything_comes(
     engine: Engine,
     publisher: Publisher,
     events: Callable[[], Any],
+    *,
+    tmp_path: Path,
 ) -> None:
-    world = World(random.Random(seed), [Service(worker_engine, publisher) for _ in range(2)], engine)  # noqa: S311
+    workers = [Service(worker_engine, publisher) for _ in range(2)]
+    world = World(random.Random(seed), workers, engine, tmp_path)  # noqa: S311
     world.live()
     with engine.connect() as connection:
         of = {row.command_id: row for row in connection.execute(text("SELECT * FROM commands"))}
@@ -214,8 +275,7 @@ def test_the_end_is_what_valid_time_says_whenever_everything_comes(
         ]
         when = it.scheduled or it.fields.get("issued_at")
         assert when is None or of[it.id].issued_at in (None, datetime.fromisoformat(when)), it
+    applied = [it for it in world.said if of[it.id].outcome == "applied"]
     assert rows == valid_time(
-        (of[it.id].issued_at, it.id, it.kind, it.student, it.courses)
-        for it in world.said
-        if of[it.id].outcome == "applied"
+        [*((of[it.id].issued_at, it.id, it.kind, it.student, it.courses) for it in applied), *world.unsent]
     )

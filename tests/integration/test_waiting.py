@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +14,9 @@ from sqlalchemy import Engine, text
 from enrollment.names import APPLY, ENROLL, REPLACE, UNENROLL
 from enrollment.waiting import Policy
 from models import awaited, ledger
+from models.deferred import Reason, Wait
 from tasks.messages import Message
+from tests.eventually import eventually
 from tests.integration.conftest import counted, message
 from tests.integration.locked import held, release_all
 from worker.publishing import Publisher
@@ -210,34 +213,56 @@ def test_what_breaks_after_its_wait_is_a_dead_letter_and_waits_no_more(
 def test_students_and_courses_are_found_in_steps_however_many_are_waited_for(
     service: Service, rows: Rows, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.awaiting._LOOKED_AT", 3)
-    monkeypatch.setattr("tasks.awaiting._PAGE", 2)
-    service.handle([message(ENROLL, 1, [1000 + n % 20], wait_until=LATER) for n in range(60)])
-    load("INSERT INTO courses (id) SELECT generate_series(1000, 1019, 2)")
-    while len(rows("*", "deferred_commands")) > 30:
+    monkeypatch.setattr("tasks.awaiting._BLOCKS", 1)
+    monkeypatch.setattr("tasks.awaiting._PAGE", 50)
+    service.handle([message(ENROLL, 1 + n % 5, [1000 + n % 200], wait_until=LATER) for n in range(600)])
+    service.handle([message(ENROLL, 1000 + n, [10], wait_until=LATER) for n in range(100)])
+    load("INSERT INTO courses (id) SELECT generate_series(1000, 1199, 2)")
+    load("INSERT INTO students (id) SELECT generate_series(1000, 1099, 2)")
+    while len(rows("*", "deferred_commands")) > 350:
         service.release()
     assert {course % 2 for (course,) in rows("waits_for", "deferred_commands")} == {1}
 
 
-def test_looking_at_what_is_waited_for_costs_steps_through_an_index(service: Service, engine: Engine) -> None:
+def test_what_was_added_to_the_catalog_is_looked_for_at_once_whatever_pause_is_left(
+    service: Service, rows: Rows, load: Load
+) -> None:
+    service.handle([message(ENROLL, 1, [99], wait_until=LATER)])
+    awaiting = service._batches._awaiting
+    eventually(lambda: service.release() and not awaiting._hurried)
+    awaiting._look_from = monotonic() + 3600
+    load("INSERT INTO courses (id) VALUES (99)")
+    eventually(lambda: service.release() is None, 60)
+    assert rows("outcome", "commands") == [("applied",)]
+
+
+@pytest.mark.parametrize(("courses", "blocks"), [(3, 4), (20_000, 314)])
+def test_looking_at_what_is_waited_for_costs_steps_through_indexes(
+    service: Service, engine: Engine, worker_engine: Engine, courses: int, blocks: int
+) -> None:
     with engine.begin() as connection:
         connection.execute(
-            text("""
+            text(f"""
             INSERT INTO deferred_commands (reason, waits_for, first_seen, command_id, request, task, task_id,
                                            message_key, position, headers, until, told)
-            SELECT 'unknown_course', 1000000 + n % 3, now(), gen_random_uuid(), '{}', '', '', '', 0, '{}',
-                   now() + interval '1 day', true FROM generate_series(1, 20000) AS n""")
+            SELECT 'unknown_course', 1000001 + 2 * (n % {courses}), now(), gen_random_uuid(), '{{}}', '', '', '', 0,
+                   '{{}}', now() + interval '1 day', true FROM generate_series(1, 20000) AS n""")
         )
-    with engine.connect() as connection:
-        plan = "\n".join(
-            row[0]
-            for row in connection.execute(
-                text(f"EXPLAIN (ANALYZE, COSTS OFF) {awaited._CATALOG.text}"), {"reason": "time", "id": 0, "most": 1000}
-            )
-        )
-        looked = awaited.look(connection, None, 1000)
+
+    def look(blocks: int) -> tuple[str, awaited.Looked]:
+        with worker_engine.connect() as connection:
+            said = {"reason": Reason.UNKNOWN_COURSE, "after": 0, "blocks": blocks}
+            statement = text(f"EXPLAIN (ANALYZE, COSTS OFF) {awaited._LOOKS[Reason.UNKNOWN_COURSE].text}")
+            return "\n".join(connection.execute(statement, said).scalars()), awaited.look(connection, None, blocks)
+
+    students = Wait(Reason.UNKNOWN_STUDENT, 0)
+    assert look(2)[1] == ([], students)  # the catalog has no such ids at all: one block tells
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO courses (id) SELECT 1000000 + 2 * n FROM generate_series(0, 20000) AS n"))
+    plan, looked = look(blocks)
     assert "Seq Scan" not in plan
-    assert looked == ([], None)
+    assert looked == ([], students)
+    assert look(blocks - 2)[1].last not in (students, None)
 
 
 def test_commands_that_do_not_wait_send_the_same_statements_whatever_waits(

@@ -60,6 +60,14 @@ def test_a_withdraw_that_overtakes_its_command_works_all_the_same(service: Servi
     assert not rows("*", "dead_letters")
 
 
+def test_a_withdraw_that_is_to_take_effect_later_is_refused(service: Service, rows: Rows) -> None:
+    waiting = message(ENROLL, 1, [99], wait_until=LATER)
+    service.handle([waiting])
+    later = Message(WITHDRAW, str(uuid4()), "key", (), {"target": waiting.task_id}, {"eta": LATER})
+    assert service.handle([later]) == ["rejected invalid_command [eta]"]
+    assert rows("outcome", "commands ORDER BY outcome") == [("rejected",), ("waiting",)]
+
+
 def test_what_waits_for_a_lock_can_be_withdrawn_too(
     service: Service, engine: Engine, rows: Rows, events: Events
 ) -> None:

@@ -41,15 +41,18 @@ def load(
     """Add students and courses, and change those that differ. All or nothing; a second time changes nothing.
 
     The first line names the columns; `id` or `sis_id` must be among them, the others may be left out. Who has no id is
-    known by the sis_id, and the database assigns an id.
+    known by the sis_id, and the database assigns an id. Rows of imports that waited for these are sent.
     """
     from tasks import catalog_files
     from worker.cli.connect import database
+    from worker.cli.taking_up import TakingUp
 
     if students is None and courses is None:
         raise typer.BadParameter("say --students, --courses or both")
     with database() as connection:
         done = catalog_files.load(connection, students=students, courses=courses, full=full)
+        connection.commit()
+        TakingUp(connection.engine).now()
     if json:
         document({name: counts._asdict() for name, counts in done.items()})
         return

@@ -61,11 +61,12 @@ def stream() -> "Iterator[tuple[Redis, str]]":
 
 
 @contextmanager
-def client_of_broker() -> "Iterator[Client]":
-    """Give what sends commands."""
+def client_of_broker(*, patience: float = 10) -> "Iterator[Client]":
+    """Give what sends commands; it waits `patience` seconds for a broker that is away."""
     from enrollment.client import Client
     from worker.settings import Settings
 
     settings = Settings.load()
-    with Client(settings.require_broker_url(), transport_options=settings.transport_options()) as client:
+    options = settings.transport_options()
+    with Client(settings.require_broker_url(), patience=patience, transport_options=options) as client:
         yield client

@@ -57,6 +57,7 @@ def show(entry: Entry, json: bool) -> None:
 
 def line_of(event: str) -> tuple[str, str]:
     """Return an event's outcome, and all of it in a line."""
+    from enrollment.commands import format_time
     from enrollment.events import Event
 
     it = Event.model_validate_json(event)
@@ -66,9 +67,12 @@ def line_of(event: str) -> tuple[str, str]:
         for name in ("enrolled", "unenrolled", "unchanged", "superseded")
         if (ids := getattr(data, name))
     ]
-    came = effects or [error.code for error in data.errors] or ["nothing to do"]
+    waits = [f"for {each.code} {_ids(each.ids)}".strip() for each in data.waiting_for]
+    waits += [f"until {format_time(data.until)}"] if data.until else []
+    waits += [f"of {data.target}"] if data.target else []
+    came = effects or [error.code for error in data.errors] or waits or ["nothing to do"]
     student = "-" if data.student_id is None else data.student_id
-    about = f"{data.command or 'invalid'} student {student}"
+    about = f"{data.command or ('invalid' if outcome == 'rejected' else '-')} student {student}"
     return outcome, printable(f"{it.time:%H:%M:%S} {outcome:8}  {about}: {'; '.join(came)}")
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import typer
 from sqlalchemy import Engine
 
-from enrollment.client import BrokerAway, Client
+from enrollment.client import BrokerAway
 from models import import_rows, imports
 from models.catalog import CatalogError
 from models.engine import make_engine
@@ -25,11 +25,11 @@ from tasks.imports.plan import ImportRequest
 from tasks.imports.report import Exit
 from tasks.imports.start import start
 from tasks.imports.undo import plan_undo
-from worker.cli.connect import database
+from worker.cli.connect import client_of_broker, database
 from worker.cli.output import document, fields, gap, note, number, progress, say, table, whoami
+from worker.cli.taking_up import PATIENCE, TakingUp
 from worker.settings import Settings
 
-_PATIENCE: Final = 30.0  # seconds for a broker that is away
 _SURPRISES: Final = 10  # courses that a plan shows
 _WORDS: Final = {
     "enroll": "to enroll",
@@ -116,7 +116,13 @@ def watch(
             except (BrokerAway, running.InProgress, running.NoOutcomes) as error:
                 note(f"{path.name} stays where it is and is tried again: {error}")
 
-        watching.watch(folder, handle, once=once, stop=stopped.wait)
+        take_up = TakingUp(engine)
+
+        def stop(seconds: float) -> bool:
+            take_up.now_and_then()
+            return stopped.wait(seconds)
+
+        watching.watch(folder, handle, once=once, stop=stop)
     return Exit.DONE
 
 
@@ -184,12 +190,7 @@ def _finish(engine: Engine, import_id: int, how: How, *, check: bool) -> Exit:
 
 
 def _carry_out(engine: Engine, import_id: int, how: How, *, check: bool, shown: bool) -> ImportRecord:
-    settings = Settings.load()
-    url, options = settings.require_broker_url(), settings.transport_options()
-    with (
-        progress("sending", shown=shown) as tell,
-        Client(url, patience=_PATIENCE, transport_options=options) as client,
-    ):
+    with progress("sending", shown=shown) as tell, client_of_broker(patience=PATIENCE) as client:
         running.apply(engine, import_id, client.bulk(), by=whoami(), check=check, tell=tell)
         others = running.take_up(engine, client.bulk(), by=whoami())
     if how.wait:

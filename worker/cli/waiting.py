@@ -84,9 +84,10 @@ def release(command_ids: Ids = None, course: Course = None, student: Student = N
         if of is not None:
             subjects.append(audit.course(of.id) if course is not None else audit.student(of.id))
         audit.add(connection, whoami(), audit.RELEASED, subjects, detail={"commands": ended})
-    say(f"The wait of {number(ended, 'command')} has ended; a worker decides within seconds.")
     if not ended:
+        say("No wait has ended: none of these waits for a student or course. One that waits for its time: withdraw it.")
         raise typer.Exit(1)
+    say(f"The wait of {number(ended, 'command')} has ended; a worker decides within seconds.")
 
 
 @verbs.command()

@@ -1,5 +1,6 @@
 """Commands that wait, on the admin page, as a browser without scripts sends its forms."""
 
+import re
 from datetime import UTC, datetime
 
 import httpx
@@ -23,6 +24,7 @@ def test_waits_are_ended_and_commands_withdrawn_and_who_did_it_is_known(admin: h
             return admin.get(f"/commands/{command_id}").json().get("outcome")
 
         eventually(lambda: {outcome(withdrawn), outcome(released)} == {"waiting"})
+        eventually(lambda: re.search(r"for a student or course</dt><dd>[1-9]", admin.get("/admin").text))
         shown = admin.get(PAGE, params={"course": course}).text
         assert f"course {course}" in shown
         assert str(withdrawn) in shown

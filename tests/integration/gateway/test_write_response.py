@@ -116,6 +116,17 @@ def test_a_write_may_take_effect_later(http: httpx.Client, backend: Backend) -> 
     assert (final["outcome"], final["issued_at"]) == ("applied", at)
 
 
+def test_an_unenroll_may_take_effect_later_too_and_what_it_says_is_not_passed_over(
+    http: httpx.Client, backend: Backend
+) -> None:
+    course = f"/students/{backend.new_student()}/courses/101"
+    answer = http.request("DELETE", course, json={"effective_at": "2999-01-01T00:00:00Z"})
+    assert (answer.status_code, answer.json()["commands"][0]["outcome"]) == (202, "waiting")
+    http.delete(answer.headers["location"])
+    assert_problem(http.request("DELETE", course, json={"effective": "2999-01-01"}), 422, "invalid_command")
+    assert http.delete(course).status_code == 200
+
+
 # --- the same key is the same command
 
 

@@ -1,5 +1,6 @@
-"""Imports whose rows waited and are sent by another one: at the same time, after an undo, about who was erased."""
+"""Imports whose rows waited and are sent by others: at the same time, after a load, an undo, about who was erased."""
 
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from sqlalchemy import Engine, text
 
 from models import privacy
 from tasks.imports import run as running
-from tests.integration.cli.conftest import Run, write
+from tests.eventually import eventually
+from tests.integration.cli.conftest import Run, start, write
 from tests.integration.cli.imports.conftest import NEWER, OLDER, Import, Rows, canvas, pairs
-from tests.integration.cli.imports.test_waits import DAY, Work, report_of, users
+from tests.integration.cli.imports.test_waits import DAY, Load, Work, report_of, users
 
 
 class Broken:
@@ -44,6 +46,51 @@ def test_an_import_is_not_done_while_another_process_sends_more_of_it(
     work()
     assert run("import", "--apply", import_id, "--json").json["outcomes"]["enrolled"] == 2
     assert pairs(rows) == [(1, 10), (9, 10)]
+
+
+def test_a_load_of_the_catalog_sends_the_rows_that_waited_for_it(
+    run: Run, work: Work, imported: Import, rows: Rows, *, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.cli.taking_up._SETTLE", 0)
+    done, _ = imported(canvas(tmp_path, "c10,s9,student,,active", "MAT,s1,student,,active"), *DAY)
+    students = write(tmp_path / "students.csv", "sis_id,name", "s9,Somebody")
+    assert run("catalog", "load", "--students", students, "--json").json["students"]["inserted"] == 1
+    assert work() == 1
+    assert report_of(run, done.json["id"], tmp_path / "then.csv") == [("3", "waiting", ""), ("2", "enrolled", "")]
+    assert run("catalog", "load", "--students", students).code == 0
+    assert work() == 0
+    assert [course for _, course in pairs(rows)] == [10]
+
+
+@pytest.mark.usefixtures("service")
+def test_a_load_is_done_and_says_what_keeps_rows_that_waited_from_being_sent(
+    run: Run, work: Work, imported: Import, rows: Rows, *, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.cli.taking_up.PATIENCE", 0.1)
+    imported(canvas(tmp_path, "c10,s9,student,,active"), *DAY)
+    students = write(tmp_path / "students.csv", "sis_id,name", "s9,Somebody")
+    loaded = run("catalog", "load", "--students", students, ENROLLMENT_BROKER_URL="redis://127.0.0.1:1")
+    assert (loaded.code, loaded.output) == (0, "1 new student, 0 changed, 0 as before.\n")
+    assert loaded.error.startswith("Rows of imports that wait for the catalog wait on: ")
+    assert rows("count(*)", "students WHERE sis_id = 's9'") == [(1,)]
+    monkeypatch.setattr("worker.cli.taking_up._SETTLE", 0)
+    run("catalog", "load", "--students", students)
+    assert work() == 1
+
+
+def test_who_watches_a_folder_sends_rows_that_waited_for_what_others_have_loaded(
+    variables: dict[str, str], work: Work, imported: Import, rows: Rows, *, load: Load, tmp_path: Path
+) -> None:
+    imported(canvas(tmp_path, "c10,s9,student,,active"), *DAY)
+    (tmp_path / "watched").mkdir()
+    watcher = start(variables, "import", "--watch", str(tmp_path / "watched"), stderr=subprocess.PIPE)
+    try:
+        load("INSERT INTO students (id, sis_id) VALUES (9, 's9')")
+        eventually(lambda: work() or pairs(rows), 60)
+    finally:
+        watcher.terminate()
+        watcher.communicate(timeout=30)
+    assert pairs(rows) == [(9, 10)]
 
 
 def test_what_is_sent_after_its_undo_was_planned_keeps_the_undo_from_being_applied(

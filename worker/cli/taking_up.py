@@ -1,0 +1,46 @@
+"""Rows of imports that wait for the catalog: sent when it was loaded, or by who watches a folder."""
+
+from time import monotonic
+from typing import Final
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from enrollment.errors import EnrollmentError
+from models import import_waits
+from models.db_errors import describe
+from tasks.imports import run
+from worker.cli.connect import client_of_broker
+from worker.cli.output import note, whoami
+
+PATIENCE: Final = 30.0  # seconds for a broker that is away
+_SETTLE: Final = 10.0  # seconds without any outcome after which nobody waits any more
+_EVERY: Final = 5.0  # seconds from look to look; and after one, at least
+_REST: Final = 29  # so many times as long as it took
+
+
+class TakingUp:
+    """Looks for rows that wait no longer."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._from = 0.0
+
+    def now_and_then(self) -> None:
+        """Do it `now`, if it was not done a moment ago."""
+        begin = monotonic()
+        if begin >= self._from:
+            self.now()
+            self._from = max(begin + _EVERY, monotonic() + _REST * (monotonic() - begin))
+
+    def now(self) -> None:
+        """Send the rows that are due, and wait for their outcomes. What keeps them from being sent is said."""
+        try:
+            with self._engine.connect() as connection:
+                if not import_waits.imports(connection):
+                    return
+            with client_of_broker(patience=PATIENCE) as client:
+                taken = run.take_up(self._engine, client.bulk(), by=whoami())
+            run.settle_others(self._engine, taken, patience=_SETTLE)
+        except (EnrollmentError, SQLAlchemyError) as error:
+            note(f"Rows of imports that wait for the catalog wait on: {describe(error)}")
