@@ -1,13 +1,17 @@
 """`enrollment doctor`: it finds what is wrong, and says what to do."""
 
+from threading import Event, Thread
 from typing import Any
 
 from sqlalchemy import Engine, text
 
 from enrollment.names import ENROLL
+from migrations import NEWEST
 from tests.integration.cli.conftest import Result, Run
 from tests.integration.conftest import message
 from tests.integration.locked import held
+from worker.consume.monitoring import REVISION
+from worker.heartbeats import asking
 from worker.local.postgres import Postgres
 from worker.local.redis import Redis
 from worker.service import Service
@@ -35,6 +39,27 @@ def test_doctor_finds_nothing_but_the_missing_worker(run: Run, service: Service)
         "events": ["ok"],
         "workers": ["fail"],
     }
+
+
+def test_doctor_tells_a_worker_that_waits_from_none(run: Run, redis_url: str) -> None:
+    over = Event()
+
+    def beat() -> None:
+        app = asking("test", redis_url)
+        with app.connection_for_write() as connection, app.events.Dispatcher(connection, hostname="w1@h") as dispatcher:
+            while not over.wait(0.2):
+                dispatcher.send("worker-heartbeat", **{REVISION: NEWEST})
+
+    thread = Thread(target=beat)
+    thread.start()
+    try:
+        [found] = [line for line in run("doctor", "--json").json_lines if line["name"] == "workers"]
+    finally:
+        over.set()
+        thread.join()
+    assert found["status"] == "fail"
+    assert found["message"] == "w1@h gives signs of life and does not answer: it waits for a server, or is busy"
+    assert "waiting_for_database" in found["advice"]
 
 
 def test_doctor_warns_of_dead_letters_that_nobody_decided_about(run: Run, service: Service) -> None:
