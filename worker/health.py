@@ -57,7 +57,10 @@ def persistence(name: str, info: dict[str, Any]) -> Finding:
 
 
 def replication(name: str, url: str, info: dict[str, Any]) -> Finding | None:
-    """Check that Redis (by its INFO) forgets nothing in a failover; None where there is none to come."""
+    """Check that Redis (by its INFO) takes writes, and forgets none in a failover; None: there is none to come."""
+    if info.get("role") == "slave":
+        message = f"is a replica of {info.get('master_host')}:{info.get('master_port')}, and takes no writes"
+        return Finding("fail", name, message, "Name the primary in the address, or promote it: `REPLICAOF NO ONE`")
     wanted, there = replicas_of(url), int(info.get("connected_slaves", 0))
     if not (wanted or is_sentinel(url)):
         return None

@@ -41,6 +41,16 @@ def test_doctor_finds_nothing_but_the_missing_worker(run: Run, service: Service)
     }
 
 
+def test_doctor_finds_a_redis_that_takes_no_writes(run: Run, redis_client: Any) -> None:
+    redis_client.replicaof("127.0.0.1", 1)
+    try:
+        found = run("doctor", "--json").json_lines
+    finally:
+        redis_client.replicaof("no", "one")
+    [message] = [line["message"] for line in found if line["name"] == "broker" and line["status"] == "fail"]
+    assert message == "is a replica of 127.0.0.1:1, and takes no writes"
+
+
 def test_doctor_tells_a_worker_that_waits_from_none(run: Run, redis_url: str) -> None:
     over = Event()
 
