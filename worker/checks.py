@@ -177,7 +177,9 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         yield health.redis_version("broker", info)
         yield health.persistence("broker", info)
         yield health.eviction("broker", info)
-        yield from filter(None, [health.memory("broker", info), health.replication("broker", url, info)])
+        own = int(client.connection_pool.connection_kwargs.get("db") or 0)
+        yield from filter(None, [health.memory("broker", info), health.databases("broker", info, own)])
+        yield from filter(None, [health.replication("broker", url, info)])
     with redis_client(url, socket_timeout=5, socket_connect_timeout=2) as raw:
         yield from _queues(raw, settings.broker_options)
 

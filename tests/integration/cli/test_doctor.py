@@ -3,6 +3,7 @@
 from threading import Event, Thread
 from typing import Any
 
+from redis import Redis as Client
 from sqlalchemy import Engine, text
 
 from enrollment.names import ENROLL
@@ -49,6 +50,17 @@ def test_doctor_finds_a_redis_that_takes_no_writes(run: Run, redis_client: Any) 
         redis_client.replicaof("no", "one")
     [message] = [line["message"] for line in found if line["name"] == "broker" and line["status"] == "fail"]
     assert message == "is a replica of 127.0.0.1:1, and takes no writes"
+
+
+def test_doctor_tells_of_another_database_of_the_same_redis(run: Run, redis_url: str) -> None:
+    server, _, own = redis_url.rpartition("/")
+    with Client.from_url(f"{server}/3") as other:
+        other.rpush("enrollment", "sent to the wrong number")
+        found = run("doctor", "--json").json_lines
+        other.flushdb()
+    [line] = [line for line in found if "same server" in line["message"]]
+    assert line["message"].startswith(f"its database {own} is used here; db")
+    assert "db3" in line["message"]
 
 
 def test_doctor_tells_a_worker_that_waits_from_none(run: Run, redis_url: str) -> None:
