@@ -61,9 +61,7 @@ def databases(name: str, info: dict[str, Any], own: int) -> Finding | None:
     others = sorted(key for key in info if key.startswith("db") and key[2:].isdecimal() and key != f"db{own}")
     if not others:
         return None
-    return Finding(
-        "ok", name, f"its database {own} is used here; of the same server {', '.join(others)} has keys, too"
-    )
+    return Finding("ok", name, f"its database {own} is used here; of the same server {', '.join(others)} has keys, too")
 
 
 def replication(name: str, url: str, info: dict[str, Any]) -> Finding | None:

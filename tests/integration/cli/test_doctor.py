@@ -59,7 +59,7 @@ def test_doctor_tells_of_another_database_of_the_same_redis(run: Run, redis_url:
         found = run("doctor", "--json").json_lines
         other.flushdb()
     [line] = [line for line in found if "same server" in line["message"]]
-    assert line["message"].startswith(f"its database {own} is used here; db")
+    assert line["message"].startswith(f"its database {own} is used here; of the same server db")
     assert "db3" in line["message"]
 
 
