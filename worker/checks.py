@@ -33,10 +33,12 @@ from worker.standbys import lookups, standbys
 POSTGRESQL: Final = 15
 LATE: Final = 15.0  # seconds in the outbox after which something is wrong: beat looks every 5 s
 PING: Final = 2.0  # seconds for the workers to answer; one that applies a batch answers after it
+BEAT: Final = 3.0  # seconds for a heartbeat, of which one comes every two seconds, also from a worker that waits
 PAGES: Final = 10_000  # of keys that are looked at: some seconds
 _TOO_LARGE: Final = "unacked_too_large"  # the transport's hash of messages that no worker may see
 _RECORDS: Final = {"unacked": b"hash", "unacked_index": b"zset", "unacked_deliveries": b"hash", _TOO_LARGE: b"hash"}
-_WORKER: Final = "Start one with `celery -A worker worker`"
+_WORKER: Final = "Start one with `celery -A worker worker`; where one runs, see `enrollment doctor --live` on its host"
+_BUSY: Final = "Its log says what it waits for (`waiting_for_database`); if nothing, it answers after its batch"
 
 
 def findings(settings: Settings | None = None) -> Iterator[Finding]:
@@ -175,7 +177,9 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         yield health.redis_version("broker", info)
         yield health.persistence("broker", info)
         yield health.eviction("broker", info)
-        yield from filter(None, [health.memory("broker", info), health.replication("broker", url, info)])
+        own = int(client.connection_pool.connection_kwargs.get("db") or 0)
+        yield from filter(None, [health.memory("broker", info), health.databases("broker", info, own)])
+        yield from filter(None, [health.replication("broker", url, info)])
     with redis_client(url, socket_timeout=5, socket_connect_timeout=2) as raw:
         yield from _queues(raw, settings.broker_options)
 
@@ -255,7 +259,7 @@ def _workers(settings: Settings) -> Iterator[Finding]:
     options = {"max_retries": others, "socket_connect_timeout": 2, "socket_timeout": 5}
     with app.connection_for_write(transport_options=options) as connection:
         answers = app.control.inspect(timeout=PING, connection=connection).active_queues() or {}
-        known = revisions(app, connection, len(answers)) if answers else {}
+        known = revisions(app, connection, len(answers)) if answers else revisions(app, connection, 1, BEAT)
     yield from _versions(known)
     if answers:
         yield Finding("ok", "workers", f"{number(len(answers), 'worker')}: {', '.join(sorted(answers))}")
@@ -263,6 +267,9 @@ def _workers(settings: Settings) -> Iterator[Finding]:
         for name in (name for name in QUEUES if name not in taken):
             advice = f"They were started or told so; `celery -A worker control add_consumer {name}` changes it"
             yield Finding("fail", "workers", f"none of them takes from {name}", advice)
+    elif known:
+        message = f"{', '.join(known)} gives signs of life and does not answer: it waits for a server, or is busy"
+        yield Finding("fail", "workers", message, _BUSY)
     else:
         yield Finding("fail", "workers", f"none answered within {PING:g} s", _WORKER)
 

@@ -56,8 +56,19 @@ def persistence(name: str, info: dict[str, Any]) -> Finding:
     return Finding("warn", name, "has no append-only file", advice)
 
 
+def databases(name: str, info: dict[str, Any], own: int) -> Finding | None:
+    """Tell which other databases of this Redis (by its INFO) have keys: a process may have a wrong number."""
+    others = sorted(key for key in info if key.startswith("db") and key[2:].isdecimal() and key != f"db{own}")
+    if not others:
+        return None
+    return Finding("ok", name, f"its database {own} is used here; of the same server {', '.join(others)} has keys, too")
+
+
 def replication(name: str, url: str, info: dict[str, Any]) -> Finding | None:
-    """Check that Redis (by its INFO) forgets nothing in a failover; None where there is none to come."""
+    """Check that Redis (by its INFO) takes writes, and forgets none in a failover; None: there is none to come."""
+    if info.get("role") == "slave":
+        message = f"is a replica of {info.get('master_host')}:{info.get('master_port')}, and takes no writes"
+        return Finding("fail", name, message, "Name the primary in the address, or promote it: `REPLICAOF NO ONE`")
     wanted, there = replicas_of(url), int(info.get("connected_slaves", 0))
     if not (wanted or is_sentinel(url)):
         return None

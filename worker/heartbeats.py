@@ -36,10 +36,10 @@ def asking(name: str, broker_url: str) -> Celery:
     return app
 
 
-def revisions(app: Celery, connection: Connection, workers: int) -> Mapping[str, str | None]:
+def revisions(app: Celery, connection: Connection, workers: int, patience: float = _ANSWER) -> Mapping[str, str | None]:
     """Return the newest revision of the schema that each worker knows; None: its version is too old to say.
 
-    All are asked for a heartbeat, and `workers` of them waited for, or until none comes any more.
+    All are asked for a heartbeat, and `workers` of them waited for, or until none came for `patience` seconds.
     """
     found: dict[str, str | None] = {}
 
@@ -49,7 +49,7 @@ def revisions(app: Celery, connection: Connection, workers: int) -> Mapping[str,
 
     receiver = app.events.Receiver(connection, handlers={"worker-heartbeat": heard}, routing_key="worker.#")
     with suppress(TimeoutError):
-        for _ in islice(receiver.itercapture(timeout=_ANSWER), 3 * workers):  # there is one every two seconds anyway
+        for _ in islice(receiver.itercapture(timeout=patience), 3 * workers):  # there is one every two seconds anyway
             if len(found) >= workers:
                 break
     return found

@@ -7,12 +7,13 @@ from typing import Any, Final
 import structlog
 from sqlalchemy import Connection, Engine, event
 
+from enrollment.errors import DeadLetterCode
 from enrollment.fold import Record
 from enrollment.parsing import Unidentified
 from enrollment.traces import trace_id_of
 from tasks.batch import EventRelay
 from tasks.messages import Unit
-from tasks.transaction import Committed, Result
+from tasks.transaction import Committed, Failed, Result
 from worker import metrics
 
 log = structlog.get_logger(__name__)
@@ -37,6 +38,9 @@ class Observed:
         metrics.staged("transaction", self._committing - self._begun)
         metrics.staged("commit", monotonic() - self._committing)
         metrics.committed(batch, claimed=monotonic() - self._claimed)
+        match batch.decided:  # what could not be processed is alone in its transaction
+            case ((unit, Failed()),):
+                log.warning("dead_letter", key=unit.message.task_id, code=DeadLetterCode.PROCESSING_FAILED)
         if _stdlib.isEnabledFor(logging.DEBUG):  # structlog would build each line before the level is looked at
             for unit, result in batch.decided:
                 log.debug("command_processed", batch_id=str(batch.batch_id), **_shown(unit, result))

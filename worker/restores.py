@@ -21,6 +21,10 @@ from worker.settings import Settings, SettingsError
 LOOKED_AT: Final = 100  # entries
 CLOCKS: Final = timedelta(minutes=1)  # by which those of the servers may differ
 _ADVICE: Final = "Stop the workers and run `enrollment reconcile`; docs/operations.md has the steps"
+_UNKNOWN: Final = (
+    "A database was restored, or a worker of another database uses this Redis: find out which before any repair, "
+    "docs/operations.md#what-doctor-says-of-the-epoch"
+)
 
 
 def of_database(connection: Connection) -> Iterator[Finding]:
@@ -54,7 +58,7 @@ def _compared(connection: Connection, entries: list[tuple[str, Any]], key: str) 
     kept_from = reconciling.forgotten_before(connection)
     if unknown := lost_of(connection, [event for event in events if event.time >= kept_from]).events:
         message = f"the database does not know {number(len(unknown), 'command')} of the last {len(entries)} entries"
-        yield Finding("fail", "epoch", message, _ADVICE)
+        yield Finding("fail", "epoch", message, _UNKNOWN)
     newest = reconciling.newest(connection)
     batches, _ = outbox.backlog(connection)
     if newest is None or batches:

@@ -32,6 +32,7 @@ EVERY: Final = 4.0  # seconds that an answer is kept at least
 FINDINGS_EVERY: Final = 15.0  # the same of `doctor`, which asks all workers
 WAITED: Final = 60.0  # seconds after which a message that waits is trouble, as in deploy/prometheus/alerts.yml
 PATIENCE: Final = 2.5  # seconds that a page waits for an answer; then it shows the one before
+OLD: Final = 60.0  # seconds since an answer was due, at least, after which it is not shown any more
 _COST: Final = 20  # times what it took, an answer is kept
 _AWAY: Final = (SQLAlchemyError, RedisError, OperationalError, OSError)
 
@@ -41,7 +42,7 @@ PLACES: Final[Mapping[str, tuple[str, str]]] = {
     "catalog": ("/admin/imports", "Import the catalog"),
     "migrations": ("/admin/runbook#start-stop-scale-drain-upgrade", "How to upgrade"),
     "outbox": ("/admin/runbook#enrollmentoutboxold", "What helps"),
-    "epoch": ("/admin/runbook#backup-and-restore", "What helps"),
+    "epoch": ("/admin/runbook#what-doctor-says-of-the-epoch", "What helps"),
     "locks": ("/admin/runbook#enrollmentlockwaits", "What helps"),
     "versions": ("/admin/runbook#start-stop-scale-drain-upgrade", "How to upgrade"),
     "workers": ("/admin/runbook#enrollmentnoworker", "What helps"),
@@ -57,12 +58,13 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Kept(Generic[T]):
-    """An answer that is kept for a while; None: there is none yet, or its server is away. Asked for once at a time."""
+    """An answer that is kept for a while; None: none is recent, or a server is away. Asked for once at a time."""
 
     least: float = EVERY
     cost: float = _COST
     _found: T | None = None
     _until: float = 0.0
+    _old: float = 0.0
     _asking: asyncio.Task[None] | None = None
 
     async def get(self, ask: Callable[[], Awaitable[T]]) -> T | None:
@@ -71,7 +73,7 @@ class Kept(Generic[T]):
             self._asking = asyncio.create_task(self._ask(ask))
         if self._asking is not None:
             await asyncio.wait([self._asking], timeout=PATIENCE)
-        return self._found
+        return self._found if monotonic() < self._old else None
 
     async def _ask(self, ask: Callable[[], Awaitable[T]]) -> None:
         begin = monotonic()
@@ -82,6 +84,7 @@ class Kept(Generic[T]):
             self._found = None
         took = monotonic() - begin
         self._until = monotonic() + max(self.least, self.cost * took)
+        self._old = self._until + max(OLD, 3 * took)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,9 @@ import pytest
 from redis import Redis
 
 from tests.admin import field
+from tests.eventually import eventually
 from tests.root import ROOT
+from worker.heartbeats import Heartbeats
 
 PS = shutil.which("ps") or "ps"
 ENROLLMENT = str(Path(sys.executable).with_name("enrollment"))
@@ -59,6 +61,11 @@ def test_up_runs_until_it_is_interrupted(up: "subprocess.Popen[str]", server_fol
     assert set(variables) >= {"ENROLLMENT_DATABASE_URL", "ENROLLMENT_BROKER_URL"}
     with Redis.from_url(variables["ENROLLMENT_BROKER_URL"]) as redis:
         assert redis.ping()
+        heartbeats = Heartbeats(variables["ENROLLMENT_BROKER_URL"])
+        heartbeats.start()
+        [address] = eventually(lambda: heartbeats.alive().values())
+        heartbeats.close()
+        assert "enrollment_worker_last_progress_timestamp_seconds" in httpx.get(f"http://{address}/metrics").text
     page = re.search(r"Page: (http://\S+)/admin    Log in as: (\w+)    Password: (\S+)", said)
     assert page is not None
     with httpx.Client(base_url=page[1], follow_redirects=True) as browser:

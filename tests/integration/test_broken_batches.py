@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event, text
+from structlog.testing import capture_logs
 
 from enrollment.names import ENROLL
 from tests.integration.conftest import message
@@ -32,6 +33,16 @@ def test_each_attempt_that_fails_is_followed_by_a_sign_of_life_and_made_once(
     assert len(errors) == 15, "eight, and all that they were halves of"
     assert set(range(1, 16)) <= set(signs)
     assert len(rows("*", "dead_letters")) == 8
+
+
+def test_the_log_warns_of_each_command_that_could_not_be_processed(service: Service, engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE student_courses ADD CONSTRAINT odd CHECK (course_id <> 13)"))
+    sent = [message(ENROLL, 1, [10]), message(ENROLL, 2, [13]), message(ENROLL, 3, [13])]
+    with capture_logs() as logs:
+        service.handle(sent)
+    warned = [(it["key"], it["code"]) for it in logs if it["event"] == "dead_letter" and it["log_level"] == "warning"]
+    assert sorted(warned) == sorted((it.task_id, "processing_failed") for it in sent[1:])
 
 
 def test_a_worker_that_is_told_to_stop_while_it_splits_stops(

@@ -15,6 +15,7 @@ from worker.local.stack import Stack
 
 FOLDER: Final = LOCAL / "up"
 ADMIN: Final = "admin"  # who may log in to the page, with a new password at each start
+MEASURED: Final = {"ENROLLMENT_METRICS_PORT": "0"}  # any port: `enrollment exporter` tells Prometheus which
 
 
 def main(folder: Path | None = None) -> int:
@@ -24,7 +25,7 @@ def main(folder: Path | None = None) -> int:
     admin = {"ENROLLMENT_GATEWAY_ADMINS": Admin.create(ADMIN, password).setting()}
     gateway = admin if find_spec("fastapi") else None  # it comes with the extra `gateway`
     with console.status("Starting PostgreSQL, Redis, a worker, beat, the gateway and Flower"):
-        stack = Stack(folder or FOLDER, flower=True, gateway=gateway).start()
+        stack = Stack(folder or FOLDER, flower=True, gateway=gateway, variables=MEASURED).start()
     try:
         _load_once(console, stack)
         _tell(console, stack, password)

@@ -1,13 +1,18 @@
 """`enrollment doctor`: it finds what is wrong, and says what to do."""
 
+from threading import Event, Thread
 from typing import Any
 
+from redis import Redis as Client
 from sqlalchemy import Engine, text
 
 from enrollment.names import ENROLL
+from migrations import NEWEST
 from tests.integration.cli.conftest import Result, Run
 from tests.integration.conftest import message
 from tests.integration.locked import held
+from worker.consume.monitoring import REVISION
+from worker.heartbeats import asking
 from worker.local.postgres import Postgres
 from worker.local.redis import Redis
 from worker.service import Service
@@ -35,6 +40,48 @@ def test_doctor_finds_nothing_but_the_missing_worker(run: Run, service: Service)
         "events": ["ok"],
         "workers": ["fail"],
     }
+
+
+def test_doctor_finds_a_redis_that_takes_no_writes(run: Run, redis_client: Any) -> None:
+    redis_client.replicaof("127.0.0.1", 1)
+    try:
+        found = run("doctor", "--json").json_lines
+    finally:
+        redis_client.replicaof("no", "one")
+    [message] = [line["message"] for line in found if line["name"] == "broker" and line["status"] == "fail"]
+    assert message == "is a replica of 127.0.0.1:1, and takes no writes"
+
+
+def test_doctor_tells_of_another_database_of_the_same_redis(run: Run, redis_url: str) -> None:
+    server, _, own = redis_url.rpartition("/")
+    with Client.from_url(f"{server}/3") as other:
+        other.rpush("enrollment", "sent to the wrong number")
+        found = run("doctor", "--json").json_lines
+        other.flushdb()
+    [line] = [line for line in found if "same server" in line["message"]]
+    assert line["message"].startswith(f"its database {own} is used here; of the same server db")
+    assert "db3" in line["message"]
+
+
+def test_doctor_tells_a_worker_that_waits_from_none(run: Run, redis_url: str) -> None:
+    over = Event()
+
+    def beat() -> None:
+        app = asking("test", redis_url)
+        with app.connection_for_write() as connection, app.events.Dispatcher(connection, hostname="w1@h") as dispatcher:
+            while not over.wait(0.2):
+                dispatcher.send("worker-heartbeat", **{REVISION: NEWEST})
+
+    thread = Thread(target=beat)
+    thread.start()
+    try:
+        [found] = [line for line in run("doctor", "--json").json_lines if line["name"] == "workers"]
+    finally:
+        over.set()
+        thread.join()
+    assert found["status"] == "fail"
+    assert found["message"] == "w1@h gives signs of life and does not answer: it waits for a server, or is busy"
+    assert "waiting_for_database" in found["advice"]
 
 
 def test_doctor_warns_of_dead_letters_that_nobody_decided_about(run: Run, service: Service) -> None:
