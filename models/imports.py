@@ -79,7 +79,16 @@ _FORGET_PLANS: Final = text("""
 """)
 _FORGET: Final = text("DELETE FROM imports WHERE id = :id AND state <> 'sending'")
 _LOCK: Final = text("SELECT pg_try_advisory_lock(481516, CAST(:id AS int))")
-# What this import changed, and whether the pair is still its own.
+# Snapshots in force that are newer than row `r` and have decided about its pair, whether they name it or not.
+_NEWER_SNAPSHOT: Final = """
+    SELECT FROM imports AS newer
+     WHERE newer.id <> :of AND newer.state <> 'planned' AND newer.withheld IS NULL AND newer.issued_at > r.issued_at
+       AND NOT EXISTS (SELECT FROM imports AS undo WHERE undo.undo_of = newer.id AND undo.state <> 'planned')
+       AND CASE newer.scope
+           WHEN 'courses' THEN EXISTS (SELECT FROM import_scopes WHERE import_id = newer.id AND course_id = r.course_id)
+           WHEN 'source' THEN newer.source = (SELECT source FROM imports WHERE id = :of) END
+"""
+# What this import changed, and whether the pair is still its own. A file that came twice has the same commands.
 _UNDO: Final = text(f"""
     INSERT INTO import_rows (import_id, number, file, line, student, course, student_id, course_id, asked, planned,
                              issued_at, code, message, command_id, target)
@@ -93,7 +102,7 @@ _UNDO: Final = text(f"""
                         ELSE 'enroll' END AS undo,
                    r.issued_at + interval '1 microsecond' AS since,
                    CASE WHEN k.outcome = 'waiting' THEN true WHEN k.enrolled <> '{{}}' THEN e.student_id IS NOT NULL
-                        ELSE t.student_id IS NOT NULL
+                        ELSE t.student_id IS NOT NULL AND NOT EXISTS ({_NEWER_SNAPSHOT})
                          AND NOT coalesce((m.issued_at, m.command_id) > (t.issued_at, t.command_id), false) END AS ours
               FROM import_rows AS r JOIN commands AS k ON k.command_id = r.command_id
               LEFT JOIN student_courses AS e ON e.student_id = r.student_id AND e.course_id = r.course_id
@@ -102,6 +111,9 @@ _UNDO: Final = text(f"""
                                        AND t.command_id = r.command_id
               LEFT JOIN replace_marks AS m ON m.student_id = r.student_id
              WHERE r.import_id = :of AND r.planned IN {SENT}
+               AND NOT (r.planned = 'unchanged' AND EXISTS (
+                        SELECT FROM import_rows AS first WHERE first.student_id = r.student_id
+                           AND first.command_id = r.command_id AND first.import_id < r.import_id))
                AND (k.enrolled <> '{{}}' OR k.unenrolled <> '{{}}' OR k.outcome = 'waiting')) AS changed
 """)
 
