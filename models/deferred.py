@@ -120,7 +120,7 @@ _PAGE: Final = text(f"""
      CROSS JOIN LATERAL (
            SELECT {COLUMNS}
              FROM deferred_commands AS d WHERE (d.reason, d.waits_for) = (free.reason, free.waits_for)
-            ORDER BY d.reason, d.waits_for, d.first_seen LIMIT :most FOR UPDATE SKIP LOCKED) AS d
+            ORDER BY d.reason, d.waits_for, d.first_seen LIMIT :each FOR UPDATE SKIP LOCKED) AS d
      LIMIT :most
 """)
 _WAITING: Final = text("""
@@ -203,12 +203,12 @@ def waits(connection: Connection, after: Wait | None, most: int) -> list[Wait]:
     return [Wait(Reason(row[0]), row[1]) for row in rows]
 
 
-def page(connection: Connection, free: Sequence[Wait], most: int) -> list[Deferred]:
-    """Return up to `most` commands that wait for these, the oldest of each; they are locked."""
+def page(connection: Connection, free: Sequence[Wait], most: int, *, each: int | None = None) -> list[Deferred]:
+    """Return up to `most` commands that wait for these, up to `each` of one, the oldest of it; they are locked."""
     if not free:
         return []
     parameters = {"reasons": plain([wait.reason for wait in free]), "ids": plain([wait.id for wait in free])}
-    rows = connection.execute(_PAGE, {**parameters, "most": most})
+    rows = connection.execute(_PAGE, {**parameters, "most": most, "each": each or most})
     return list(map(deferred_of, rows))
 
 

@@ -8,7 +8,7 @@ from models.planning import PLANNED, STATE
 
 _IMPORTS: Final = text("""
     SELECT id FROM imports AS i
-     WHERE options ? 'wait_for_catalog' AND state <> 'planned' AND (state = 'sending' OR counts ? 'waiting')
+     WHERE options ? 'wait_for_catalog' AND (state IN ('sending', 'sent') OR state <> 'planned' AND counts ? 'waiting')
        AND NOT EXISTS (SELECT FROM imports AS undo WHERE undo.undo_of = i.id AND undo.state <> 'planned') ORDER BY id
 """)
 # They come last, for what was sent before is counted by its number. What decided meanwhile is looked at as in a plan.
@@ -49,7 +49,7 @@ _WITHDRAW: Final = text("""
 
 
 def imports(connection: Connection) -> list[int]:
-    """Return the imports that have rows that wait, or were cut off when they sent some."""
+    """Return the imports that have rows that wait, or sent some and were cut off before these had their outcomes."""
     return list(connection.execute(_IMPORTS).scalars())
 
 

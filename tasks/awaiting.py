@@ -5,6 +5,7 @@ some at a time: a worker gives that a small part of its time, however many there
 are added to both tables; when it counts more, the next look at all of them is a faster one.
 """
 
+from collections import Counter
 from time import monotonic
 from typing import Final
 
@@ -53,6 +54,8 @@ class Awaiting:
                 raise
             if not is_locked(error):
                 log.warning("waiting_commands_away", error=describe(error))
+            # What was found and not decided is passed otherwise.
+            self._hurried, self._after, self._look_from = max(self._hurried, 1), None, 0.0
             return LOOK
         if self._next is None:
             return None
@@ -61,10 +64,11 @@ class Awaiting:
 
     def _step(self) -> bool:
         """Decide some; tell whether there is more to decide right now."""
-        kept = self._over() or self._there()
+        # Both: however many are over, what has come in the catalog is decided meanwhile. One may be either.
+        kept = {it.id: it for it in (*self._over(), *self._there())}
         if not kept:
             return False
-        decided = self._settle(units_from(kept), Arrival(), lambda: None, releasing=True)
+        decided = self._settle(units_from(list(kept.values())), Arrival(), lambda: None, releasing=True)
         done = sum(not isinstance(result, PutOff) for _, result in decided)
         if done:
             log.info("waiting_commands_decided", commands=done)
@@ -95,8 +99,9 @@ class Awaiting:
             locks.reserve(connection)
             while True:
                 looked = awaited.look(connection, self._after, _BLOCKS)
-                kept = deferred.page(connection, looked.there, _PAGE)
-                if len(kept) < _PAGE:
+                each = max(1, _PAGE // max(1, len(looked.there)))  # many that wait for one hold up no others
+                kept = deferred.page(connection, looked.there, _PAGE, each=each)
+                if len(kept) < _PAGE and max(Counter(it.wait for it in kept).values(), default=0) < each:
                     self._after = looked.last
                 if kept or self._after is None or monotonic() > begin + BUDGET:
                     break

@@ -109,6 +109,17 @@ def settle_others(engine: Engine, import_ids: Iterable[int], *, patience: float)
             settle(engine, import_id, patience=patience)
 
 
+def is_settled(engine: Engine, import_id: int) -> bool:
+    """Tell whether all that an import sent has its outcome by now, though nobody has waited for that."""
+    with engine.connect() as connection:
+        if imports.get(connection, import_id).state != "sent":
+            return False
+    with suppress(NoOutcomes):
+        settle(engine, import_id, patience=0)
+        return True
+    return False
+
+
 def settle(
     engine: Engine,
     import_id: int,

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from enrollment.waiting import AT_ONCE, Policy
 from models import imports
+from tasks.imports import run
 from tasks.imports.files import Parts, opened, readable
 from tasks.imports.formats import named
 from tasks.imports.formats.rows import FileError
@@ -58,7 +59,7 @@ def start(
         if at_once:
             with engine.connect() as connection:
                 begun = imports.unfinished(connection, digest, request.source, request.options(parts))
-            if begun is not None:
+            if begun is not None and not run.is_settled(engine, begun):
                 return Started(begun, parts.left_out, resumed=True)
         content = Content(shown or readable(str(path)), parts, digest)
         import_id = plan(engine, content, request, at_once=at_once, tell=tell)

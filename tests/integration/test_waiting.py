@@ -276,3 +276,18 @@ def test_commands_that_do_not_wait_send_the_same_statements_whatever_waits(
         service.handle([message(ENROLL, 5, [10], effective_at=LATER), message(ENROLL, 5, [99], wait_until=LATER)])
     assert sent[0] == sent[1] == sent[2]
     assert sum("deferred_commands" in statement for statement in sent[0]) == 1  # the read of what is there
+
+
+def test_what_has_come_is_decided_beside_what_is_over_and_beside_what_many_wait_for(
+    service: Service, rows: Rows, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.awaiting._PAGE", 4)
+    monkeypatch.setattr("tasks.awaiting.BUDGET", 0)  # one step each time
+    service.handle([message(ENROLL, 1 + i % 5, [10], effective_at=LATER) for i in range(40)])
+    service.handle([message(ENROLL, 1 + i % 5, [98], wait_until=LATER) for i in range(40)])
+    service.handle([message(ENROLL, 1, [99], wait_until=LATER)])
+    load("INSERT INTO courses (id) VALUES (98), (99)")
+    load("UPDATE deferred_commands SET until = now() WHERE reason = 'time'")
+    while rows("1", "deferred_commands WHERE waits_for = 99 AND reason = 'unknown_course'"):
+        service.release()
+    assert {reason for (reason,) in rows("reason", "deferred_commands")} == {"time", "unknown_course"}

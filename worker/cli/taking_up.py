@@ -15,8 +15,9 @@ from worker.cli.output import note, whoami
 
 PATIENCE: Final = 30.0  # seconds for a broker that is away
 _SETTLE: Final = 10.0  # seconds without any outcome after which nobody waits any more
-_EVERY: Final = 5.0  # seconds from look to look; and after one, at least
-_REST: Final = 29  # so many times as long as it took
+_EVERY: Final = 5.0  # seconds from look to look
+_REST: Final = 29  # so many times as long as it took, a pause is
+_LONGEST: Final = 60.0  # seconds; a broker that was away is looked for again soon
 
 
 class TakingUp:
@@ -30,10 +31,10 @@ class TakingUp:
         """Do it `now`, if it was not done a moment ago."""
         begin = monotonic()
         if begin >= self._from:
-            self.now()
-            self._from = max(begin + _EVERY, monotonic() + _REST * (monotonic() - begin))
+            self.now(patience=0)  # what has no outcome yet is looked at again the next time
+            self._from = max(begin + _EVERY, monotonic() + min(_REST * (monotonic() - begin), _LONGEST))
 
-    def now(self) -> None:
+    def now(self, *, patience: float = _SETTLE) -> None:
         """Send the rows that are due, and wait for their outcomes. What keeps them from being sent is said."""
         try:
             with self._engine.connect() as connection:
@@ -41,6 +42,6 @@ class TakingUp:
                     return
             with client_of_broker(patience=PATIENCE) as client:
                 taken = run.take_up(self._engine, client.bulk(), by=whoami())
-            run.settle_others(self._engine, taken, patience=_SETTLE)
+            run.settle_others(self._engine, taken, patience=patience)
         except (EnrollmentError, SQLAlchemyError) as error:
             note(f"Rows of imports that wait for the catalog wait on: {describe(error)}")

@@ -174,3 +174,22 @@ def test_of_two_imports_that_wait_for_the_same_student_the_later_stamp_decides(
     assert len(pairs(rows)) == (newer == "active")
     taken_up = [(f"imports/{import_id}", "1") for import_id in (1, 2)]
     assert rows("subject, detail->>'rows'", "audit WHERE action = 'import.taken_up'") == taken_up
+
+
+def test_what_was_taken_up_and_decided_while_nobody_waited_does_not_stand_in_for_the_next_import(
+    imported: Import, run: Run, work: Work, rows: Rows, engine: Engine, *, tmp_path: Path
+) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    path = canvas(tmp_path / "one", "late,s1,student,,active")
+    first = run("import", path, *DAY, "--no-wait", "--json").json["id"]
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO courses (id, title, sis_id) VALUES (77, 'Late', 'late')"))
+    run("import", canvas(tmp_path / "other", "c10,s2,student,,active"), "--no-wait")
+    work()
+    assert (1, 77) in pairs(rows)
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM student_courses"))
+    again, _ = imported(path, *DAY)
+    assert again.json["id"] != first
+    assert (1, 77) in pairs(rows)
