@@ -4,6 +4,7 @@ import hashlib
 import io
 import lzma
 import os
+import re
 import struct
 import zipfile
 import zlib
@@ -22,8 +23,10 @@ from tasks.imports.formats.rows import FileError, Format, Sheet
 _BLOCK: Final = 1 << 20  # bytes read at once
 _LONGEST: Final = 1 << 20  # characters of a line; a file that is none of ours may have no line's end at all
 _STEP: Final = 1000  # lines between two looks at how far it has got
-# A file whose name begins so, perhaps after a date, is not left out because its header is broken.
 _KNOWN: Final = ("users", "courses", "sections", "xlists", "enrollments", "classes", "roles", "manifest")
+# A file whose name has such a word anywhere is not left out because its header is broken. Canvas's abstract courses,
+# and all other files of the two formats, are none of ours.
+_IN_NAME: Final = re.compile(r"users|(?<!abstract.)courses|sections|xlist|enroll?ment|classes|roles|manifest")
 _DAMAGED: Final = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, RuntimeError)
 
 
@@ -112,6 +115,7 @@ class Parts:
                     said = modes(sheet)
                 else:
                     found.append((file, *known))
+        _see_all(said, {part for _, _, part in found})
         if not found:
             raise FileError(f"None of {', '.join(f.name for f in files) or 'no file'} is a file that can be imported.")
         format_ = found[0][1]
@@ -171,7 +175,15 @@ def _no_zip(path: Path) -> FileError:
 
 
 def _is_known(name: str) -> bool:
-    return name.lower().lstrip("0123456789-_. ").startswith(_KNOWN)
+    return _IN_NAME.search(Path(name).stem.lower()) is not None
+
+
+def _see_all(said: dict[str, str], parts: set[str]) -> None:
+    """See that each part is there which a manifest calls `bulk` or `delta`. Raises FileError."""
+    part = next((part for part, mode in said.items() if mode != "absent" and part not in parts), None)
+    if part is not None:
+        what = f"The manifest says file.{part},{said[part]}, and there is no {part}.csv"
+        raise FileError(f"{what}; export the files again, or call it absent in the manifest.")
 
 
 def _on_disk(path: Path) -> File:

@@ -14,6 +14,13 @@ from worker.cli import importing
 
 ENROLLMENTS = "course_id,user_id,role,status\nC,U,student,active\n"
 ONEROSTER = "sourcedId,classSourcedId,userSourcedId,role\ne,c,u,student\n"
+OTHERS = (  # of Canvas and of OneRoster
+    *("abstract_courses", "accounts", "admins", "change_sis_id", "differentiation_tag_membership", "group_categories"),
+    *("differentiation_tag_sets", "differentiation_tags", "groups", "groups_membership", "logins", "terms"),
+    *("user_observers", "academicSessions", "categories", "classResources", "courseResources", "demographics"),
+    *("lineItemLearningObjectiveIds", "lineItemScoreScales", "lineItems", "orgs", "resources", "results"),
+    *("resultLearningObjectiveIds", "resultScoreScales", "scoreScales", "userProfiles", "userResources"),
+)
 
 
 def parts(path: Path, format_name: str | None = None) -> Parts:
@@ -140,9 +147,26 @@ def test_a_damaged_zip_is_refused_when_its_content_is_summed_up(tmp_path: Path) 
         digest(path)
 
 
-def test_of_several_files_one_with_a_known_name_is_not_left_out(folder: Callable[..., Path]) -> None:
-    with pytest.raises(FileError, match=r"2026-enrollments-2\.csv, line 1: this header is not known"):
-        parts(folder(**{"1": ENROLLMENTS, "abstract_courses": "a,b\n", "2026-enrollments-2": "course_id,rol\n"}))
+@pytest.mark.parametrize(
+    "name", ["2026-enrollments-2", "school_enrollments", "2026 spring enrollments", "StudentEnrolment", "all users"]
+)
+def test_of_several_files_one_with_a_known_name_is_not_left_out(folder: Callable[..., Path], name: str) -> None:
+    with pytest.raises(FileError, match=rf"{name}\.csv, line 1: this header is not known"):
+        parts(folder(**{"1": ENROLLMENTS, name: "course_id;user_id;role;status\n"}))
+
+
+def test_other_files_of_the_formats_are_left_out(folder: Callable[..., Path]) -> None:
+    assert parts(folder(enrollments=ENROLLMENTS, **dict.fromkeys(OTHERS, "a,b\n"))).left_out == tuple(
+        f"{name}.csv" for name in sorted(OTHERS)
+    )
+
+
+@pytest.mark.parametrize("mode", ["bulk", "delta"])
+def test_a_file_that_the_manifest_says_is_there_must_be(folder: Callable[..., Path], mode: str) -> None:
+    users = "sourcedId,givenName,familyName\nu,A,B\n"
+    path = folder(users=users, manifest=f"propertyName,value\nfile.users,bulk\nfile.enrollments,{mode}\n")
+    with pytest.raises(FileError, match=f"says file.enrollments,{mode}, and there is no enrollments.csv; export"):
+        parts(path)
 
 
 def test_a_name_that_is_no_utf8_is_shown_all_the_same(tmp_path: Path) -> None:
