@@ -179,7 +179,8 @@ def _import_watched(
     target = watching.target(path, import_id, failed=failed)
     _report(engine, record, (target.with_name(f"{target.name}.report.csv"),))
     path.rename(target)
-    note(f"{path.name}: import {import_id} {'failed in part' if failed else 'done'}, {_summary(record)}.")
+    left_out = "".join(f" {name} was left out." for name in begun.left_out)
+    note(f"{path.name}: import {import_id} {'failed in part' if failed else 'done'}, {_summary(record)}.{left_out}")
 
 
 def _finish(engine: Engine, import_id: int, how: How, *, check: bool) -> Exit:
@@ -245,6 +246,7 @@ def _facts(record: ImportRecord) -> list[tuple[str, object]]:
     facts: list[tuple[str, object]] = [("file", record.path), ("format", record.format), ("source", record.source)]
     facts += [("issued", record.issued_at), ("state", _state(record))]
     facts += [(f"  {_WORDS.get(name, name)}", f"{record.counts[name]:,}") for name in _WORDS if name in record.counts]
+    facts += [("left out", name) for name in report.left_out(record)]
     return facts + [(f"came of it: {name}", f"{count:,}") for name, count in record.outcomes.items() if count]
 
 

@@ -3,6 +3,7 @@
 import os
 import zipfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tasks.imports.files import Parts, opened
 from tasks.imports.formats import FORMATS, named
 from tasks.imports.formats.rows import FileError
+from tasks.imports.plan import ImportRequest, namespaces
 from worker.cli import importing
 
 ENROLLMENTS = "course_id,user_id,role,status\nC,U,student,active\n"
@@ -183,3 +185,12 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 
 def test_the_command_line_offers_every_format() -> None:
     assert set(importing._FORMATS) == {format_.NAME for format_ in FORMATS}
+
+
+def test_what_is_left_out_is_kept_and_changes_no_command(folder: Callable[..., Path]) -> None:
+    path = folder(enrollments=ENROLLMENTS)
+    request, now = ImportRequest(source="x"), datetime.now(UTC)
+    alone = request.options(parts(path))
+    more = request.options(parts(folder(terms="a,b\n")))
+    assert (more.pop("left_out"), more) == (["terms.csv"], alone)
+    assert namespaces("d", "x", alone, now) == namespaces("d", "x", more | {"left_out": ["terms.csv"]}, now)
