@@ -225,7 +225,7 @@ def _show(engine: Engine, record: ImportRecord, how: How, courses: list[Any] | N
     with engine.connect() as connection:
         reasons = import_rows.reasons(connection, record.id)
     if how.json:
-        told = [dict(zip(("code", "rows", "line", "message"), reason, strict=True)) for reason in reasons]
+        told = [dict(reason._mapping) for reason in reasons]  # noqa: SLF001 - SQLAlchemy's public name
         shown = [dict(course._mapping) for course in courses or ()]  # noqa: SLF001 - SQLAlchemy's public name
         document({**record._asdict(), "reasons": told, "courses": shown})
         return
@@ -236,8 +236,9 @@ def _show(engine: Engine, record: ImportRecord, how: How, courses: list[Any] | N
         counts = attrgetter("members", "enroll", "unenroll", "unchanged", "waiting", "aside", "withheld", "rejected")
         rows = [(course.code or course.course, *counts(course)) for course in courses]
         table(columns, rows)
-    for code, count, line, message in reasons:
-        say(f"{number(count, 'row')} rejected, {code}; line {line}: {message}")
+    for planned, code, count, file, line, message in reasons:
+        first = "" if file is None else f"the first is {file}, line {line}: "
+        say(f"{number(count, 'row')} {planned}, {code}; {first}{message}")
     if record.withheld:
         say(f"The absent are left enrolled: {record.withheld}")
 

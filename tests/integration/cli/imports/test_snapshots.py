@@ -37,7 +37,7 @@ def test_who_is_absent_from_a_snapshot_is_unenrolled_within_the_courses_of_the_f
         (FOUR[:2], (), "3 of the 5 who are enrolled are absent from the files, more than 20 %"),
         (FOUR[:2], ("--max-drop-percent", 100), "enrolled in C10 are absent from the files, more than 50 %"),
         (FOUR, ("--max-drops", 0), "more than 0; if that is right, raise --max-drops"),
-        ((*FOUR, "9,c10,s9,student,,,,"), (), "1 row is invalid (the first is line 6)"),
+        ((*FOUR, "9,c10,s9,student,,,,"), (), "1 row is invalid (the first is in enrollments.csv, line 6)"),
         ((*FOUR, "9,c10,s5,student,gone,,,"), (), "1 row is invalid"),
         ((), (), "The files have no row that asks for something"),
     ],
