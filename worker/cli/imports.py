@@ -1,5 +1,6 @@
 """What the verbs of `worker.cli.importing` do, and what they print."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,9 @@ class How:
         for path in self.reports:
             if path.suffix not in (".csv", ".json"):
                 raise typer.BadParameter(f"{path} must end with .csv or .json", param_hint="--report")
+            if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+                hint = "say a path in a folder that is there and that you may write to"
+                raise typer.BadParameter(f"{path} cannot be written; {hint}", param_hint="--report")
 
 
 def run(

@@ -220,4 +220,6 @@ def test_what_is_said_wrongly_is_told_before_anything_is_read(run: Run, tmp_path
     path = canvas(tmp_path)
     for options in ([], [path, "--apply", 1], [path, "--map", "active=unenroll"], [path, "--issued-at", "yesterday"]):
         assert run("import", *options).code == 2
-    assert run("import", path, "--report", tmp_path / "report.xml").code == 2
+    (tmp_path / "folder.csv").mkdir()
+    for report in ("report.xml", "none-such/report.csv", "folder.csv"):
+        assert run("import", path, "--report", tmp_path / report).code == 2
