@@ -103,6 +103,8 @@ class Parts:
         for file in files:
             with closing(file.lines()) as lines:
                 sheet = Sheet(file.name, lines)
+                if sheet.header[:1] and sheet.header[0].lower().startswith("sep="):
+                    raise FileError(f"{file.name}, line 1: sep= is there for Excel only; delete this line.")
                 known = detect(sheet, among=among)
                 if known is None and (len(files) == 1 or _is_known(file.name)):
                     raise unknown(sheet, among)
@@ -156,12 +158,15 @@ def opened(path: Path) -> Iterator[tuple[list[File], datetime]]:
             except (*_DAMAGED, ValueError):
                 raise _no_zip(path) from None
             files, newest = _in_zip(archive), path.stat().st_mtime
+        elif _is_workbook(path):
+            files, newest = [], path.stat().st_mtime
         elif path.suffix.lower() == ".zip":
             raise _no_zip(path)
         else:
             files, newest = [_on_disk(path)], path.stat().st_mtime
         if not files:
-            raise FileError(f"There is no CSV file in {readable(path.name)}.")
+            hint = " It is a workbook of a spreadsheet: export each sheet of it as CSV." if _is_workbook(path) else ""
+            raise FileError(f"There is no CSV file in {readable(path.name)}.{hint}")
         yield files, datetime.fromtimestamp(newest, UTC)
 
 
@@ -172,6 +177,10 @@ def readable(name: str) -> str:
 
 def _no_zip(path: Path) -> FileError:
     return FileError(f"{readable(path.name)} is not a zip file, or only a part of one; copy it again.")
+
+
+def _is_workbook(path: Path) -> bool:
+    return path.suffix.lower() in (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 
 
 def _is_known(name: str) -> bool:

@@ -81,6 +81,8 @@ def test_a_file_that_the_manifest_calls_absent_is_left_out(folder: Callable[...,
     ("content", "complaint"),
     [
         ("", "enrollments.csv, line 1: this header is not known; it is empty."),
+        ("sep=,\na,b\n", "enrollments.csv, line 1: sep= is there for Excel only; delete this line."),
+        ("sep=;\na;b\n", "enrollments.csv, line 1: sep= is there for Excel only; delete this line."),
         ("a,b\n", "enrollments.csv, line 1: this header is not known; it has a, b. Needed is one of oneroster: "),
         ("course_id;user_id;status\n", "it is separated by ';', and must be by commas"),
         ("course_id,user_id,Status,status\n", "enrollments.csv, line 1: the column 'Status' is there twice"),
@@ -176,6 +178,15 @@ def test_a_name_that_is_no_utf8_is_shown_all_the_same(tmp_path: Path) -> None:
     path.write_text(ENROLLMENTS)
     with opened(path) as (files, _):
         assert [file.name for file in files] == ["Jos\N{REPLACEMENT CHARACTER}.csv"]
+
+
+@pytest.mark.parametrize("name", ["Users.XLSX", "users.xls"])
+def test_a_workbook_is_to_be_exported(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("xl/workbook.xml", "<workbook/>")
+    with pytest.raises(FileError, match="It is a workbook of a spreadsheet: export each sheet of it as CSV"):
+        parts(path)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
