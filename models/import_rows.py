@@ -22,9 +22,16 @@ _REPORT: Final = text(f"""
         ON k.command_id IS NULL
      ORDER BY r.number
 """)
+# A role of a school's own may be a misspelt one; the other ignored rows are right.
 _REASONS: Final = text("""
-    SELECT code, count(*), min(line), (array_agg(message ORDER BY number))[1] FROM import_rows
-     WHERE import_id = :id AND planned = 'rejected' GROUP BY code ORDER BY 2 DESC
+      WITH reason AS (
+           SELECT planned, code, count(*) AS rows, min(number) AS number FROM import_rows
+            WHERE import_id = :id AND (planned = 'rejected' OR planned = 'ignored' AND code = 'other_role')
+            GROUP BY planned, code)
+    SELECT reason.planned, reason.code, reason.rows, i.files[r.file] AS file, r.line, r.message
+      FROM reason JOIN import_rows AS r ON r.import_id = :id AND r.number = reason.number
+      JOIN imports AS i ON i.id = :id
+     ORDER BY reason.planned DESC, reason.rows DESC, reason.number
 """)
 # The larger the part of its students that a course loses, the more surprising; then what was rejected, then the rest.
 _COURSES: Final = text("""
@@ -77,9 +84,12 @@ def report(connection: Connection, import_id: int, *, planned: str | None = None
         after = rows[-1].number if len(rows) == PAGE else None
 
 
-def reasons(connection: Connection, import_id: int) -> list[tuple[str, int, int | None, str]]:
-    """Return why rows were rejected when they were read: code, how many, the first line, its message."""
-    return [(code, count, line, why) for code, count, line, why in connection.execute(_REASONS, {"id": import_id})]
+def reasons(connection: Connection, import_id: int) -> list[Any]:
+    """Return why rows were rejected when they were read, or ignored for a role that may be a misspelt one.
+
+    Of each `planned`, `code`, how many `rows`, and the `file` (None: it was absent), `line` and `message` of the first.
+    """
+    return list(connection.execute(_REASONS, {"id": import_id}))
 
 
 def surprising(connection: Connection, import_id: int, limit: int) -> list[Any]:

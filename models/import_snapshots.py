@@ -79,15 +79,20 @@ _COURSE: Final = "coalesce(nullif(c.code, ''), c.sis_id, CAST(c.id AS text))"
 # A row that waits for the catalog may name its student wrongly. One by ids is planned as the command that will wait.
 _WRONG: Final = text("""
       WITH wrong AS (
-           SELECT line, course_id FROM import_rows WHERE import_id = :id AND planned IN ('rejected', 'waiting')
+           SELECT number, file, line, course_id FROM import_rows
+            WHERE import_id = :id AND planned IN ('rejected', 'waiting')
            UNION ALL
-           SELECT line, c.id FROM import_rows AS r
+           SELECT number, file, line, c.id FROM import_rows AS r
              LEFT JOIN students AS s ON s.id = r.student_id LEFT JOIN courses AS c ON c.id = r.course_id
             WHERE :commands_wait AND import_id = :id AND planned IN ('enroll', 'unenroll')
-              AND (s.id IS NULL OR c.id IS NULL))
-    SELECT count(*), min(line) FROM wrong AS r
-     WHERE course_id IS NULL OR :everywhere
-        OR EXISTS (SELECT FROM import_scopes AS s WHERE s.import_id = :id AND s.course_id = r.course_id)
+              AND (s.id IS NULL OR c.id IS NULL)),
+           in_scope AS (
+           SELECT * FROM wrong AS r
+            WHERE course_id IS NULL OR :everywhere
+               OR EXISTS (SELECT FROM import_scopes AS s WHERE s.import_id = :id AND s.course_id = r.course_id))
+    SELECT (SELECT count(*) FROM in_scope),
+           (SELECT i.files[r.file] || ', line ' || r.line FROM in_scope AS r JOIN imports AS i ON i.id = :id
+             ORDER BY r.number LIMIT 1)
 """)
 _ASKING: Final = text("""
     SELECT count(*) FROM import_rows WHERE import_id = :id AND planned NOT IN ('ignored', 'rejected')
@@ -137,14 +142,14 @@ def drops(connection: Connection, import_id: int, scope: Scope) -> dict[str, Dro
 
 def invalid(
     connection: Connection, import_id: int, scope: Scope, *, commands_wait: bool = False
-) -> tuple[int, int | None]:
-    """Return how many rows in scope are invalid or wait, and the first line; one of an unknown course may be of any.
+) -> tuple[int, str | None]:
+    """Return how many rows in scope are invalid or wait, and the file and line of the first.
 
-    With `commands_wait`, so are those whose command will wait for its student or course.
+    One of an unknown course may be of any. With `commands_wait`, those wait whose command will.
     """
     said = {"id": import_id, "everywhere": scope == "source", "commands_wait": commands_wait}
-    count, line = connection.execute(_WRONG, said).one()
-    return count, line
+    count, first = connection.execute(_WRONG, said).one()
+    return count, first
 
 
 def asking(connection: Connection, import_id: int) -> int:

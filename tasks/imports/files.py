@@ -4,6 +4,7 @@ import hashlib
 import io
 import lzma
 import os
+import re
 import struct
 import zipfile
 import zlib
@@ -22,8 +23,10 @@ from tasks.imports.formats.rows import FileError, Format, Sheet
 _BLOCK: Final = 1 << 20  # bytes read at once
 _LONGEST: Final = 1 << 20  # characters of a line; a file that is none of ours may have no line's end at all
 _STEP: Final = 1000  # lines between two looks at how far it has got
-# A file whose name begins so, perhaps after a date, is not left out because its header is broken.
 _KNOWN: Final = ("users", "courses", "sections", "xlists", "enrollments", "classes", "roles", "manifest")
+# A file whose name has such a word anywhere is not left out because its header is broken. Canvas's abstract courses,
+# and all other files of the two formats, are none of ours.
+_IN_NAME: Final = re.compile(r"users|(?<!abstract.)courses|sections|xlist|enroll?ment|classes|roles|manifest")
 _DAMAGED: Final = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, RuntimeError)
 
 
@@ -100,6 +103,8 @@ class Parts:
         for file in files:
             with closing(file.lines()) as lines:
                 sheet = Sheet(file.name, lines)
+                if sheet.header[:1] and sheet.header[0].lower().startswith("sep="):
+                    raise FileError(f"{file.name}, line 1: sep= is there for Excel only; delete this line.")
                 known = detect(sheet, among=among)
                 if known is None and (len(files) == 1 or _is_known(file.name)):
                     raise unknown(sheet, among)
@@ -112,6 +117,7 @@ class Parts:
                     said = modes(sheet)
                 else:
                     found.append((file, *known))
+        _see_all(said, {part for _, _, part in found})
         if not found:
             raise FileError(f"None of {', '.join(f.name for f in files) or 'no file'} is a file that can be imported.")
         format_ = found[0][1]
@@ -152,12 +158,15 @@ def opened(path: Path) -> Iterator[tuple[list[File], datetime]]:
             except (*_DAMAGED, ValueError):
                 raise _no_zip(path) from None
             files, newest = _in_zip(archive), path.stat().st_mtime
+        elif _is_workbook(path):
+            files, newest = [], path.stat().st_mtime
         elif path.suffix.lower() == ".zip":
             raise _no_zip(path)
         else:
             files, newest = [_on_disk(path)], path.stat().st_mtime
         if not files:
-            raise FileError(f"There is no CSV file in {readable(path.name)}.")
+            hint = " It is a workbook of a spreadsheet: export each sheet of it as CSV." if _is_workbook(path) else ""
+            raise FileError(f"There is no CSV file in {readable(path.name)}.{hint}")
         yield files, datetime.fromtimestamp(newest, UTC)
 
 
@@ -170,8 +179,20 @@ def _no_zip(path: Path) -> FileError:
     return FileError(f"{readable(path.name)} is not a zip file, or only a part of one; copy it again.")
 
 
+def _is_workbook(path: Path) -> bool:
+    return path.suffix.lower() in (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
+
+
 def _is_known(name: str) -> bool:
-    return name.lower().lstrip("0123456789-_. ").startswith(_KNOWN)
+    return _IN_NAME.search(Path(name).stem.lower()) is not None
+
+
+def _see_all(said: dict[str, str], parts: set[str]) -> None:
+    """See that each part is there which a manifest calls `bulk` or `delta`. Raises FileError."""
+    part = next((part for part, mode in said.items() if mode != "absent" and part not in parts), None)
+    if part is not None:
+        what = f"The manifest says file.{part},{said[part]}, and there is no {part}.csv"
+        raise FileError(f"{what}; export the files again, or call it absent in the manifest.")
 
 
 def _on_disk(path: Path) -> File:

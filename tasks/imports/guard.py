@@ -24,21 +24,21 @@ class Limits:
 
 
 def objection(
-    limits: Limits, asking: int, invalid: tuple[int, int | None], drops: Mapping[str, Drops], *, waits: bool = False
+    limits: Limits, asking: int, invalid: tuple[int, str | None], drops: Mapping[str, Drops], *, waits: bool = False
 ) -> str | None:
     """Return why nobody may be unenrolled for being absent; None where nothing is against it.
 
-    `asking` is how many rows of the files ask for something, `invalid` how many in scope are wrong, and the first line.
-    With `waits`, rows that wait for the catalog are among these.
+    `asking` is how many rows of the files ask for something, `invalid` how many in scope are wrong, and where the
+    first is. With `waits`, rows that wait for the catalog are among these.
     """
-    count, line = invalid
+    count, first = invalid
     if not asking:
         return "The files have no row that asks for something, so nobody counts as absent."
     if count:
         rows = "1 row is" if count == 1 else f"{count:,} rows are"
         what, then = ("invalid or waiting", ", or import the users first") if waits else ("invalid", "")
         about = "and may be about those who seem absent; correct them first"
-        return f"{rows} {what} (the first is line {line}), {about}{then}."
+        return f"{rows} {what} (the first is in {first}), {about}{then}."
     every, most, share = (drops.get(what, Drops(None, 0, 0)) for what in ("all", "most", "share"))
     judged = (
         _number(every, limits.number, "--max-drops"),

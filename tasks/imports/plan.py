@@ -47,6 +47,8 @@ class ImportRequest:
         del options["source"]
         if not self.wait_for_catalog:
             del options["wait_for_catalog"]
+        if parts.left_out:
+            options["left_out"] = list(parts.left_out)
         return options | {"by_role": any(part == "roles" for _, part in parts.files)}
 
 
@@ -55,7 +57,8 @@ def namespaces(digest: str, source: str, options: Mapping[str, Any], issued_at: 
 
     The same file, read in the same way, gives the same ids; and what would be another command, another id.
     """
-    own = uuid5(_NAMESPACE, f"{digest}\n{source}\n{json.dumps(options, sort_keys=True)}")
+    read = {name: value for name, value in options.items() if name != "left_out"}
+    own = uuid5(_NAMESPACE, f"{digest}\n{source}\n{json.dumps(read, sort_keys=True)}")
     return own, uuid5(own, format_time(issued_at))
 
 

@@ -10,6 +10,7 @@ from models.imports import ImportRecord
 
 COLUMNS: Final = ("file", "line", "student", "course", "asked", "plan", "outcome", "code", "message", "command_id")
 _SENT: Final = ("enroll", "unenroll", "unchanged", "withdraw")
+_LEFT_OUT: Final = "The file was not read: its header is of no file that is imported, or the manifest calls it absent."
 
 
 class Exit(IntEnum):
@@ -29,8 +30,13 @@ def exit_code(record: ImportRecord) -> Exit:
     return Exit.REJECTED if wrong else Exit.DONE
 
 
+def left_out(record: ImportRecord) -> list[str]:
+    """Return the files that are none of ours, or that a manifest calls absent."""
+    return list(record.options.get("left_out", ()))
+
+
 def lines(record: ImportRecord, rows: Iterable[Any]) -> Iterator[dict[str, Any]]:
-    """Give each row as the report has it; of a plan the outcome is empty."""
+    """Give each row as the report has it, then the files that were left out; of a plan the outcome is empty."""
     for row in rows:
         is_sent = row.planned in _SENT
         outcome, code, message = None if is_sent else row.planned, row.code, row.message
@@ -58,6 +64,9 @@ def lines(record: ImportRecord, rows: Iterable[Any]) -> Iterator[dict[str, Any]]
             "message": message,
             "command_id": str(row.command_id) if row.command_id and is_sent else None,
         }
+    for name in left_out(record):
+        said = {"file": name, "plan": "left_out", "outcome": "left_out", "message": _LEFT_OUT}
+        yield dict.fromkeys(COLUMNS) | said
 
 
 def write(stream: TextIO, kind: Literal["csv", "json"], items: Iterable[dict[str, Any]]) -> None:

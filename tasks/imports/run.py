@@ -22,10 +22,11 @@ _COUNTED: Final = ("enrolled", "unenrolled", "unchanged", "superseded", "rejecte
 class Moved(EnrollmentError):
     """What the plan was made over is no longer so."""
 
-    def __init__(self, import_id: int) -> None:
+    def __init__(self, plan: ImportRecord) -> None:
+        again = "Plan the file again" if plan.undo_of is None else f"Say `enrollment import undo {plan.undo_of}` again"
         super().__init__(
-            f"Plan {import_id} was not applied: enrollments have changed since it was made, and it would do something "
-            "else now. Plan the file again, and apply that."
+            f"Plan {plan.id} was not applied: enrollments have changed since it was made, and it would do something "
+            f"else now. {again}, and apply that."
         )
 
 
@@ -180,7 +181,7 @@ def _begin(engine: Engine, connection: Connection, record: ImportRecord, by: str
         scope = cast(import_snapshots.Scope | None, None if record.withheld else record.scope)
         more = scope is not None and import_snapshots.more_are_absent(connection, record.id, scope, record.issued_at)
         if more or planning.has_moved(connection, record.id):
-            raise Moved(record.id)
+            raise Moved(record)
     load_catalog(engine, connection, record.id, by_role=by_role(record))
     planning.resolve(connection, record.id)
     import_waits.look(connection, record.id)
@@ -205,7 +206,7 @@ def _hold_undone(connection: Connection, record: ImportRecord, import_id: int) -
     undone = imports.get(connection, import_id)
     as_planned = (undone.state, undone.sent) == ("done", record.options.get("sent", undone.sent))
     if not as_planned or undone.undone_by is not None:
-        raise Moved(record.id)
+        raise Moved(record)
 
 
 def _look_again(connection: Connection, record: ImportRecord, by: str) -> ImportRecord:

@@ -6,6 +6,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from enrollment.errors import Rejection
+from enrollment.waiting import TIME
 from models.queries import CourseRow, HistoryEntry, StudentRow
 
 _DONE: Final = {
@@ -68,8 +69,11 @@ def _entry(entry: HistoryEntry, places: Mapping[UUID, Any]) -> str:
     if place is not None:
         origin = f"{_place(place)}, as {record.source},"
     asked = _VERBS.get(record.command or "", "for something that is no valid command")
+    when = "On"
     if record.errors:
         did = f"was rejected: {' '.join(map(_reason, record.errors))}".rstrip(".")
+    elif record.waiting is not None and [it.code for it in record.waiting.waiting_for] == [TIME]:
+        when, did = "For", "waits for its time"
     elif record.waiting is not None:
         did = f"waits, until {_shown(record.waiting.until)} at the longest"
     elif record.outcome == "withdrawn":
@@ -77,13 +81,15 @@ def _entry(entry: HistoryEntry, places: Mapping[UUID, Any]) -> str:
     else:
         did = _DONE.get(entry.effect or "", "changed nothing here")
     last = ", and decides now" if entry.owns else ""
-    return f"On {_shown(_time(entry))} {origin} asked {asked}: that {did}{last}."
+    return f"{when} {_shown(_time(entry))} {origin} asked {asked}: that {did}{last}."
 
 
 def _row(row: Any) -> str:
     asked = {"enroll": _VERBS["enroll"], "unenroll": _VERBS["unenroll"], "drop": "nothing of them"}.get(row.asked)
     did = (row.message or "nothing was sent for it").rstrip(".")
-    return f"On {_shown(row.issued_at)} {_place(row)} asked {asked or 'for what it cannot'}, not sent: {did}."
+    if asked is None or row.planned in ("ignored", "rejected"):
+        return f"On {_shown(row.issued_at)} a row of {_place(row)} was {row.planned}: {did}."
+    return f"On {_shown(row.issued_at)} {_place(row)} asked {asked}, not sent: {did}."
 
 
 def _reason(error: Rejection) -> str:
@@ -92,9 +98,9 @@ def _reason(error: Rejection) -> str:
 
 
 def _place(row: Any) -> str:
-    if row.line is None:
-        return f"import {row.import_id} of {row.path}, in which they are absent,"
     what = f"the undoing of import {row.undo_of}" if row.undo_of else f"import {row.import_id}"
+    if row.line is None:
+        return f"{what}{'' if row.undo_of else f' of {row.path}'} (in which they are absent)"
     return f"{what} ({row.file}, line {row.line})"
 
 

@@ -1,5 +1,6 @@
 """What the verbs of `worker.cli.importing` do, and what they print."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,9 @@ class How:
         for path in self.reports:
             if path.suffix not in (".csv", ".json"):
                 raise typer.BadParameter(f"{path} must end with .csv or .json", param_hint="--report")
+            if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+                hint = "say a path in a folder that is there and that you may write to"
+                raise typer.BadParameter(f"{path} cannot be written; {hint}", param_hint="--report")
 
 
 def run(
@@ -179,7 +183,8 @@ def _import_watched(
     target = watching.target(path, import_id, failed=failed)
     _report(engine, record, (target.with_name(f"{target.name}.report.csv"),))
     path.rename(target)
-    note(f"{path.name}: import {import_id} {'failed in part' if failed else 'done'}, {_summary(record)}.")
+    left_out = "".join(f" {name} was left out." for name in begun.left_out)
+    note(f"{path.name}: import {import_id} {'failed in part' if failed else 'done'}, {_summary(record)}.{left_out}")
 
 
 def _finish(engine: Engine, import_id: int, how: How, *, check: bool) -> Exit:
@@ -224,7 +229,7 @@ def _show(engine: Engine, record: ImportRecord, how: How, courses: list[Any] | N
     with engine.connect() as connection:
         reasons = import_rows.reasons(connection, record.id)
     if how.json:
-        told = [dict(zip(("code", "rows", "line", "message"), reason, strict=True)) for reason in reasons]
+        told = [dict(reason._mapping) for reason in reasons]  # noqa: SLF001 - SQLAlchemy's public name
         shown = [dict(course._mapping) for course in courses or ()]  # noqa: SLF001 - SQLAlchemy's public name
         document({**record._asdict(), "reasons": told, "courses": shown})
         return
@@ -235,8 +240,9 @@ def _show(engine: Engine, record: ImportRecord, how: How, courses: list[Any] | N
         counts = attrgetter("members", "enroll", "unenroll", "unchanged", "waiting", "aside", "withheld", "rejected")
         rows = [(course.code or course.course, *counts(course)) for course in courses]
         table(columns, rows)
-    for code, count, line, message in reasons:
-        say(f"{number(count, 'row')} rejected, {code}; line {line}: {message}")
+    for planned, code, count, file, line, message in reasons:
+        first = "" if file is None else f"the first is {file}, line {line}: "
+        say(f"{number(count, 'row')} {planned}, {code}; {first}{message}")
     if record.withheld:
         say(f"The absent are left enrolled: {record.withheld}")
 
@@ -245,6 +251,7 @@ def _facts(record: ImportRecord) -> list[tuple[str, object]]:
     facts: list[tuple[str, object]] = [("file", record.path), ("format", record.format), ("source", record.source)]
     facts += [("issued", record.issued_at), ("state", _state(record))]
     facts += [(f"  {_WORDS.get(name, name)}", f"{record.counts[name]:,}") for name in _WORDS if name in record.counts]
+    facts += [("left out", name) for name in report.left_out(record)]
     return facts + [(f"came of it: {name}", f"{count:,}") for name, count in record.outcomes.items() if count]
 
 

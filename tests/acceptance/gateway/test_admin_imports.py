@@ -85,10 +85,13 @@ def test_a_file_larger_than_any_other_request_may_be_is_taken(admin: httpx.Clien
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("enrollments.csv", f"{HEADER}\n{lines}")
+        archive.writestr("terms.csv", "term_id,name\n")
     assert len(packed.getvalue()) > backend.settings().gateway_max_body
     planned = send(admin, packed.getvalue(), name="export.zip")
     assert planned.status_code == 303
-    assert "60,000" in admin.get(planned.headers["location"]).text
+    page = admin.get(planned.headers["location"]).text
+    assert "60,000" in page
+    assert "as the manifest says: terms.csv</p>" in page
 
 
 def test_rows_wait_for_users_that_come_in_another_file(admin: httpx.Client) -> None:

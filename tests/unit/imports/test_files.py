@@ -3,6 +3,7 @@
 import os
 import zipfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,18 @@ import pytest
 from tasks.imports.files import Parts, opened
 from tasks.imports.formats import FORMATS, named
 from tasks.imports.formats.rows import FileError
+from tasks.imports.plan import ImportRequest, namespaces
 from worker.cli import importing
 
 ENROLLMENTS = "course_id,user_id,role,status\nC,U,student,active\n"
 ONEROSTER = "sourcedId,classSourcedId,userSourcedId,role\ne,c,u,student\n"
+OTHERS = (  # of Canvas and of OneRoster
+    *("abstract_courses", "accounts", "admins", "change_sis_id", "differentiation_tag_membership", "group_categories"),
+    *("differentiation_tag_sets", "differentiation_tags", "groups", "groups_membership", "logins", "terms"),
+    *("user_observers", "academicSessions", "categories", "classResources", "courseResources", "demographics"),
+    *("lineItemLearningObjectiveIds", "lineItemScoreScales", "lineItems", "orgs", "resources", "results"),
+    *("resultLearningObjectiveIds", "resultScoreScales", "scoreScales", "userProfiles", "userResources"),
+)
 
 
 def parts(path: Path, format_name: str | None = None) -> Parts:
@@ -72,6 +81,8 @@ def test_a_file_that_the_manifest_calls_absent_is_left_out(folder: Callable[...,
     ("content", "complaint"),
     [
         ("", "enrollments.csv, line 1: this header is not known; it is empty."),
+        ("sep=,\na,b\n", "enrollments.csv, line 1: sep= is there for Excel only; delete this line."),
+        ("sep=;\na;b\n", "enrollments.csv, line 1: sep= is there for Excel only; delete this line."),
         ("a,b\n", "enrollments.csv, line 1: this header is not known; it has a, b. Needed is one of oneroster: "),
         ("course_id;user_id;status\n", "it is separated by ';', and must be by commas"),
         ("course_id,user_id,Status,status\n", "enrollments.csv, line 1: the column 'Status' is there twice"),
@@ -140,9 +151,26 @@ def test_a_damaged_zip_is_refused_when_its_content_is_summed_up(tmp_path: Path) 
         digest(path)
 
 
-def test_of_several_files_one_with_a_known_name_is_not_left_out(folder: Callable[..., Path]) -> None:
-    with pytest.raises(FileError, match=r"2026-enrollments-2\.csv, line 1: this header is not known"):
-        parts(folder(**{"1": ENROLLMENTS, "abstract_courses": "a,b\n", "2026-enrollments-2": "course_id,rol\n"}))
+@pytest.mark.parametrize(
+    "name", ["2026-enrollments-2", "school_enrollments", "2026 spring enrollments", "StudentEnrolment", "all users"]
+)
+def test_of_several_files_one_with_a_known_name_is_not_left_out(folder: Callable[..., Path], name: str) -> None:
+    with pytest.raises(FileError, match=rf"{name}\.csv, line 1: this header is not known"):
+        parts(folder(**{"1": ENROLLMENTS, name: "course_id;user_id;role;status\n"}))
+
+
+def test_other_files_of_the_formats_are_left_out(folder: Callable[..., Path]) -> None:
+    assert parts(folder(enrollments=ENROLLMENTS, **dict.fromkeys(OTHERS, "a,b\n"))).left_out == tuple(
+        f"{name}.csv" for name in sorted(OTHERS)
+    )
+
+
+@pytest.mark.parametrize("mode", ["bulk", "delta"])
+def test_a_file_that_the_manifest_says_is_there_must_be(folder: Callable[..., Path], mode: str) -> None:
+    users = "sourcedId,givenName,familyName\nu,A,B\n"
+    path = folder(users=users, manifest=f"propertyName,value\nfile.users,bulk\nfile.enrollments,{mode}\n")
+    with pytest.raises(FileError, match=f"says file.enrollments,{mode}, and there is no enrollments.csv; export"):
+        parts(path)
 
 
 def test_a_name_that_is_no_utf8_is_shown_all_the_same(tmp_path: Path) -> None:
@@ -152,6 +180,15 @@ def test_a_name_that_is_no_utf8_is_shown_all_the_same(tmp_path: Path) -> None:
         assert [file.name for file in files] == ["Jos\N{REPLACEMENT CHARACTER}.csv"]
 
 
+@pytest.mark.parametrize("name", ["Users.XLSX", "users.xls"])
+def test_a_workbook_is_to_be_exported(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("xl/workbook.xml", "<workbook/>")
+    with pytest.raises(FileError, match="It is a workbook of a spreadsheet: export each sheet of it as CSV"):
+        parts(path)
+
+
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="There is no CSV file in"):
         parts(tmp_path)
@@ -159,3 +196,12 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 
 def test_the_command_line_offers_every_format() -> None:
     assert set(importing._FORMATS) == {format_.NAME for format_ in FORMATS}
+
+
+def test_what_is_left_out_is_kept_and_changes_no_command(folder: Callable[..., Path]) -> None:
+    path = folder(enrollments=ENROLLMENTS)
+    request, now = ImportRequest(source="x"), datetime.now(UTC)
+    alone = request.options(parts(path))
+    more = request.options(parts(folder(terms="a,b\n")))
+    assert (more.pop("left_out"), more) == (["terms.csv"], alone)
+    assert namespaces("d", "x", alone, now) == namespaces("d", "x", more | {"left_out": ["terms.csv"]}, now)

@@ -20,8 +20,8 @@ FEW = drops(all=(2, 100), most=(2, 10), share=(2, 10))
     [
         ({}, 50, (0, None), FEW, None),
         ({}, 0, (0, None), drops(all=(0, 100)), "no row that asks for something"),
-        ({}, 50, (1, 7), FEW, "1 row is invalid (the first is line 7)"),
-        ({}, 50, (1000, 7), FEW, "1,000 rows are invalid"),
+        ({}, 50, (1, "a.csv, line 7"), FEW, "1 row is invalid (the first is in a.csv, line 7)"),
+        ({}, 50, (1000, "a.csv, line 7"), FEW, "1,000 rows are invalid"),
         (
             {},
             50,
@@ -39,7 +39,7 @@ FEW = drops(all=(2, 100), most=(2, 10), share=(2, 10))
 def test_the_absent_stay_enrolled_where_a_snapshot_looks_wrong(
     limits: dict[str, Any],
     asking: int,
-    invalid: tuple[int, int | None],
+    invalid: tuple[int, str | None],
     counts: dict[str, Drops],
     complaint: str | None,
 ) -> None:

@@ -41,6 +41,16 @@ def test_every_row_is_reported_with_what_came_of_it(imported: Import, rows: Rows
     assert rows("source", f"commands WHERE command_id = '{command}'") == [("import/canvas",)]
 
 
+def test_the_first_row_of_each_reason_is_told_with_its_file(run: Run, tmp_path: Path) -> None:
+    write(tmp_path / "courses.csv", "course_id,short_name,long_name", "c10,M,M", "c11,N,N", ",O,O")
+    write(tmp_path / "users.csv", "user_id,login_id,full_name", ",l,L")
+    path = canvas(tmp_path, "c10,s1,student,,active", "c10,s2,studnet,,active", "c10,s3,teacher,,active")
+    done = run("import", path.parent, "--dry-run", "--full")
+    assert "2 rows rejected, missing_value; the first is courses.csv, line 4: The course_id is empty." in done.output
+    assert "1 row ignored, other_role; the first is enrollments.csv, line 3: " in done.output
+    assert "not_student" not in done.output
+
+
 def test_of_two_sections_of_one_course_the_active_one_wins(imported: Import, rows: Rows, tmp_path: Path) -> None:
     sections = write(tmp_path / "sections.csv", "section_id,course_id,name,status", "a,c10,A,active", "b,c10,B,active")
     canvas(tmp_path, ",s1,student,a,active", ",s1,student,b,deleted", ",s2,student,a,deleted", ",s2,student,b,active")
@@ -210,4 +220,6 @@ def test_what_is_said_wrongly_is_told_before_anything_is_read(run: Run, tmp_path
     path = canvas(tmp_path)
     for options in ([], [path, "--apply", 1], [path, "--map", "active=unenroll"], [path, "--issued-at", "yesterday"]):
         assert run("import", *options).code == 2
-    assert run("import", path, "--report", tmp_path / "report.xml").code == 2
+    (tmp_path / "folder.csv").mkdir()
+    for report in ("report.xml", "none-such/report.csv", "folder.csv"):
+        assert run("import", path, "--report", tmp_path / report).code == 2

@@ -67,6 +67,9 @@ def test_undo_withdraws_what_waits(
     run: Run, work: Callable[[], int], imported: Import, rows: Rows, tmp_path: Path
 ) -> None:
     done, _ = imported(oneroster(tmp_path, "bulk", FOUR[0], FIFTH.format(LATER)))
+    told = run("why", "--student", "5", "--course", "10").output
+    assert "For 2999-01-01 00:00:00 UTC import 1 (enrollments.csv, line 3), as import/oneroster, asked" in told
+    assert "asked to enroll them: that waits for its time." in told
     undone = run("import", "undo", done.json["id"], "--no-wait", "--json").json
     assert undone["counts"] == {"unenroll": 1, "withdraw": 1}
     work()

@@ -1,10 +1,12 @@
 """Full snapshots: who is absent from one, and the guard."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.integration.cli.conftest import Run
 from tests.integration.cli.imports.conftest import FOUR, NEWER, OLDER, Import, Rows, oneroster, pairs
 
 
@@ -31,13 +33,26 @@ def test_who_is_absent_from_a_snapshot_is_unenrolled_within_the_courses_of_the_f
     }
 
 
+def test_why_tells_who_was_absent_and_whose_row_was_ignored(
+    members: None, run: Run, work: Callable[[], int], *, imported: Import, tmp_path: Path
+) -> None:
+    done, _ = imported(oneroster(tmp_path, "bulk", *FOUR, "5,c10,s5,teacher,,,,"))
+    run("import", "undo", done.json["id"], "--no-wait")
+    work()
+    run("import", "--apply", 3)
+    told = run("why", "--student", "5", "--course", "10").output
+    assert f"import 2 of {done.json['path']} (in which they are absent), as import/oneroster, asked to take" in told
+    assert "a row of import 2 (enrollments.csv, line 6) was ignored: The role is 'teacher'." in told
+    assert "the undoing of import 2 (in which they are absent), as import/oneroster, asked to enroll them" in told
+
+
 @pytest.mark.parametrize(
     ("lines", "options", "complaint"),
     [
         (FOUR[:2], (), "3 of the 5 who are enrolled are absent from the files, more than 20 %"),
         (FOUR[:2], ("--max-drop-percent", 100), "enrolled in C10 are absent from the files, more than 50 %"),
         (FOUR, ("--max-drops", 0), "more than 0; if that is right, raise --max-drops"),
-        ((*FOUR, "9,c10,s9,student,,,,"), (), "1 row is invalid (the first is line 6)"),
+        ((*FOUR, "9,c10,s9,student,,,,"), (), "1 row is invalid (the first is in enrollments.csv, line 6)"),
         ((*FOUR, "9,c10,s5,student,gone,,,"), (), "1 row is invalid"),
         ((), (), "The files have no row that asks for something"),
     ],

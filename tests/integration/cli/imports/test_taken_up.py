@@ -157,6 +157,7 @@ def test_of_two_plans_to_undo_an_import_one_is_applied(run: Run, work: Work, imp
     assert run("import", "--apply", second, "--no-wait").code == 0
     refused = run("import", "--apply", first)
     assert (refused.code, f"Plan {first} was not applied" in refused.error) == (1, True)
+    assert f"Say `enrollment import undo {done.json['id']}` again, and apply that." in refused.error
     assert f"undone already, by import {second}" in run("import", "undo", done.json["id"]).error
 
 

@@ -115,7 +115,7 @@ def test_a_row_that_waits_may_be_a_mistyped_one_and_holds_the_absent_back(
     path = write(tmp_path / "all.csv", "student,course", *(f"{it},{course}" for it in students))
     done, report = imported(path, *DAY, "--by", by, "--full", "--scope", "courses")
     assert (done.code, report[-1]["outcome"]) == (4, "withheld")
-    assert report[-1]["message"].startswith("1 row is invalid or waiting (the first is line 6)")
+    assert report[-1]["message"].startswith("1 row is invalid or waiting (the first is in all.csv, line 6)")
     assert (5, 10) in pairs(rows)
 
 

@@ -39,17 +39,24 @@ def test_two_watchers_import_each_file_once_and_put_the_report_beside_it(
             part.rename(tmp_path / f"{number}.csv")
         write(tmp_path / "bad.csv", HEADER, "c10,s9,student,,active")
         write(tmp_path / "worse.csv", "a,b")
-        eventually(lambda: not list(tmp_path.glob("*.csv")), 90)
+        with zipfile.ZipFile(tmp_path / "term.zip.part", "w") as archive:
+            archive.writestr("enrollments.csv", f"{HEADER}\nc10,s1,student,,active\n")
+            archive.writestr("terms.csv", "term_id,name\n")
+        (tmp_path / "term.zip.part").rename(tmp_path / "term.zip")
+        eventually(lambda: not [*tmp_path.glob("*.csv"), *tmp_path.glob("*.zip")], 90)
     finally:
         for watcher in watchers:
             watcher.terminate()
-            watcher.communicate(timeout=30)
+        told = "".join(str(watcher.communicate(timeout=30)[1]) for watcher in watchers)
     assert {path.name for path in (tmp_path / "done").iterdir()} == {
-        name for number in range(1, 5) for name in (f"{number}.csv", f"{number}.csv.report.csv")
+        name for what in ("1.csv", "2.csv", "3.csv", "4.csv", "term.zip") for name in (what, f"{what}.report.csv")
     }
+    assert "terms.csv was left out." in told
+    with (tmp_path / "done" / "term.zip.report.csv").open(newline="") as lines:
+        assert [(row["file"], row["plan"]) for row in csv.DictReader(lines)][1:] == [("terms.csv", "left_out")]
     failed = {path.name for path in (tmp_path / "failed").iterdir()}
     assert failed == {"bad.csv", "bad.csv.report.csv", "worse.csv", "worse.csv.error.txt"}
-    assert len(rows("id", "imports")) == 5
+    assert len(rows("id", "imports")) == 6
     assert pairs(rows) == [(number, 10) for number in range(1, 5)]
 
 
