@@ -12,13 +12,26 @@ from sqlalchemy import Connection, text
 
 STAGED: Final = (
     *("kind", "number", "file", "line", "student", "course", "section", "asked", "issued_at", "effective_at"),
-    *("by_alias", "planned", "code", "message", "command_id", "sis_id", "alias", "parent", "course_code", "title"),
+    *(
+        "by_alias",
+        "own_key",
+        "planned",
+        "code",
+        "message",
+        "command_id",
+        "sis_id",
+        "alias",
+        "parent",
+        "course_code",
+        "title",
+    ),
 )
 _STAGE: Final = text("""
     CREATE TEMPORARY TABLE staged (
         kind text, number bigint, file bigint, line bigint, student text, course text, section text, asked text,
-        issued_at timestamptz, effective_at timestamptz, by_alias boolean, planned text, code text, message text,
-        command_id uuid, sis_id text, alias text, parent text, course_code text, title text) ON COMMIT DROP
+        issued_at timestamptz, effective_at timestamptz, by_alias boolean, own_key text, planned text, code text,
+        message text, command_id uuid, sis_id text, alias text, parent text, course_code text, title text)
+        ON COMMIT DROP
 """)
 _COPY: Final = f"COPY pg_temp.staged ({', '.join(STAGED)}) FROM STDIN"
 _PATIENT: Final = (  # a plan of millions of rows takes minutes, and holds no lock that a worker waits for
@@ -50,7 +63,8 @@ _KEY: Final = "-(hashtextextended(named.{column}, 0) & 4611686018427387903) - 46
 _LOCATE: Final = """
     CREATE TEMPORARY TABLE located ON COMMIT DROP AS
       WITH named AS (
-           SELECT r.number, r.file, r.line, r.asked, r.planned, r.command_id, r.section, r.by_alias,
+           SELECT r.number, r.file, r.line, r.asked, r.planned, r.command_id, r.section, r.own_key,
+                  r.by_alias,
                   CASE WHEN r.by_alias THEN coalesce(other.sis_id, r.student) ELSE r.student END AS student,
                   r.by_alias AND other.sis_id IS NULL AS no_alias,
                   CASE WHEN section.code IS NULL THEN coalesce(nullif(r.course, ''), section.parent, r.section)
@@ -68,7 +82,7 @@ _LOCATE: Final = """
                ON section.sis_id = r.section
             WHERE r.kind = 'row')
     SELECT named.number, named.file, named.line, named.asked, named.planned, named.command_id, named.section,
-           named.student, named.course, named.issued_at, named.effective_at, {student_id} AS student_id,
+           named.own_key, named.student, named.course, named.issued_at, named.effective_at, {student_id} AS student_id,
            {course_id} AS course_id, coalesce(s.id, -newcomer.number, {student_key}) AS student_key,
            coalesce(c.id, -opening.number, {course_key}) AS course_key,
            s.id IS NULL AND newcomer.number IS NULL OR c.id IS NULL AND opening.number IS NULL AS waits,
@@ -134,16 +148,18 @@ PLANNED: Final = f"""CASE
     WHEN (w.asked, w.effective_at) = (r.asked, r.effective_at) THEN 'scheduled'
     WHEN r.effective_at IS NULL AND (e.student_id IS NOT NULL) = (r.asked = 'enroll') THEN 'unchanged'
     WHEN r.asked = 'enroll' THEN 'enroll' ELSE 'unenroll' END"""
-# One row decides about a pair: of those for one section the newest, and of those of several sections one that enrolls.
+# One row decides about a pair: of those for one enrollment of one section the newest, and of those of several one that
+# enrolls, now rather than later.
 _PLAN: Final = text(f"""
       WITH latest AS (
-           SELECT *, row_number() OVER (PARTITION BY student_key, course_key, section
+           SELECT *, row_number() OVER (PARTITION BY student_key, course_key, section, own_key
                                             ORDER BY issued_at DESC, number DESC) AS nth
              FROM pg_temp.located WHERE code IS NULL),
            ranked AS (
            SELECT *, row_number() OVER pair AS rank, first_value(line) OVER pair AS winner FROM latest
            WINDOW pair AS (PARTITION BY student_key, course_key
-                               ORDER BY (nth = 1) DESC, (asked = 'enroll') DESC, issued_at DESC, number DESC)),
+                               ORDER BY (nth = 1) DESC, (asked = 'enroll') DESC, effective_at NULLS FIRST,
+                                        issued_at DESC, number DESC)),
            compared AS (
            SELECT r.*, CASE WHEN r.rank > 1 THEN 'repeated' ELSE {PLANNED} END AS plan FROM ranked AS r {STATE}),
            told AS (

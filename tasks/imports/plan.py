@@ -202,7 +202,7 @@ def _staged(
                 wrong = _too_long(item.line)
             if wrong is None:
                 line, kind, *entry = item
-                yield (kind, number, file, line, *(None,) * 11, *entry)
+                yield (kind, number, file, line, *(None,) * 12, *entry)
                 continue
             item = wrong  # noqa: PLW2901 - a rejected row instead
         if item.code is None:

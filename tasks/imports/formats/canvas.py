@@ -154,4 +154,5 @@ def _enrollments(sheet: Sheet, statuses: dict[str, str]) -> Iterator[EnrollmentR
                 line, "left_out", f"The status is {short(status)}.", student=student, course=course, section=section
             )
         else:
-            yield EnrollmentRow(line, student, course, section, cast(Action, action), by_alias=not user)
+            kind = role.lower().removesuffix("enrollment")  # another role is another enrollment of the same section
+            yield EnrollmentRow(line, student, course, section, cast(Action, action), by_alias=not user, own_key=kind)

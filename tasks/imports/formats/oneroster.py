@@ -131,15 +131,15 @@ def _classes(sheet: Sheet, course_is: str) -> Iterator[EnrollmentRow | CatalogRo
 
 
 def _enrollments(sheet: Sheet, reading: Reading) -> Iterator[EnrollmentRow | CatalogRow]:
-    names = ("classSourcedId", "userSourcedId", "role", "status", "dateLastModified", "beginDate", "endDate")
-    at = [sheet.column(name) for name in names]
+    names = ("sourcedId", "classSourcedId", "userSourcedId", "role")
+    at = [sheet.column(name) for name in (*names, "status", "dateLastModified", "beginDate", "endDate")]
     mode, by_course = reading.modes.get("enrollments", ""), reading.course_is == "course"
     for record in sheet.records():
         if isinstance(record, EnrollmentRow):
             yield record
             continue
         line, values = record
-        class_, user, role, status, *said = [values[index].strip() for index in at]
+        own, class_, user, role, status, *said = [values[index].strip() for index in at]
         who = {"student": user, "section" if by_course else "course": class_}
         if role.lower() in _OTHERS:
             yield ignored(line, "not_student", f"The role is {short(role)}.", **who)
@@ -152,12 +152,8 @@ def _enrollments(sheet: Sheet, reading: Reading) -> Iterator[EnrollmentRow | Cat
             yield rejected(line, "missing_value", f"The {empty} is empty.", **who)
         else:
             try:
-                yield _decide(
-                    EnrollmentRow(line, user, "" if by_course else class_, class_ if by_course else ""),
-                    mode,
-                    _Said(status.lower(), *said),
-                    reading.today,
-                )
+                asked = EnrollmentRow(line, user, *(("", class_) if by_course else (class_, "")), own_key=own)
+                yield _decide(asked, mode, _Said(status.lower(), *said), reading.today)
             except _Wrong as wrong:
                 yield rejected(line, wrong.code, wrong.message, **who)
 

@@ -34,6 +34,7 @@ class EnrollmentRow(NamedTuple):
     issued_at: datetime | None = None  # None: the time of the whole import
     effective_at: datetime | None = None  # when it is to take effect; None: at once
     by_alias: bool = False  # `student` is the other id that the catalog file has for them
+    own_key: str = ""  # tells apart the enrollments that a system has of one student in one section
     code: str | None = None
     message: str | None = None
     ignored: bool = False

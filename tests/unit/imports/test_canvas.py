@@ -69,12 +69,12 @@ def test_values_that_stand_in_the_wrong_columns_are_never_taken_for_another_role
 
 def test_columns_are_found_by_name_in_any_order_and_ids_stay_text() -> None:
     [row] = read("canvas", "status,role,user_id,course_id", "active,student,007,0042")
-    assert row == EnrollmentRow(2, "007", "0042", "", "enroll")
+    assert row == EnrollmentRow(2, "007", "0042", "", "enroll", own_key="student")
 
 
 def test_a_student_may_be_named_by_the_integration_id_and_the_course_by_a_section() -> None:
     [row] = read("canvas", "user_integration_id,section_id,role,status", "i1,s1,student,active")
-    assert row == EnrollmentRow(2, "i1", "", "s1", "enroll", by_alias=True)
+    assert row == EnrollmentRow(2, "i1", "", "s1", "enroll", by_alias=True, own_key="student")
 
 
 @pytest.mark.parametrize("line", [",U,student,,active", "C,,student,,active"])
