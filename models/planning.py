@@ -40,9 +40,15 @@ _PATIENT: Final = (  # a plan of millions of rows takes minutes, and holds no lo
     "SET LOCAL work_mem = '64MB'",
 )
 _ENTRIES: Final = text("""
+      WITH learner AS (
+           SELECT DISTINCT u.number FROM pg_temp.staged AS u
+            CROSS JOIN LATERAL (VALUES (u.sis_id, false), (u.alias, true)) AS id (named, by_alias)
+             JOIN pg_temp.staged AS r ON r.student = id.named AND r.by_alias = id.by_alias AND r.asked IS NOT NULL
+            WHERE u.kind = 'other' AND u.course_code IS NULL)
     INSERT INTO import_entries (import_id, number, kind, sis_id, alias, parent, code, title)
-    SELECT :id, number, kind, sis_id, alias, parent, course_code, title FROM pg_temp.staged
-     WHERE kind <> 'row' ORDER BY number
+    SELECT :id, u.number, CASE WHEN learner.number IS NULL THEN kind ELSE 'student' END, sis_id, alias, parent,
+           course_code, title FROM pg_temp.staged AS u LEFT JOIN learner ON learner.number = u.number
+     WHERE kind <> 'row' ORDER BY u.number
 """)
 # Of the users of a file only students go to the catalog, where the file tells who is one.
 _IS_STUDENT: Final = """(NOT :by_role OR EXISTS (
@@ -74,8 +80,8 @@ _LOCATE: Final = """
                   r.message
              FROM pg_temp.staged AS r
              LEFT JOIN (SELECT DISTINCT ON (alias) alias, sis_id FROM import_entries
-                         WHERE import_id = :id AND kind = 'student' AND alias IS NOT NULL
-                         ORDER BY alias, number DESC) AS other ON r.by_alias AND other.alias = r.student
+                         WHERE import_id = :id AND kind IN ('student', 'other') AND alias IS NOT NULL
+                         ORDER BY alias, kind DESC, number DESC) AS other ON r.by_alias AND other.alias = r.student
              LEFT JOIN (SELECT DISTINCT ON (sis_id) sis_id, parent, code FROM import_entries
                          WHERE import_id = :id AND kind = 'section'
                          ORDER BY sis_id, code IS NOT NULL DESC, number DESC) AS section

@@ -7,7 +7,7 @@ waited for, until midnight UTC. The binding's times are in UTC, so one without a
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from enrollment.commands import parse_time
 from tasks.imports.formats.rows import CatalogRow, EnrollmentRow, FileError, Reading, Sheet, ignored, rejected, short
@@ -89,8 +89,9 @@ def _users(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:
         user, status, role, given, family = (values[index].strip() for index in at)
         if not user:
             yield rejected(line, "missing_value", "The sourcedId is empty.")
-        elif status.lower() != "tobedeleted" and role.lower() in ("", "student"):  # 1.2 has a file of roles
-            yield CatalogRow(line, "student", user, title=f"{given} {family}".strip())
+        elif status.lower() != "tobedeleted":
+            kind: Literal["student", "other"] = "student" if role.lower() in ("", "student") else "other"
+            yield CatalogRow(line, kind, user, title=f"{given} {family}".strip())  # 1.2 has a file of roles
 
 
 def _roles(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:

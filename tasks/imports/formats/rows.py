@@ -41,10 +41,13 @@ class EnrollmentRow(NamedTuple):
 
 
 class CatalogRow(NamedTuple):
-    """One row for the catalog, or of what links it: the course of a section, a student's role."""
+    """One row for the catalog, or of what links it: the course of a section, a student's role, the ids of another user.
+
+    An `other` user who has a student's enrollment is a student, too; not one whose `code` says why not.
+    """
 
     line: int
-    kind: Literal["student", "course", "section", "role"]
+    kind: Literal["student", "course", "section", "role", "other"]
     sis_id: str
     alias: str | None = None
     parent: str | None = None

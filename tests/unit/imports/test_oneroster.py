@@ -98,7 +98,10 @@ def test_a_course_may_be_the_class_or_its_course() -> None:
 
 def test_only_students_go_to_the_catalog_by_role_or_by_the_file_of_roles() -> None:
     users = ("sourcedId,status,role,givenName,familyName", "u,,student,Ana,Lima", "t,,teacher,Eva,Ruiz")
-    assert read("oneroster", *users) == [CatalogRow(2, "student", "u", title="Ana Lima")]
+    assert read("oneroster", *users) == [
+        CatalogRow(2, "student", "u", title="Ana Lima"),
+        CatalogRow(3, "other", "t", title="Eva Ruiz"),
+    ]
     roles = ("sourcedId,userSourcedId,roleType,role,status", "1,u,primary,student,", "2,t,primary,teacher,")
     assert read("oneroster", *roles) == [CatalogRow(2, "role", "u")]
 
