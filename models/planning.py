@@ -10,22 +10,6 @@ from typing import Any, Final, cast
 import psycopg
 from sqlalchemy import Connection, text
 
-STAGED: Final = (
-    *("kind", "number", "file", "line", "student", "course", "section", "asked", "issued_at", "effective_at"),
-    *(
-        "by_alias",
-        "own_key",
-        "planned",
-        "code",
-        "message",
-        "command_id",
-        "sis_id",
-        "alias",
-        "parent",
-        "course_code",
-        "title",
-    ),
-)
 _STAGE: Final = text("""
     CREATE TEMPORARY TABLE staged (
         kind text, number bigint, file bigint, line bigint, student text, course text, section text, asked text,
@@ -33,7 +17,6 @@ _STAGE: Final = text("""
         message text, command_id uuid, sis_id text, alias text, parent text, course_code text, title text)
         ON COMMIT DROP
 """)
-_COPY: Final = f"COPY pg_temp.staged ({', '.join(STAGED)}) FROM STDIN"
 _PATIENT: Final = (  # a plan of millions of rows takes minutes, and holds no lock that a worker waits for
     "SET LOCAL statement_timeout = 0",
     "SET LOCAL idle_in_transaction_session_timeout = 0",
@@ -155,19 +138,24 @@ PLANNED: Final = f"""CASE
     WHEN r.effective_at IS NULL AND (e.student_id IS NOT NULL) = (r.asked = 'enroll') THEN 'unchanged'
     WHEN r.asked = 'enroll' THEN 'enroll' ELSE 'unenroll' END"""
 # One row decides about a pair: of those for one enrollment of one section the newest, and of those of several one that
-# enrolls, now rather than later.
+# enrolls, now rather than later. Where one enrolls later and another has ended, both are done, each at its time.
 _PLAN: Final = text(f"""
       WITH latest AS (
            SELECT *, row_number() OVER (PARTITION BY student_key, course_key, section, own_key
                                             ORDER BY issued_at DESC, number DESC) AS nth
              FROM pg_temp.located WHERE code IS NULL),
            ranked AS (
-           SELECT *, row_number() OVER pair AS rank, first_value(line) OVER pair AS winner FROM latest
+           SELECT *, row_number() OVER pair > 1
+                     AND (nth > 1 OR first_value(effective_at) OVER pair IS NULL
+                          OR row_number() OVER (PARTITION BY student_key, course_key, nth, effective_at IS NULL
+                                                    ORDER BY issued_at DESC, number DESC) > 1
+                          OR effective_at IS NOT NULL) AS repeats,
+                  first_value(line) OVER pair AS winner FROM latest
            WINDOW pair AS (PARTITION BY student_key, course_key
                                ORDER BY (nth = 1) DESC, (asked = 'enroll') DESC, effective_at NULLS FIRST,
                                         issued_at DESC, number DESC)),
            compared AS (
-           SELECT r.*, CASE WHEN r.rank > 1 THEN 'repeated' ELSE {PLANNED} END AS plan FROM ranked AS r {STATE}),
+           SELECT r.*, CASE WHEN r.repeats THEN 'repeated' ELSE {PLANNED} END AS plan FROM ranked AS r {STATE}),
            told AS (
            SELECT *, CASE WHEN waits AND plan NOT IN ('repeated', 'superseded') AND NOT :by_id THEN 'waiting'
                           ELSE plan END AS said FROM compared)
@@ -225,10 +213,10 @@ def be_patient(connection: Connection) -> None:
 
 
 def stage(connection: Connection, rows: Iterable[tuple[Any, ...]]) -> None:
-    """Stream rows, with the columns `STAGED`, into a temporary table that ends with the transaction."""
+    """Stream rows, with the columns of `_STAGE`, into a temporary table that ends with the transaction."""
     connection.execute(_STAGE)
     driver = cast(psycopg.Connection, connection.connection.driver_connection)
-    with driver.cursor() as cursor, cursor.copy(_COPY.encode()) as copy:
+    with driver.cursor() as cursor, cursor.copy("COPY pg_temp.staged FROM STDIN") as copy:
         for row in rows:
             copy.write_row(row)
     connection.execute(text("ANALYZE pg_temp.staged"))

@@ -192,7 +192,7 @@ def _read(parts: Parts, reading: Reading, tell: Tell) -> Iterator[tuple[int, str
 def _staged(
     rows: Iterable[tuple[int, str, EnrollmentRow | CatalogRow]], ids: tuple[UUID, UUID], now: datetime
 ) -> Iterator[tuple[Any, ...]]:
-    """Turn rows into those of the staging table: the columns `planning.STAGED`."""
+    """Turn rows into those of the staging table: see `planning.stage`."""
     own, whole = ids
     nothing = (None,) * 5
     for number, (file, name, item) in enumerate(rows, 1):

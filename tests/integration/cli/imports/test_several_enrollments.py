@@ -33,6 +33,21 @@ def test_of_two_oneroster_enrollments_of_one_class_the_active_one_wins(
 
 
 @pytest.mark.parametrize("turned", [False, True])
+def test_who_has_left_and_comes_back_later_is_unenrolled_now_and_enrolled_then(
+    members: None, imported: Import, rows: Rows, tmp_path: Path, *, turned: bool
+) -> None:
+    lines = (BULK_OLD, "p,c10,s1,student,,,2021-01-01,2021-06-01", BULK_LATER)
+    others = tuple(f"{n},c10,s{n},student,,,," for n in range(2, 6))
+    path = oneroster(tmp_path, "bulk", *(reversed(lines) if turned else lines), *others)
+    for night in (["repeated", "unenrolled", "waiting"], ["repeated", "scheduled", "unchanged"]):
+        done, report = imported(path)
+        assert done.code == 0
+        assert sorted(row["outcome"] for row in report if row["student"] == "s1") == night
+        assert (1, 10) not in pairs(rows)
+        assert len(rows("command_id", "deferred_commands")) == 1
+
+
+@pytest.mark.parametrize("turned", [False, True])
 def test_a_role_that_was_changed_within_one_section_unenrolls_nobody(
     members: None, imported: Import, rows: Rows, tmp_path: Path, *, turned: bool
 ) -> None:
