@@ -56,6 +56,8 @@ _WITHDRAW: Final = text(f"""
       FROM last, ({SCHEDULED}) AS s
      WHERE EXISTS (SELECT FROM import_rows AS r WHERE r.import_id = :id AND r.student_id = s.student_id
                       AND r.course_id = s.course_id AND r.planned IN ('enroll', 'unenroll', 'unchanged'))
+       AND NOT EXISTS (SELECT FROM import_rows AS r WHERE r.import_id = :id AND r.student_id = s.student_id
+                          AND r.course_id = s.course_id AND r.planned = 'scheduled')
         OR (CAST(:scope AS text) = 'source'
             OR :scope = 'courses' AND EXISTS (SELECT FROM import_scopes AS scope
                                                WHERE scope.import_id = :id AND scope.course_id = s.course_id))

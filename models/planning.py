@@ -10,26 +10,28 @@ from typing import Any, Final, cast
 import psycopg
 from sqlalchemy import Connection, text
 
-STAGED: Final = (
-    *("kind", "number", "file", "line", "student", "course", "section", "asked", "issued_at", "effective_at"),
-    *("by_alias", "planned", "code", "message", "command_id", "sis_id", "alias", "parent", "course_code", "title"),
-)
 _STAGE: Final = text("""
     CREATE TEMPORARY TABLE staged (
         kind text, number bigint, file bigint, line bigint, student text, course text, section text, asked text,
-        issued_at timestamptz, effective_at timestamptz, by_alias boolean, planned text, code text, message text,
-        command_id uuid, sis_id text, alias text, parent text, course_code text, title text) ON COMMIT DROP
+        issued_at timestamptz, effective_at timestamptz, by_alias boolean, own_key text, planned text, code text,
+        message text, command_id uuid, sis_id text, alias text, parent text, course_code text, title text)
+        ON COMMIT DROP
 """)
-_COPY: Final = f"COPY pg_temp.staged ({', '.join(STAGED)}) FROM STDIN"
 _PATIENT: Final = (  # a plan of millions of rows takes minutes, and holds no lock that a worker waits for
     "SET LOCAL statement_timeout = 0",
     "SET LOCAL idle_in_transaction_session_timeout = 0",
     "SET LOCAL work_mem = '64MB'",
 )
 _ENTRIES: Final = text("""
+      WITH learner AS (
+           SELECT DISTINCT u.number FROM pg_temp.staged AS u
+            CROSS JOIN LATERAL (VALUES (u.sis_id, false), (u.alias, true)) AS id (named, by_alias)
+             JOIN pg_temp.staged AS r ON r.student = id.named AND r.by_alias = id.by_alias AND r.asked IS NOT NULL
+            WHERE u.kind = 'other' AND u.course_code IS NULL)
     INSERT INTO import_entries (import_id, number, kind, sis_id, alias, parent, code, title)
-    SELECT :id, number, kind, sis_id, alias, parent, course_code, title FROM pg_temp.staged
-     WHERE kind <> 'row' ORDER BY number
+    SELECT :id, u.number, CASE WHEN learner.number IS NULL THEN kind ELSE 'student' END, sis_id, alias, parent,
+           course_code, title FROM pg_temp.staged AS u LEFT JOIN learner ON learner.number = u.number
+     WHERE kind <> 'row' ORDER BY u.number
 """)
 # Of the users of a file only students go to the catalog, where the file tells who is one.
 _IS_STUDENT: Final = """(NOT :by_role OR EXISTS (
@@ -50,7 +52,8 @@ _KEY: Final = "-(hashtextextended(named.{column}, 0) & 4611686018427387903) - 46
 _LOCATE: Final = """
     CREATE TEMPORARY TABLE located ON COMMIT DROP AS
       WITH named AS (
-           SELECT r.number, r.file, r.line, r.asked, r.planned, r.command_id, r.section, r.by_alias,
+           SELECT r.number, r.file, r.line, r.asked, r.planned, r.command_id, r.section, r.own_key,
+                  r.by_alias,
                   CASE WHEN r.by_alias THEN coalesce(other.sis_id, r.student) ELSE r.student END AS student,
                   r.by_alias AND other.sis_id IS NULL AS no_alias,
                   CASE WHEN section.code IS NULL THEN coalesce(nullif(r.course, ''), section.parent, r.section)
@@ -60,15 +63,15 @@ _LOCATE: Final = """
                   r.message
              FROM pg_temp.staged AS r
              LEFT JOIN (SELECT DISTINCT ON (alias) alias, sis_id FROM import_entries
-                         WHERE import_id = :id AND kind = 'student' AND alias IS NOT NULL
-                         ORDER BY alias, number DESC) AS other ON r.by_alias AND other.alias = r.student
+                         WHERE import_id = :id AND kind IN ('student', 'other') AND alias IS NOT NULL
+                         ORDER BY alias, kind DESC, number DESC) AS other ON r.by_alias AND other.alias = r.student
              LEFT JOIN (SELECT DISTINCT ON (sis_id) sis_id, parent, code FROM import_entries
                          WHERE import_id = :id AND kind = 'section'
                          ORDER BY sis_id, code IS NOT NULL DESC, number DESC) AS section
                ON section.sis_id = r.section
             WHERE r.kind = 'row')
     SELECT named.number, named.file, named.line, named.asked, named.planned, named.command_id, named.section,
-           named.student, named.course, named.issued_at, named.effective_at, {student_id} AS student_id,
+           named.own_key, named.student, named.course, named.issued_at, named.effective_at, {student_id} AS student_id,
            {course_id} AS course_id, coalesce(s.id, -newcomer.number, {student_key}) AS student_key,
            coalesce(c.id, -opening.number, {course_key}) AS course_key,
            s.id IS NULL AND newcomer.number IS NULL OR c.id IS NULL AND opening.number IS NULL AS waits,
@@ -134,18 +137,25 @@ PLANNED: Final = f"""CASE
     WHEN (w.asked, w.effective_at) = (r.asked, r.effective_at) THEN 'scheduled'
     WHEN r.effective_at IS NULL AND (e.student_id IS NOT NULL) = (r.asked = 'enroll') THEN 'unchanged'
     WHEN r.asked = 'enroll' THEN 'enroll' ELSE 'unenroll' END"""
-# One row decides about a pair: of those for one section the newest, and of those of several sections one that enrolls.
+# One row decides about a pair: of those for one enrollment of one section the newest, and of those of several one that
+# enrolls, now rather than later. Where one enrolls later and another has ended, both are done, each at its time.
 _PLAN: Final = text(f"""
       WITH latest AS (
-           SELECT *, row_number() OVER (PARTITION BY student_key, course_key, section
+           SELECT *, row_number() OVER (PARTITION BY student_key, course_key, section, own_key
                                             ORDER BY issued_at DESC, number DESC) AS nth
              FROM pg_temp.located WHERE code IS NULL),
            ranked AS (
-           SELECT *, row_number() OVER pair AS rank, first_value(line) OVER pair AS winner FROM latest
+           SELECT *, row_number() OVER pair > 1
+                     AND (nth > 1 OR first_value(effective_at) OVER pair IS NULL
+                          OR row_number() OVER (PARTITION BY student_key, course_key, nth, effective_at IS NULL
+                                                    ORDER BY issued_at DESC, number DESC) > 1
+                          OR effective_at IS NOT NULL) AS repeats,
+                  first_value(line) OVER pair AS winner FROM latest
            WINDOW pair AS (PARTITION BY student_key, course_key
-                               ORDER BY (nth = 1) DESC, (asked = 'enroll') DESC, issued_at DESC, number DESC)),
+                               ORDER BY (nth = 1) DESC, (asked = 'enroll') DESC, effective_at NULLS FIRST,
+                                        issued_at DESC, number DESC)),
            compared AS (
-           SELECT r.*, CASE WHEN r.rank > 1 THEN 'repeated' ELSE {PLANNED} END AS plan FROM ranked AS r {STATE}),
+           SELECT r.*, CASE WHEN r.repeats THEN 'repeated' ELSE {PLANNED} END AS plan FROM ranked AS r {STATE}),
            told AS (
            SELECT *, CASE WHEN waits AND plan NOT IN ('repeated', 'superseded') AND NOT :by_id THEN 'waiting'
                           ELSE plan END AS said FROM compared)
@@ -203,10 +213,10 @@ def be_patient(connection: Connection) -> None:
 
 
 def stage(connection: Connection, rows: Iterable[tuple[Any, ...]]) -> None:
-    """Stream rows, with the columns `STAGED`, into a temporary table that ends with the transaction."""
+    """Stream rows, with the columns of `_STAGE`, into a temporary table that ends with the transaction."""
     connection.execute(_STAGE)
     driver = cast(psycopg.Connection, connection.connection.driver_connection)
-    with driver.cursor() as cursor, cursor.copy(_COPY.encode()) as copy:
+    with driver.cursor() as cursor, cursor.copy("COPY pg_temp.staged FROM STDIN") as copy:
         for row in rows:
             copy.write_row(row)
     connection.execute(text("ANALYZE pg_temp.staged"))

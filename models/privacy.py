@@ -57,7 +57,7 @@ _FORGET_ROWS: Final = text(f"""
 """)
 _FORGET_ENTRIES: Final = text("""
     DELETE FROM import_entries
-     WHERE kind = 'student' AND (sis_id = CAST(:sis_id AS text) OR alias = CAST(:sis_id AS text))
+     WHERE kind IN ('student', 'other') AND (sis_id = CAST(:sis_id AS text) OR alias = CAST(:sis_id AS text))
 """)
 # In one statement, so that the trigger of student_courses finds the student gone: it buries each pair, and tells of
 # them on the stream as of a deleted student (migration 0009).

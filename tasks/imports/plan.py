@@ -195,7 +195,7 @@ def _read(parts: Parts, reading: Reading, tell: Tell) -> Iterator[tuple[int, str
 def _staged(
     rows: Iterable[tuple[int, str, EnrollmentRow | CatalogRow]], ids: tuple[UUID, UUID], now: datetime
 ) -> Iterator[tuple[Any, ...]]:
-    """Turn rows into those of the staging table: the columns `planning.STAGED`."""
+    """Turn rows into those of the staging table: see `planning.stage`."""
     own, whole = ids
     nothing = (None,) * 5
     for number, (file, name, item) in enumerate(rows, 1):
@@ -205,7 +205,7 @@ def _staged(
                 wrong = _too_long(item.line)
             if wrong is None:
                 line, kind, *entry = item
-                yield (kind, number, file, line, *(None,) * 11, *entry)
+                yield (kind, number, file, line, *(None,) * 12, *entry)
                 continue
             item = wrong  # noqa: PLW2901 - a rejected row instead
         if item.code is None:

@@ -57,7 +57,8 @@ def known(service: Service, engine: Engine) -> Engine:
         )
         connection.execute(
             text(
-                "INSERT INTO import_entries (import_id, number, kind, sis_id, title) VALUES (1, 1, 'student', :s, :n)"
+                "INSERT INTO import_entries (import_id, number, kind, sis_id, title)"
+                " VALUES (1, 1, 'student', :s, :n), (1, 2, 'other', :s, :n)"
             ),
             {"s": SIS_ID, "n": NAME},
         )

@@ -11,6 +11,7 @@ from tasks.imports.formats.rows import (
     Action,
     CatalogRow,
     EnrollmentRow,
+    FileError,
     Reading,
     Sheet,
     ignored,
@@ -29,6 +30,8 @@ STATUSES: Final = {
 }
 MAPPED: Final = ("completed", "inactive")  # the statuses that `--map` may give another meaning
 _OTHERS: Final = frozenset({"teacher", "ta", "observer", "designer"})  # a school may have more, of its own
+_STUDENTS: Final = ("", "student", "student_other")  # the declared types of users
+_EXISTING: Final = frozenset({"existing_user_id", "existing_integration_id", "existing_canvas_user_id"})
 _NAMES: Final = frozenset({"login_id", "full_name", "first_name", "sortable_name", "short_name"})
 
 
@@ -36,8 +39,9 @@ def part_of(columns: frozenset[str]) -> str | None:
     """Tell which of Canvas's files has these columns."""
     if columns & {"user_id", "user_integration_id"}:
         if columns & {"course_id", "section_id"}:
-            return "enrollments" if columns >= {"role", "status"} else None
-        return "users" if "user_id" in columns and columns & _NAMES else None
+            return "enrollments" if "status" in columns and columns & {"role", "role_id"} else None
+        is_logins = bool(columns & _EXISTING)  # more ids of users who are in users.csv
+        return "users" if "user_id" in columns and columns & _NAMES and not is_logins else None
     if "role" in columns:  # of enrollments, and who is enrolled is not there
         return None
     if columns >= {"section_id", "xlist_course_id"}:
@@ -73,10 +77,16 @@ def _users(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:
         user, other, status, kind = (values[index].strip() for index in ids)
         if not user:
             yield rejected(line, "missing_value", "The user_id is empty.")
-        elif status.lower() != "deleted" and kind.lower() in ("", "student"):
+        else:
             full, first, last, short, sortable = (values[index].strip() for index in names)
+            title = full or f"{first} {last}".strip() or short or sortable
+            is_deleted = status.lower() == "deleted"
+            is_student = not is_deleted and kind.lower() in _STUDENTS
             yield CatalogRow(
-                line, "student", user, alias=other or None, title=full or f"{first} {last}".strip() or short or sortable
+                *(line, "student" if is_student else "other", user),
+                alias=other or None,
+                code="deleted" if is_deleted else None,
+                title=title,
             )
 
 
@@ -124,6 +134,9 @@ def _xlists(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:
 def _enrollments(sheet: Sheet, statuses: dict[str, str]) -> Iterator[EnrollmentRow | CatalogRow]:
     at = [sheet.column(n) for n in ("course_id", "section_id", "user_id", "user_integration_id", "role", "status")]
     course_at, section_at, user_at, other_at, role_at, status_at = at
+    if "role" not in sheet.columns:
+        raise FileError(f"{sheet.name}, line 1: the column role_id is not read; export the column role as well.")
+    number_at = sheet.column("role_id")
     for record in sheet.records():
         if isinstance(record, EnrollmentRow):
             yield record
@@ -146,12 +159,14 @@ def _enrollments(sheet: Sheet, statuses: dict[str, str]) -> Iterator[EnrollmentR
             yield ignored(line, code, message, student=student, course=course, section=section)
         elif not (student and role and (course or section)):
             empty = "user_id" if not student else "role" if not role else "course_id and the section_id"
-            yield rejected(
-                line, "missing_value", f"The {empty} is empty.", student=student, course=course, section=section
-            )
+            message = f"The {empty} is empty."
+            if empty == "role" and values[number_at].strip():
+                message = f"{message} The role_id is not read; export the column role as well."
+            yield rejected(line, "missing_value", message, student=student, course=course, section=section)
         elif action == "ignore":
             yield ignored(
                 line, "left_out", f"The status is {short(status)}.", student=student, course=course, section=section
             )
         else:
-            yield EnrollmentRow(line, student, course, section, cast(Action, action), by_alias=not user)
+            kind = role.lower().removesuffix("enrollment")  # another role is another enrollment of the same section
+            yield EnrollmentRow(line, student, course, section, cast(Action, action), by_alias=not user, own_key=kind)

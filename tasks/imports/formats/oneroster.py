@@ -7,7 +7,7 @@ waited for, until midnight UTC. The binding's times are in UTC, so one without a
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from enrollment.commands import parse_time
 from tasks.imports.formats.rows import CatalogRow, EnrollmentRow, FileError, Reading, Sheet, ignored, rejected, short
@@ -89,8 +89,9 @@ def _users(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:
         user, status, role, given, family = (values[index].strip() for index in at)
         if not user:
             yield rejected(line, "missing_value", "The sourcedId is empty.")
-        elif status.lower() != "tobedeleted" and role.lower() in ("", "student"):  # 1.2 has a file of roles
-            yield CatalogRow(line, "student", user, title=f"{given} {family}".strip())
+        elif status.lower() != "tobedeleted":
+            kind: Literal["student", "other"] = "student" if role.lower() in ("", "student") else "other"
+            yield CatalogRow(line, kind, user, title=f"{given} {family}".strip())  # 1.2 has a file of roles
 
 
 def _roles(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:
@@ -131,15 +132,15 @@ def _classes(sheet: Sheet, course_is: str) -> Iterator[EnrollmentRow | CatalogRo
 
 
 def _enrollments(sheet: Sheet, reading: Reading) -> Iterator[EnrollmentRow | CatalogRow]:
-    names = ("classSourcedId", "userSourcedId", "role", "status", "dateLastModified", "beginDate", "endDate")
-    at = [sheet.column(name) for name in names]
+    names = ("sourcedId", "classSourcedId", "userSourcedId", "role")
+    at = [sheet.column(name) for name in (*names, "status", "dateLastModified", "beginDate", "endDate")]
     mode, by_course = reading.modes.get("enrollments", ""), reading.course_is == "course"
     for record in sheet.records():
         if isinstance(record, EnrollmentRow):
             yield record
             continue
         line, values = record
-        class_, user, role, status, *said = [values[index].strip() for index in at]
+        own, class_, user, role, status, *said = [values[index].strip() for index in at]
         who = {"student": user, "section" if by_course else "course": class_}
         if role.lower() in _OTHERS:
             yield ignored(line, "not_student", f"The role is {short(role)}.", **who)
@@ -152,12 +153,8 @@ def _enrollments(sheet: Sheet, reading: Reading) -> Iterator[EnrollmentRow | Cat
             yield rejected(line, "missing_value", f"The {empty} is empty.", **who)
         else:
             try:
-                yield _decide(
-                    EnrollmentRow(line, user, "" if by_course else class_, class_ if by_course else ""),
-                    mode,
-                    _Said(status.lower(), *said),
-                    reading.today,
-                )
+                asked = EnrollmentRow(line, user, *(("", class_) if by_course else (class_, "")), own_key=own)
+                yield _decide(asked, mode, _Said(status.lower(), *said), reading.today)
             except _Wrong as wrong:
                 yield rejected(line, wrong.code, wrong.message, **who)
 

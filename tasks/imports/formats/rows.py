@@ -34,16 +34,20 @@ class EnrollmentRow(NamedTuple):
     issued_at: datetime | None = None  # None: the time of the whole import
     effective_at: datetime | None = None  # when it is to take effect; None: at once
     by_alias: bool = False  # `student` is the other id that the catalog file has for them
+    own_key: str = ""  # tells apart the enrollments that a system has of one student in one section
     code: str | None = None
     message: str | None = None
     ignored: bool = False
 
 
 class CatalogRow(NamedTuple):
-    """One row for the catalog, or of what links it: the course of a section, a student's role."""
+    """One row for the catalog, or of what links it: the course of a section, a student's role, the ids of another user.
+
+    An `other` user who has a student's enrollment is a student, too; not one whose `code` says why not.
+    """
 
     line: int
-    kind: Literal["student", "course", "section", "role"]
+    kind: Literal["student", "course", "section", "role", "other"]
     sis_id: str
     alias: str | None = None
     parent: str | None = None

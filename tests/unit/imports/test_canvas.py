@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tasks.imports.formats import canvas
-from tasks.imports.formats.rows import CROSS_LISTED, CatalogRow, EnrollmentRow, Reading, Sheet
+from tasks.imports.formats.rows import CROSS_LISTED, CatalogRow, EnrollmentRow, FileError, Reading, Sheet
 from tests.unit.imports.reading import TODAY, asked, read
 
 HEADER = "course_id,user_id,role,section_id,status"
@@ -69,12 +69,25 @@ def test_values_that_stand_in_the_wrong_columns_are_never_taken_for_another_role
 
 def test_columns_are_found_by_name_in_any_order_and_ids_stay_text() -> None:
     [row] = read("canvas", "status,role,user_id,course_id", "active,student,007,0042")
-    assert row == EnrollmentRow(2, "007", "0042", "", "enroll")
+    assert row == EnrollmentRow(2, "007", "0042", "", "enroll", own_key="student")
 
 
 def test_a_student_may_be_named_by_the_integration_id_and_the_course_by_a_section() -> None:
     [row] = read("canvas", "user_integration_id,section_id,role,status", "i1,s1,student,active")
-    assert row == EnrollmentRow(2, "i1", "", "s1", "enroll", by_alias=True)
+    assert row == EnrollmentRow(2, "i1", "", "s1", "enroll", by_alias=True, own_key="student")
+
+
+def test_without_the_column_role_a_file_is_refused_and_without_a_role_a_row_is_rejected() -> None:
+    with pytest.raises(FileError, match=r"line 1: the column role_id is not read; export the column role as well\."):
+        read("canvas", "course_id,user_id,role_id,status", "C,U,3,active")
+    [row] = read("canvas", f"{HEADER},role_id", "C,U,,,active,3")
+    assert isinstance(row, EnrollmentRow)
+    assert row.message == "The role is empty. The role_id is not read; export the column role as well."
+
+
+def test_more_logins_of_users_are_no_users() -> None:
+    assert canvas.part_of(frozenset({"user_id", "login_id", "status"})) == "users"
+    assert canvas.part_of(frozenset({"user_id", "login_id", "existing_user_id", "email"})) is None
 
 
 @pytest.mark.parametrize("line", [",U,student,,active", "C,,student,,active"])
@@ -87,12 +100,15 @@ def test_a_row_without_student_or_course_is_rejected(line: str) -> None:
     [
         (
             ("user_id,integration_id,login_id,full_name,status", "u,i,l,Ana Lima,active", "v,,m,Bo,deleted"),
-            [CatalogRow(2, "student", "u", alias="i", title="Ana Lima")],
+            [
+                CatalogRow(2, "student", "u", alias="i", title="Ana Lima"),
+                CatalogRow(3, "other", "v", code="deleted", title="Bo"),
+            ],
         ),
         (("user_id,first_name,last_name", "u,Ana,Lima"), [CatalogRow(2, "student", "u", title="Ana Lima")]),
         (
-            ("user_id,login_id,full_name,declared_user_type", "u,l,Ana,teacher", "v,m,Bo,student"),
-            [CatalogRow(3, "student", "v", title="Bo")],
+            ("user_id,login_id,full_name,declared_user_type", "u,l,Ana,teacher", "v,m,Bo,student_other"),
+            [CatalogRow(2, "other", "u", title="Ana"), CatalogRow(3, "student", "v", title="Bo")],
         ),
         (
             ("course_id,short_name,long_name,status", "c,MAT,Mathematics,active", "d,X,Y,deleted"),

@@ -21,13 +21,13 @@ def row(status: str = "", time: str = "", *, role: str = "student", begin: str =
 
 def test_in_a_bulk_file_every_row_enrolls_at_the_time_of_the_import() -> None:
     [found] = read("oneroster", HEADER, row(), modes=BULK)
-    assert found == EnrollmentRow(2, "007", "class", "", "enroll")
+    assert found == EnrollmentRow(2, "007", "class", "", "enroll", own_key="e1")
 
 
 @pytest.mark.parametrize(("status", "action"), [("active", "enroll"), ("tobedeleted", "unenroll")])
 def test_in_a_delta_file_the_status_decides_at_the_time_of_the_row(status: str, action: str) -> None:
     [found] = read("oneroster", HEADER, row(status, TIME), modes=DELTA)
-    assert found == EnrollmentRow(2, "007", "class", "", action, AT)  # type: ignore[arg-type]
+    assert found == EnrollmentRow(2, "007", "class", "", action, AT, own_key="e1")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def test_a_delta_row_needs_both_the_status_and_the_time(status: str, time: str, 
 @pytest.mark.parametrize("time", ["2026-01-15T09:30:00", "2026-01-15 09:30", "2026-01-15T10:30:00.000+01:00"])
 def test_a_time_may_be_in_any_form_of_iso_8601_and_is_in_utc_where_it_says_no_offset(time: str) -> None:
     [found] = read("oneroster", HEADER, row("Active", time, role="Student"), modes=DELTA)
-    assert found == EnrollmentRow(2, "007", "class", "", "enroll", AT)
+    assert found == EnrollmentRow(2, "007", "class", "", "enroll", AT, own_key="e1")
 
 
 def test_a_day_alone_is_no_time_to_order_by_so_a_file_that_needs_none_has_that_of_the_import() -> None:
     [found] = read("oneroster", HEADER, row("active", "2026-01-15"))
-    assert found == EnrollmentRow(2, "007", "class", "", "enroll")
+    assert found == EnrollmentRow(2, "007", "class", "", "enroll", own_key="e1")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_the_range_of_days_decides_what_is_asked_for_today(begin: str, end: str,
 
 def test_a_day_that_is_yet_to_come_is_when_it_takes_effect() -> None:
     [found] = read("oneroster", HEADER, row(begin="2026-02-02"), modes=BULK)
-    assert found == EnrollmentRow(2, "007", "class", "", "enroll", None, datetime(2026, 2, 2, tzinfo=UTC))
+    assert found == EnrollmentRow(2, "007", "class", "", "enroll", None, datetime(2026, 2, 2, tzinfo=UTC), own_key="e1")
 
 
 def test_an_end_that_has_come_is_newer_than_the_row_that_enrolled() -> None:
@@ -82,7 +82,7 @@ def test_an_end_that_has_come_is_newer_than_the_row_that_enrolled() -> None:
 def test_the_column_order_of_version_1_0_is_read_by_name() -> None:
     header = "sourcedId,classSourcedId,schoolSourcedId,userSourcedId,role,status,dateLastModified,primary"
     [found] = read("oneroster", header, f"e1,class,school,007,student,active,{TIME},false", modes=DELTA)
-    assert found == EnrollmentRow(2, "007", "class", "", "enroll", AT)
+    assert found == EnrollmentRow(2, "007", "class", "", "enroll", AT, own_key="e1")
 
 
 def test_a_course_may_be_the_class_or_its_course() -> None:
@@ -93,12 +93,15 @@ def test_a_course_may_be_the_class_or_its_course() -> None:
     assert read("oneroster", *courses) == []
     assert read("oneroster", *courses, course_is="course") == [CatalogRow(2, "course", "c", code="A1", title="Algebra")]
     [found] = read("oneroster", HEADER, row(), course_is="course")
-    assert found == EnrollmentRow(2, "007", "", "class", "enroll")
+    assert found == EnrollmentRow(2, "007", "", "class", "enroll", own_key="e1")
 
 
 def test_only_students_go_to_the_catalog_by_role_or_by_the_file_of_roles() -> None:
     users = ("sourcedId,status,role,givenName,familyName", "u,,student,Ana,Lima", "t,,teacher,Eva,Ruiz")
-    assert read("oneroster", *users) == [CatalogRow(2, "student", "u", title="Ana Lima")]
+    assert read("oneroster", *users) == [
+        CatalogRow(2, "student", "u", title="Ana Lima"),
+        CatalogRow(3, "other", "t", title="Eva Ruiz"),
+    ]
     roles = ("sourcedId,userSourcedId,roleType,role,status", "1,u,primary,student,", "2,t,primary,teacher,")
     assert read("oneroster", *roles) == [CatalogRow(2, "role", "u")]
 
