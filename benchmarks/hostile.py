@@ -24,6 +24,7 @@ from benchmarks.root import ROOT
 from benchmarks.systems import ours
 from benchmarks.workload import enrolls
 from enrollment.names import BULK_QUEUE, QUEUE, STREAM
+from worker.lists import lists_of
 from worker.transport.limits import MOST_BYTES, MOST_INFLATED, MOST_VALUES
 
 PACE: Final = 500  # good commands per second
@@ -85,10 +86,14 @@ TURNS: Final[dict[str, Callable[[], Iterable[bytes]]]] = {
     "garbage": _garbage,
     "bombs below and above the limits": _bombs,
     "a flood of one source": lambda: _flood(range(1, 100_001)),
+    "the same at priority 9": lambda: _flood(range(1, 100_001)),
     "the same in apply messages": _bulk,
     "a flood for one student": lambda: _flood([1]),
     "a flood of unknown students": lambda: _flood(range(10**9, 10**9 + 1_000)),
 }
+
+
+LISTS: Final = {"the same at priority 9": lists_of(QUEUE)[-1], "the same in apply messages": BULK_QUEUE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +136,7 @@ def measure(ground: Ground, entries: Sequence[bytes], queue: str) -> Paid:
             thread.start()
         for thread in threads:
             thread.join()
-        keys = (QUEUE, BULK_QUEUE, "unacked")
+        keys = (QUEUE, *LISTS.values(), "unacked")
         wait(lambda: not client.exists(*keys) and not count(url, "outbox"), seconds=150, what="the rest")
         memory = max(resident_mb(worker.pid, "VmHWM") for worker in workers)
         events = {json.loads(fields[b"event"])["id"]: int(id_.split(b"-")[0]) for id_, fields in client.xrange(STREAM)}
@@ -147,7 +152,7 @@ def main(names: Sequence[str]) -> None:
     with Ground(ROOT / ".local" / "bench" / "hostile") as ground:
         for name in names or TURNS:
             entries = list(TURNS[name]())
-            paid = measure(ground, entries, BULK_QUEUE if "apply" in name else QUEUE)
+            paid = measure(ground, entries, LISTS.get(name, QUEUE))
             times = f"{paid.p50:.0f} / {paid.p95:.0f} / {paid.most:.0f} ms"
             print(f"{name}: {paid.rate:.0f}/s, {times}, {paid.memory:.0f} MB; {len(entries)} sent: {paid.hostile}")  # noqa: T201
 
