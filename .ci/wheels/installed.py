@@ -65,6 +65,10 @@ class Installed:
                 stderr=subprocess.STDOUT,
             )
 
+    def end(self, process: subprocess.Popen[bytes]) -> int:
+        """Ask a process to end; return its exit code."""
+        return end(process)
+
 
 def until(log: Path, pattern: str) -> re.Match[str]:
     """Wait until a log says this."""

@@ -5,6 +5,7 @@ What a chroot cannot show: a read-only root file system, and networks of its own
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +32,14 @@ class Contained(Installed):
         given = [f"--env={name}={value}" for name, value in variables.items()]
         here = [f"--volume={self.folder}:/work", "--workingdir=/work", *given]
         return [*self.buildah, "run", "--isolation=chroot", *here, self.name, "--", *command]
+
+    def end(self, process: subprocess.Popen[bytes]) -> int:
+        """Ask the innermost process: an engine passes SIGTERM on to it, buildah kills it."""
+        pid = str(process.pid)
+        while child := subprocess.run(["pgrep", "--parent", pid], capture_output=True, text=True).stdout.split():
+            pid = child[0]
+        os.kill(int(pid), signal.SIGTERM)
+        return process.wait(30)
 
 
 @pytest.fixture(scope="module")

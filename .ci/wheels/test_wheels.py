@@ -55,8 +55,8 @@ def main_job(worker: Installed, database: dict[str, str], tmp_path: Path) -> Non
         enrollment("doctor")
         assert beat.poll() is None
     finally:
-        end(beat)
-        assert end(process) == 0
+        worker.end(beat)
+        assert worker.end(process) == 0
 
 
 def test_each_wheel_ships_its_packages_and_nothing_else() -> None:
