@@ -128,12 +128,13 @@ def _ask_all(manager: Any, name: str, here: tuple[str, int], attached: int) -> N
     if knows is not None and newest > ours:
         ask_first(manager, name, knows)
         raise NotReplicated("another server is the primary")
-    # An old primary that is dead has no id of a run, with sentinels that have just come to know it as a replica.
-    alive = [
-        sum(bool(it["runid"]) and not it["is_sdown"] for it in each.sentinel_slaves(name)) for each in agreed if silent
-    ]
-    if silent and max(alive, default=attached + 1) > attached:
+    if silent and (not agreed or max(_alive(sentinel, name) for sentinel in agreed) > attached):
         raise NotReplicated("a sentinel is silent, and a replica is away")
+
+
+def _alive(sentinel: Any, name: str) -> int:
+    """Return how many replicas are alive; an old primary that died and has just become one has no id of a run yet."""
+    return sum(bool(it["runid"]) and not it["is_sdown"] for it in sentinel.sentinel_slaves(name))
 
 
 def _answer(connection: Any) -> Any:

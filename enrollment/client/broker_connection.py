@@ -67,9 +67,7 @@ class BrokerConnection:
         scheme, separator, rest = url.partition("://")
         url = f"{scheme.lower()}{separator}{rest}"
         url = broker_url(url, "The broker's address") if is_redis(url) or is_rabbitmq(url) else url
-        self._urls = deque(
-            [url] if is_redis(url) else url.split(";")
-        )  # of RabbitMQ, nodes of one cluster: tried in turn
+        self._urls = deque([url] if is_redis(url) else url.split(";"))  # nodes of one cluster are tried in turn
         self._shown = " or ".join(map(_without_password, self._urls))
         self._blocked = False  # RabbitMQ said that it takes no messages
         self._options = dict(options or {})
