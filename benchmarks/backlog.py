@@ -84,7 +84,6 @@ def measure(
 
     The database is `fresh`, or `grown`: then it holds other rows as well, and is not cleaned up before.
     """
-    before = count(url, system.records) if grown else 0
     backlogs.fill(ground, system, url, commands)
     if not grown:
         ground.checkpoint()
@@ -102,29 +101,31 @@ def measure(
         each = [1e6 * (b - a) / max(1, len(commands) - first) for a, b in zip(start, end, strict=True)]
         if system.peer is None:
             wait(lambda: _settled(ground, url), seconds=10, what="the settlement of the last batch")
-    check(ground, system, url, commands, before=before if grown else None)
+    check(ground, system, url, commands, grown=grown)
     return Run(len(commands), steady_rate(events.times()), *each)
 
 
-def check(ground: Ground, system: System, url: str, commands: Sequence[Enroll], *, before: int | None = None) -> None:
+def check(ground: Ground, system: System, url: str, commands: Sequence[Enroll], *, grown: bool = False) -> None:
     """See that each command has its rows, its record and its one event. Raises WrongResultError.
 
-    `before` is how many records there were in a database that held other rows, too.
+    `grown`: the database held other rows, too.
     """
     wanted = pairs_of(commands)
+    records = _OWN_RECORDS.format(sql.Identifier(system.records))
     found = (
         value(url, _OWN_ROWS, map(list, zip(*sorted(wanted), strict=True))),
-        count(url, system.records) - (before or 0),
+        value(url, records, [[it.command_id for it in commands]]) if grown else count(url, system.records),
     )
     if found != (len(wanted), len(commands)):
         raise WrongResultError(f"{system.key}: {found[0]} of {len(wanted)} rows, {found[1]} of {len(commands)} records")
-    if before is None and count(url, "student_courses") != len(wanted):
+    if not grown and count(url, "student_courses") != len(wanted):
         raise WrongResultError(f"{system.key}: rows that nobody asked for")
     ids = sorted(_event_ids(ground, system))
     if ids != sorted(command.command_id for command in commands):
         raise WrongResultError(f"{system.key}: {len(ids)} events, {len(set(ids))} different, of {len(commands)}")
 
 
+_OWN_RECORDS: Final = sql.SQL("SELECT count(*) FROM {} WHERE command_id = ANY(%s::uuid[])")
 # By the primary key, one by one: the table may be large.
 _OWN_ROWS: Final = sql.SQL("""
     SELECT count(*) FROM unnest(%s::bigint[], %s::bigint[]) AS wanted(student_id, course_id)

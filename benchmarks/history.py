@@ -13,22 +13,26 @@ from typing import Final
 from uuid import UUID
 
 import psycopg
+from psycopg import sql
 from sqlalchemy import Connection, text
 
 from benchmarks.backlog import Backlogs, measure
-from benchmarks.ground import Ground
+from benchmarks.ground import Ground, value
 from benchmarks.root import ROOT
 from benchmarks.systems import ours
 from benchmarks.workload import COURSES, STUDENTS, enrolls
 from models import feed
 from models.archive import commands_before
 from models.engine import make_engine
+from tasks.retention import retain
 
 PAGE: Final = 1000
 PAGES: Final = 50  # at each place
 BATCH: Final = 100  # commands of a transaction
 EXPORTED: Final = 500_000  # commands of which the time is taken
-AT_ONCE: Final = 20_000  # commands in the queue of a run
+AT_ONCE: Final = 60_000  # commands in the queue of a run: some ten seconds
+KEPT: Final = 10  # days, where something is removed
+TICK: Final = 5.0  # seconds between two calls of `tasks.retain`, as beat makes them
 
 _INDEXES: Final = """
     SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'commands' AND indexname NOT IN
@@ -105,6 +109,19 @@ def export_on(url: str) -> None:
             pass
 
 
+def retain_as_beat_does(url: str) -> None:
+    """Remove what is old for a moment at a time, as a worker does."""
+    engine = make_engine(url, application_name="retention")
+    while True:
+        retain(engine, KEPT)
+        time.sleep(TICK)
+
+
+def retain_without_pause(url: str) -> None:
+    """Remove what is old, as `enrollment retention run` does."""
+    retain(make_engine(url, application_name="retention"), KEPT, budget=3600, at_once=True)
+
+
 @contextmanager
 def beside(task: Callable[[str], None] | None, url: str) -> Iterator[None]:
     """Let a process do this meanwhile."""
@@ -117,6 +134,11 @@ def beside(task: Callable[[str], None] | None, url: str) -> Iterator[None]:
         if child:
             child.kill()
             child.join()
+
+
+def removed(url: str) -> int:
+    """Return how many rows retention has removed."""
+    return int(value(url, sql.SQL("SELECT removed FROM retention")))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -137,11 +159,16 @@ def main(arguments: Sequence[str]) -> None:
         count = sum(1 for _ in islice(commands_before(engine, datetime.now(UTC)), EXPORTED))
         say(f"export reads {count / (time.perf_counter() - begin):,.0f} commands a second")
         engine.dispose()
-        for number, task in enumerate((None, read_on, export_on) * asked.rounds):
+        tasks = (None, read_on, None, export_on, None, retain_as_beat_does, None, retain_without_pause)
+        for number, task in enumerate(tasks * asked.rounds):
             ground.empty_redis()
+            ground.checkpoint()
+            before, begin = removed(url), time.perf_counter()
             with beside(task, url):
                 run = measure(ground, ours(1), url, enrolls(AT_ONCE, seed=number), Backlogs(), grown=True)
-            say(f"worker, {task.__name__ if task else 'alone'}: {run.rate:,.0f} commands a second")
+            gone = (removed(url) - before) / (time.perf_counter() - begin)
+            beside_it = f", {gone:,.0f} rows a second removed" if gone else ""
+            say(f"worker, {task.__name__ if task else 'alone'}: {run.rate:,.0f} commands a second{beside_it}")
 
 
 def say(line: str) -> None:
