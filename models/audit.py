@@ -19,6 +19,9 @@ RELEASED: Final = "wait.ended"  # for a student or course that does not exist
 WITHDRAWN: Final = "command.withdrawn"  # asked for; what came of it is in `commands`
 IMPORTED: Final = "import.applied"  # one that takes another back, too
 TAKEN_UP: Final = "import.taken_up"  # rows of it that had waited for the catalog
+CLOSED: Final = "course.closed"
+OPENED: Final = "course.opened"
+REMOVED: Final = "catalog.removed"  # a student or course, from the catalog
 EXPORTED: Final = "student.exported"
 ERASED: Final = "student.erased"
 

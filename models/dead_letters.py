@@ -144,6 +144,7 @@ _OPEN_IDS: Final = text(f"""
 """)
 _ONE: Final = text(f"SELECT {_COLUMNS} FROM dead_letters WHERE id = CAST(:id AS bigint)")
 _LOCK: Final = text(f"SELECT {_COLUMNS} FROM dead_letters WHERE id = CAST(:id AS bigint) FOR UPDATE")
+_OF_COMMAND: Final = text("SELECT id FROM dead_letters WHERE command_id = :command_id ORDER BY id DESC LIMIT 1")
 _PROCESSED: Final = text("SELECT command_id FROM commands WHERE command_id = ANY(CAST(:commands AS uuid[]))")
 _REPLAYED: Final = text("""
     UPDATE dead_letters SET replayed_at = clock_timestamp(), replayed_as = CAST(:commands AS uuid[]) WHERE id = :id
@@ -195,6 +196,11 @@ def get(connection: Connection, dead_letter_id: int) -> DeadLetter:
 def lock(connection: Connection, dead_letter_id: int) -> DeadLetter:
     """Return one dead letter, which nobody else decides about until the transaction ends. Raises UnknownDeadLetter."""
     return _one(connection, _LOCK, dead_letter_id)
+
+
+def of_command(connection: Connection, command_id: UUID) -> int | None:
+    """Return the id of the newest dead letter that this command alone has become, if any."""
+    return connection.execute(_OF_COMMAND, {"command_id": command_id}).scalar_one_or_none()
 
 
 def processed(connection: Connection, command_ids: Iterable[UUID]) -> set[UUID]:

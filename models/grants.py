@@ -48,6 +48,7 @@ RIGHTS: Final[Mapping[str, Mapping[str, str]]] = {
         ("alembic_version", "students", "courses", "student_courses", "commands", "retention", "epoch"), "SELECT"
     ),
     "exporter": {
+        "commands": "SELECT (position, command_id, processed_at)",
         "retention": "SELECT",
         "outbox": "SELECT",
         "deferred_commands": "SELECT (reason, waits_for, first_seen, until)",

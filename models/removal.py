@@ -1,11 +1,12 @@
 """Students and courses that leave, and courses that close."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, text
 
 from enrollment.errors import EnrollmentError
+from models import audit
 from models.arrays import plain, quoted
 
 Table = Literal["students", "courses"]
@@ -49,10 +50,10 @@ def standing(connection: Connection, table: Table, ids: Sequence[int]) -> list[t
     return [(row[0], list(row[1])) for row in connection.execute(statement, {"ids": plain(ids)})]
 
 
-def remove_ids(connection: Connection, table: Table, ids: Sequence[int]) -> int:
+def remove_ids(connection: Connection, table: Table, ids: Sequence[int], *, by: str) -> int:
     """Remove students or courses, all or nothing; return how many. What commands said of them stays known.
 
-    Raises StillEnrolled; the caller commits.
+    Raises StillEnrolled; the caller commits. The audit names `by`.
     """
     parameters: dict[str, Any] = {"ids": plain(ids)}
     # No command can enroll them from here on: it would have to lock the row.
@@ -69,22 +70,24 @@ def remove_ids(connection: Connection, table: Table, ids: Sequence[int]) -> int:
     ).all()
     if counts:
         raise StillEnrolled(table, [row[0] for row in counts], sum(row[1] for row in counts))
-    gone = connection.execute(text(f"DELETE FROM {table} WHERE id = ANY(CAST(:ids AS bigint[]))"), parameters)
-    return gone.rowcount
+    gone = f"DELETE FROM {table} WHERE id = ANY(CAST(:ids AS bigint[])) RETURNING id"
+    subject = audit.student if table == "students" else audit.course
+    return _noted(connection, gone, ids, by=by, action=audit.REMOVED, subject=subject)
 
 
-def close(connection: Connection, ids: Sequence[int]) -> int:
-    """Let courses take no more enrollments; return how many were open. The caller commits."""
-    statement = text("""
-        INSERT INTO closed_courses (course_id) SELECT unnest(CAST(:ids AS bigint[])) ON CONFLICT DO NOTHING
-    """)
-    return connection.execute(statement, {"ids": plain(ids)}).rowcount
+def close(connection: Connection, ids: Sequence[int], *, by: str) -> int:
+    """Let courses take no more enrollments; return how many were open. The caller commits. The audit names `by`."""
+    statement = """
+        INSERT INTO closed_courses (course_id) SELECT unnest(CAST(:ids AS bigint[]))
+        ON CONFLICT DO NOTHING RETURNING course_id
+    """
+    return _noted(connection, statement, ids, by=by, action=audit.CLOSED, subject=audit.course)
 
 
-def reopen(connection: Connection, ids: Sequence[int]) -> int:
-    """Let courses take enrollments again; return how many were closed. The caller commits."""
-    statement = text("DELETE FROM closed_courses WHERE course_id = ANY(CAST(:ids AS bigint[]))")
-    return connection.execute(statement, {"ids": plain(ids)}).rowcount
+def reopen(connection: Connection, ids: Sequence[int], *, by: str) -> int:
+    """Let courses take enrollments again; return how many were closed. The caller commits. The audit names `by`."""
+    statement = "DELETE FROM closed_courses WHERE course_id = ANY(CAST(:ids AS bigint[])) RETURNING course_id"
+    return _noted(connection, statement, ids, by=by, action=audit.OPENED, subject=audit.course)
 
 
 def export(connection: Connection, table: Table) -> Iterator[Sequence[str]]:
@@ -94,3 +97,12 @@ def export(connection: Connection, table: Table) -> Iterator[Sequence[str]]:
     statement = text(f"SELECT {columns} FROM {table} ORDER BY id").execution_options(yield_per=1000)
     for row in connection.execute(statement):
         yield ["" if value is None else str(value) for value in row]
+
+
+def _noted(
+    connection: Connection, statement: str, ids: Sequence[int], *, by: str, action: str, subject: Callable[[int], str]
+) -> int:
+    """Do this to those ids, and note who did it to which; return how many."""
+    done = connection.execute(text(statement), {"ids": plain(ids)}).scalars().all()
+    audit.add(connection, by, action, map(subject, done))
+    return len(done)

@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from models import awaited, dead_letters, deferred, outbox, replication
+from models import awaited, dead_letters, deferred, feed, outbox, replication
 from models.arrays import plain
 from models.deferred import Waiting
 
@@ -62,6 +62,7 @@ class Statistics:
     lock_waits: int
     longest_lock_wait: float
     waiting: awaited.Counts
+    feed_behind: float
     retention_removed: int  # rows, ever
     retention_completed: float | None  # when a walk last came to its end: Unix time
     standing: replication.Standing
@@ -92,6 +93,7 @@ def statistics(connection: Connection) -> Statistics:
         lock_waits=waits,
         longest_lock_wait=longest,
         waiting=awaited.counts(connection, most=10),
+        feed_behind=feed.behind(connection),
         retention_removed=removed,
         retention_completed=completed,
         standing=replication.standing(connection),

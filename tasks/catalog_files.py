@@ -39,9 +39,16 @@ class NothingToKeep(EnrollmentError):
 
 
 def load(
-    connection: Connection, *, students: Path | None = None, courses: Path | None = None, full: bool = False
+    connection: Connection,
+    *,
+    students: Path | None = None,
+    courses: Path | None = None,
+    full: bool = False,
+    by: str = "catalog/load",
 ) -> dict[str, Counts]:
-    """Load either file or both; return what became of the rows, by table. `full`: who is not in its file goes.
+    """Load either file or both; return what became of the rows, by table.
+
+    `full`: who is not in its file goes, and the audit names `by`.
 
     Raises NotLoaded, NothingToKeep and StillEnrolled: then roll back.
     """
@@ -50,19 +57,19 @@ def load(
         with _rows_of(students, NewStudent) as rows:
             done["students"] = upsert_students(connection, rows, first_line=2)
         if full:
-            _remove_absent(connection, "students", students, done["students"])
+            _remove_absent(connection, "students", students, done["students"], by)
     if courses is not None:
         with _rows_of(courses, NewCourse) as more:
             done["courses"] = upsert_courses(connection, more, first_line=2)
         if full:
-            _remove_absent(connection, "courses", courses, done["courses"])
+            _remove_absent(connection, "courses", courses, done["courses"], by)
     return done
 
 
-def _remove_absent(connection: Connection, table: removal.Table, path: Path, counts: Counts) -> None:
+def _remove_absent(connection: Connection, table: removal.Table, path: Path, counts: Counts, by: str) -> None:
     if not sum(counts):
         raise NothingToKeep(path)
-    removal.remove_ids(connection, table, absent(connection, table))
+    removal.remove_ids(connection, table, absent(connection, table), by=by)
 
 
 @contextmanager

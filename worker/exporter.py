@@ -125,6 +125,8 @@ def database(found: Statistics) -> Iterator[Metric]:
     yield _plain("enrollment_database_lock_wait_seconds", about, found.longest_lock_wait)
     about = "Seconds until the slowest standby shows a commit."
     yield _plain("enrollment_database_standby_lag_seconds", about, found.standing.lag)
+    about = "Seconds for which the change feed has stood still, because a transaction that writes goes on."
+    yield _plain("enrollment_feed_behind_seconds", about, found.feed_behind)
     yield _plain("enrollment_retention_removed_rows", "Rows that retention has removed.", found.retention_removed)
     if found.retention_completed is not None:
         about = "When retention last came to the end of the tables."

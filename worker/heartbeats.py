@@ -98,15 +98,19 @@ class Heartbeats:
 
     def _listen(self) -> None:
         handlers = {"worker-heartbeat": self.heard, "worker-online": self.heard, "worker-offline": self.gone}
+        interrupted = False
         while not self._ended.is_set():
             try:
                 with self._app.connection_for_read() as connection:
                     connection.ensure_connection(max_retries=len(connection.alt))  # or two nodes are tried only
+                    interrupted = False
                     self._receiver = self._app.events.Receiver(connection, handlers=handlers, routing_key="worker.#")
                     self._receiver.should_stop = self._ended.is_set()
                     self._receiver.capture(timeout=_SILENCE)  # asks all workers for a heartbeat when it begins
             except TimeoutError:
                 continue
             except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the thread
-                log.info("heartbeats_interrupted", error=str(error).partition("\n")[0])
+                if not interrupted:  # once for an outage, not every second
+                    log.info("heartbeats_interrupted", error=str(error).partition("\n")[0])
+                interrupted = True
             self._ended.wait(_PAUSE)

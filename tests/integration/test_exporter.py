@@ -139,6 +139,14 @@ def test_outbox_and_dead_letters_are_counted(engine: Engine, value: Value) -> No
     assert value("dead_letters_open", code="expired") == 0
 
 
+def test_a_feed_that_stands_still_is_seen(engine: Engine, service: Service, value: Value) -> None:
+    assert value("feed_behind_seconds") == 0
+    with engine.begin() as writing:
+        writing.execute(text("CREATE TABLE other ()"))
+        service.handle([message(ENROLL, 1, [10])])
+        assert (value("feed_behind_seconds") or 0) > 0
+
+
 def test_commands_that_are_put_off_are_counted_with_the_age_of_the_first(engine: Engine, value: Value) -> None:
     with engine.begin() as connection:
         for age in (3600, 60):

@@ -10,18 +10,19 @@ from worker.cli.output import Json, document, say, table
 def audit(
     student: Annotated[int | None, typer.Option("--student", metavar="ID", help="Of one student.")] = None,
     dead_letter: Annotated[int | None, typer.Option("--dead-letter", metavar="ID", help="Of one dead letter.")] = None,
+    course: Annotated[int | None, typer.Option("--course", metavar="ID", help="Of one course.")] = None,
     last: Annotated[int, typer.Option("--last", "-n", min=0, max=10_000, help="How many of the newest.")] = 20,
     json: Json = False,
 ) -> None:
-    """Show who replayed, edited or discarded dead letters, changed students by hand, exported or erased them."""
+    """Show who decided about dead letters, waits and imports, changed students by hand, closed or removed courses."""
     from models import audit as entries
     from worker.cli.connect import database
 
-    if student is not None and dead_letter is not None:
-        raise typer.BadParameter("Say --student or --dead-letter, not both.")
-    subject = None if student is None else entries.student(student)
-    if dead_letter is not None:
-        subject = entries.dead_letter(dead_letter)
+    said = ((student, entries.student), (course, entries.course), (dead_letter, entries.dead_letter))
+    subjects = [name(id_) for id_, name in said if id_ is not None]
+    if len(subjects) > 1:
+        raise typer.BadParameter("Say one of --student, --course and --dead-letter.")
+    subject = subjects[0] if subjects else None
     with database() as connection:
         found = entries.newest(connection, subject=subject, limit=last)
     if json:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from worker.cli.output import Json, document, note, number, say
+from worker.cli.output import Json, document, note, number, say, whoami
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -50,7 +50,7 @@ def load(
     if students is None and courses is None:
         raise typer.BadParameter("say --students, --courses or both")
     with database() as connection:
-        done = catalog_files.load(connection, students=students, courses=courses, full=full)
+        done = catalog_files.load(connection, students=students, courses=courses, full=full, by=whoami())
         connection.commit()
         TakingUp(connection.engine).now()
     if json:
@@ -79,7 +79,7 @@ def remove(
         ids = _ids(connection, table, names)
         if unenroll:
             _unenroll(connection, table, ids)
-        count = removal.remove_ids(connection, table, ids)
+        count = removal.remove_ids(connection, table, ids, by=whoami())
     say(f"{number(count, table[:-1])} removed.")
 
 
@@ -90,7 +90,7 @@ def close(names: Names) -> None:
     from worker.cli.connect import database
 
     with database() as connection:
-        count = removal.close(connection, _ids(connection, "courses", names))
+        count = removal.close(connection, _ids(connection, "courses", names), by=whoami())
     say(f"{number(count, 'course')} closed.")
 
 
@@ -101,7 +101,7 @@ def reopen(names: Names) -> None:
     from worker.cli.connect import database
 
     with database() as connection:
-        count = removal.reopen(connection, _ids(connection, "courses", names))
+        count = removal.reopen(connection, _ids(connection, "courses", names), by=whoami())
     say(f"{number(count, 'course')} opened.")
 
 
@@ -148,7 +148,7 @@ def _unenroll(connection: "Connection", table: "Table", ids: list[int]) -> None:
     from worker.cli.connect import client_of_broker
 
     if table == "courses":
-        removal.close(connection, ids)
+        removal.close(connection, ids, by=whoami())
     connection.commit()
     with client_of_broker() as client, client.bulk() as bulk:
         for student_id, course_ids in removal.standing(connection, table, ids):

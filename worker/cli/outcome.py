@@ -10,7 +10,7 @@ from enrollment.commands import Command
 from enrollment.errors import EnrollmentError, UnknownCommand
 from enrollment.fold import Record
 from enrollment.parsing import content_hash
-from models import queries
+from models import dead_letters, queries
 from worker.cli.connect import database
 from worker.cli.lookups import show_record
 
@@ -27,6 +27,16 @@ class NoOutcomeYet(EnrollmentError):
         )
 
 
+class Kept(EnrollmentError):
+    """The command has no outcome, because it became a dead letter."""
+
+    def __init__(self, dead_letter: int) -> None:
+        super().__init__(
+            f"The command was sent, and has become the dead letter {dead_letter}. `enrollment dead-letters show "
+            f"{dead_letter}` says why; replay it when the cause is mended."
+        )
+
+
 class IdTaken(EnrollmentError):
     """Another command was processed under this id."""
 
@@ -37,7 +47,7 @@ class IdTaken(EnrollmentError):
 
 
 def show_outcome(command: Command, seconds: float, as_json: bool) -> None:
-    """Print what came of the command; exit with 1 if it was rejected. Raises NoOutcomeYet, IdTaken."""
+    """Print what came of the command; exit with 1 if it was rejected. Raises NoOutcomeYet, Kept, IdTaken."""
     record = _outcome(command.command_id, seconds)
     if record.content_hash != content_hash(command):
         raise IdTaken(command)
@@ -47,7 +57,7 @@ def show_outcome(command: Command, seconds: float, as_json: bool) -> None:
 
 
 def show_withdrawn(command_id: UUID, seconds: float, as_json: bool) -> None:
-    """Print what came of a withdraw; exit with 1 if it was too late. Raises NoOutcomeYet."""
+    """Print what came of a withdraw; exit with 1 if it was too late. Raises NoOutcomeYet, Kept."""
     record = _outcome(command_id, seconds)
     show_record(record, as_json)
     if record.outcome == "rejected":
@@ -62,6 +72,8 @@ def _outcome(command_id: UUID, seconds: float) -> Record:
                 return queries.command(connection, command_id)
             except UnknownCommand:
                 if monotonic() > deadline:
+                    if letter := dead_letters.of_command(connection, command_id):
+                        raise Kept(letter) from None
                     raise NoOutcomeYet(command_id, seconds) from None
             connection.rollback()
             sleep(_POLL)

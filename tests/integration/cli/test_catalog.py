@@ -113,3 +113,16 @@ def test_remove_unenrolls_first_by_commands_where_that_is_asked_for(run: Run, ba
     with backend.engine.connect() as connection:
         statement = text("SELECT unenrolled FROM commands WHERE student_id = :id AND source = 'catalog:remove'")
         assert connection.execute(statement, {"id": student}).scalars().all() == [[101, 102]]
+
+
+def test_the_audit_has_who_closed_opened_and_removed_what(run: Run, catalog: None, tmp_path: Path) -> None:
+    run("catalog", "close", "10", "11")
+    run("catalog", "close", "10")  # is closed already
+    run("catalog", "open", "10")
+    run("catalog", "remove", "--students", "3")
+    run("catalog", "load", "--full", "--courses", write(tmp_path / "c.csv", "id", "10"))
+    of_course = [(it["action"], it["subject"]) for it in run("audit", "--course", 10, "--json").json]
+    assert of_course == [("course.opened", "courses/10"), ("course.closed", "courses/10")]
+    assert [it["action"] for it in run("audit", "--course", 11, "--json").json] == ["catalog.removed", "course.closed"]
+    [removed] = run("audit", "--student", 3, "--json").json
+    assert (removed["action"], removed["who"].startswith("cli/")) == ("catalog.removed", True)

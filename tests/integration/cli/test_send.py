@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from redis import Redis as Connection
+from sqlalchemy import Engine, text
 
 from enrollment.names import BULK_QUEUE, QUEUE
 from tests.integration.cli.conftest import ID, Run, start, write
@@ -57,6 +58,19 @@ def test_wait_gives_up_with_what_to_do(run: Run) -> None:
     assert done.code == 1
     assert "has no outcome after 0.2 s" in done.error
     assert "enrollment doctor" in done.error
+
+
+def test_wait_names_the_dead_letter_that_the_command_has_become(run: Run, engine: Engine) -> None:
+    with engine.begin() as connection:
+        letter = connection.execute(
+            text(
+                "INSERT INTO dead_letters (message_key, code, message, command_id, payload, headers)"
+                " VALUES ('key', 'processing_failed', '', :id, '', '{}') RETURNING id"
+            ),
+            {"id": ID},
+        ).scalar_one()
+    done = run("send", "enroll", "-s", 1, "-c", 10, "--id", ID, "--wait", "--timeout", 0.2)
+    assert (done.code, f"enrollment dead-letters show {letter}" in done.error) == (1, True)
 
 
 def test_send_file_sends_what_is_good_and_names_the_lines_that_are_not(
