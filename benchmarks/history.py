@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
+from logging import WARNING
 from multiprocessing import get_context
 from statistics import median
 from typing import Final
 from uuid import UUID
 
 import psycopg
+import structlog
 from psycopg import sql
 from sqlalchemy import Connection, text
 
@@ -111,6 +113,7 @@ def export_on(url: str) -> None:
 
 def retain_as_beat_does(url: str) -> None:
     """Remove what is old for a moment at a time, as a worker does."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(WARNING))
     engine = make_engine(url, application_name="retention")
     while True:
         retain(engine, KEPT)
