@@ -128,7 +128,8 @@ def test_a_delta_file_decides_by_the_time_of_each_row(imported: Import, rows: Ro
     assert [row["outcome"] for row in report] == ["repeated", "unchanged", "enrolled"]
     assert (done.code, pairs(rows)) == (0, [(2, 10)])
     again, report = imported(path)
-    assert (again.code, [row["outcome"] for row in report][1:]) == (0, ["unchanged", "enrolled"])
+    assert (again.code, [row["outcome"] for row in report][1:]) == (0, ["unchanged", "unchanged"])
+    assert (again.json["outcomes"]["enrolled"], again.json["outcomes"]["unchanged"]) == (0, 2)
     assert len(rows("*", "commands")) == 2
 
 
