@@ -131,6 +131,8 @@ def import_file(
 
     if sum(way is not None for way in (path, apply, watch)) != 1:
         raise typer.BadParameter("say one of PATH, --apply PLAN and --watch DIR")
+    if dry_run and path is None:
+        raise typer.BadParameter("only a PATH can be planned without being done", param_hint="--dry-run")
     how = imports.How(tuple(report or ()), wait=wait, timeout=timeout, json=json)
     if apply is not None:
         raise typer.Exit(imports.apply(apply, how))

@@ -219,7 +219,10 @@ def test_a_file_that_is_not_utf8_is_refused_whole_with_its_line(run: Run, rows: 
 
 def test_what_is_said_wrongly_is_told_before_anything_is_read(run: Run, tmp_path: Path) -> None:
     path = canvas(tmp_path)
-    for options in ([], [path, "--apply", 1], [path, "--map", "active=unenroll"], [path, "--issued-at", "yesterday"]):
+    for options in (
+        *([], [path, "--apply", 1], ["--apply", 1, "--dry-run"], ["--watch", tmp_path, "--once", "--dry-run"]),
+        *([path, "--map", "active=unenroll"], [path, "--issued-at", "yesterday"]),
+    ):
         assert run("import", *options).code == 2
     (tmp_path / "folder.csv").mkdir()
     for report in ("report.xml", "none-such/report.csv", "folder.csv"):
