@@ -47,7 +47,7 @@ def test_the_first_row_of_each_reason_is_told_with_its_file(run: Run, tmp_path: 
     path = canvas(tmp_path, "c10,s1,student,,active", "c10,s2,studnet,,active", "c10,s3,teacher,,active")
     done = run("import", path.parent, "--dry-run", "--full")
     assert "2 rows rejected, missing_value; the first is courses.csv, line 4: The course_id is empty." in done.output
-    assert "1 row ignored, other_role; the first is enrollments.csv, line 3: " in done.output
+    assert "1 row rejected, unknown_role; the first is enrollments.csv, line 3: The role 'studnet' is" in done.output
     assert "not_student" not in done.output
 
 
@@ -57,7 +57,7 @@ def test_of_two_sections_of_one_course_the_active_one_wins(imported: Import, row
     done, report = imported(sections.parent)
     assert (done.code, pairs(rows)) == (0, [(1, 10), (2, 10)])
     assert [row["outcome"] for row in report] == ["enrolled", "repeated", "repeated", "enrolled"]
-    assert report[1]["message"] == "Line 2 decides about this student and course."
+    assert report[1]["message"] == "enrollments.csv, line 2, decides about this student and course."
 
 
 def test_users_and_courses_go_to_the_catalog_when_the_plan_is_applied_and_not_before(
