@@ -143,7 +143,7 @@ def _enrollments(
     course_at, section_at, user_at, other_at, role_at, status_at = at
     if "role" not in sheet.columns:
         raise FileError(f"{sheet.name}, line 1: the column role_id is not read; export the column role as well.")
-    number_at = sheet.column("role_id")
+    number_at, base_at = sheet.column("role_id"), sheet.column("base_role_type")
     for record in sheet.records():
         if isinstance(record, EnrollmentRow):
             yield record
@@ -153,7 +153,8 @@ def _enrollments(
         user, other = values[user_at].strip(), values[other_at].strip()
         role, status = values[role_at].strip(), values[status_at].strip()
         student, action = user or other, statuses.get(status.lower())
-        kind = role.lower().removesuffix("enrollment")  # another role is another enrollment of the same section
+        own = role.lower().removesuffix("enrollment")  # another role is another enrollment of the same section
+        kind = values[base_at].strip().lower().removesuffix("enrollment") or own  # of a role of a school's own
         if action is None:  # whatever the role: values that stand in the wrong columns show in it
             known = ", ".join(sorted(statuses))
             message = f"The status {short(status)} is none of {known}."
@@ -174,4 +175,4 @@ def _enrollments(
                 line, "left_out", f"The status is {short(status)}.", student=student, course=course, section=section
             )
         else:
-            yield EnrollmentRow(line, student, course, section, cast(Action, action), by_alias=not user, own_key=kind)
+            yield EnrollmentRow(line, student, course, section, cast(Action, action), by_alias=not user, own_key=own)

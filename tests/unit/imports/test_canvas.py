@@ -46,6 +46,15 @@ def test_roles_of_a_schools_own_can_be_named() -> None:
     assert asked(rows) == [(2, "not_student"), (3, "not_student")]
 
 
+def test_the_base_of_a_role_of_a_schools_own_says_whether_it_is_a_students() -> None:
+    lines = ("C,U,Auditor,,active,StudentEnrollment", "C,U,Grader,,active,TaEnrollment", "C,U,student,,active,")
+    rows = read("canvas", f"{HEADER},base_role_type", *lines)
+    assert asked(rows) == [(2, "enroll"), (3, "not_student"), (4, "enroll")]
+    assert asked(read("canvas", f"{HEADER},base_role_type", lines[0], other_roles=frozenset({"auditor"}))) == [
+        (2, "not_student")
+    ]
+
+
 def test_a_role_with_a_quote_in_it_is_rejected() -> None:
     rows = read("canvas", HEADER, 'C,U,stu"dent,,active', 'C,U,"student\u2028",,active', 'C,U,"a\nb",,active')
     assert asked(rows) == [(2, "unknown_role"), (3, "enroll"), (4, "unknown_role")]
