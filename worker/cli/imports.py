@@ -12,10 +12,12 @@ from typing import Any, Final
 
 import typer
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from enrollment.client import BrokerAway
 from models import import_rows, imports
 from models.catalog import CatalogError
+from models.db_errors import describe, is_outage
 from models.engine import make_engine
 from models.imports import ImportRecord
 from tasks.imports import report
@@ -181,11 +183,13 @@ def _import_watched(
         begun = start(engine, path, request, format_name=format_name, as_dated=as_dated, at_once=True, policy=policy)
         import_id = begun.import_id
         record = _carry_out(engine, import_id, how, check=False, shown=False)
-    except (FileError, CatalogError, PermissionError) as error:
+    except (FileError, CatalogError, PermissionError, SQLAlchemyError) as error:
+        if is_outage(error):
+            raise
         where = watching.target(path, import_id, failed=True)
-        where.with_name(f"{where.name}.error.txt").write_text(f"{error}\n")
+        where.with_name(f"{where.name}.error.txt").write_text(f"{describe(error)}\n")
         path.rename(where)
-        note(f"{path.name} failed: {error}")
+        note(f"{path.name} failed: {describe(error)}")
         return
     failed = report.exit_code(record) is not Exit.DONE
     target = watching.target(path, import_id, failed=failed)

@@ -95,6 +95,18 @@ def test_what_a_killed_watcher_had_begun_is_ended_by_the_next_and_nothing_is_don
     assert len(rows("id", "imports")) == 1
 
 
+def test_a_file_that_the_database_refuses_keeps_no_other_from_being_imported(
+    run: Run, load: Load, rows: Rows, tmp_path: Path, *, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.imports.watch.QUIET", 0)
+    load("ALTER TABLE import_rows ADD CONSTRAINT odd CHECK (student <> 'odd')")
+    write(tmp_path / "1.csv", HEADER, "c10,odd,teacher,,active")
+    write(tmp_path / "2.csv", HEADER, "c10,s1,teacher,,active")
+    assert run("import", "--watch", tmp_path, "--once").code == 0
+    assert 'violates check constraint "odd"' in (tmp_path / "failed" / "1.csv.error.txt").read_text()
+    assert (tmp_path / "done" / "2.csv").exists()
+
+
 def test_a_look_at_an_empty_folder_sends_rows_that_waited(
     run: Run, imported: Import, work: Work, load: Load, *, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
