@@ -53,6 +53,17 @@ class RowsRefused(CatalogError):
         super().__init__(f"PostgreSQL refuses the rows ({reason}); correct the rows or the table and load them again.")
 
 
+class SequenceBehind(CatalogError):
+    """The ids that the database gives are taken."""
+
+    def __init__(self, table: str) -> None:
+        remedy = f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table};"
+        super().__init__(
+            f"The next id of {table} is taken, since somebody added rows with ids of their own and left the sequence "
+            f"behind. Say in psql: {remedy} Then do the same again."
+        )
+
+
 class NewStudent(NamedTuple):
     """A student to add or change: known by the id, else by the sis_id. What is None stays as it is."""
 
@@ -83,6 +94,7 @@ class _Statements:
 
     def __init__(self, table: str, columns: tuple[str, ...]) -> None:
         every = ("sis_id", *columns)
+        self.table = table
         staged = ", ".join(f"coalesce(s.{column}, t.{column})" for column in every)
         there = ", ".join(f"t.{column}" for column in every)
         new = ", ".join(["s.sis_id", *(f"coalesce(s.{column}, '')" for column in columns)])
@@ -181,6 +193,8 @@ def _upsert(
             _pass_highest(connection, statements)
         others = connection.execute(statements.insert_others).rowcount
     except (DataError, IntegrityError) as error:
+        if "(id)=(" in str(error.orig):  # of rows that were given none; those with one are not there yet
+            raise SequenceBehind(statements.table) from error
         raise RowsRefused(describe(error)) from error
     return Counts(given + others, updated, total - given - others - updated)
 

@@ -5,24 +5,26 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
-from models.imports import PAGE, SENT
+from models.imports import PAGE, REPEATS, SENT
 
 _REPORT: Final = text(f"""
     SELECT r.number, r.file, r.line, r.student, r.course, r.student_id, r.course_id, r.asked, r.planned, r.code,
            r.message, r.command_id, k.outcome, k.errors,
-           CASE WHEN k.enrolled <> '{{}}' THEN 'enrolled' WHEN k.unenrolled <> '{{}}' THEN 'unenrolled'
+           CASE WHEN {REPEATS} THEN 'unchanged'
+                WHEN k.enrolled <> '{{}}' THEN 'enrolled' WHEN k.unenrolled <> '{{}}' THEN 'unenrolled'
                 WHEN k.unchanged <> '{{}}' THEN 'unchanged' WHEN k.superseded <> '{{}}' THEN 'superseded'
                 WHEN k.command = 'withdraw' AND k.outcome = 'applied' THEN 'withdrawn' END AS effect,
            d.code AS dead_code, d.message AS dead_message
       FROM (SELECT * FROM import_rows WHERE import_id = :id AND number > :after
                AND (CAST(:planned AS text) IS NULL OR planned = :planned) ORDER BY number LIMIT :limit) AS r
+      JOIN imports AS i ON i.id = r.import_id
       LEFT JOIN commands AS k ON k.command_id = r.command_id AND r.planned IN {SENT}
       LEFT JOIN LATERAL (SELECT code, message FROM dead_letters
                           WHERE command_id = r.command_id AND r.planned IN {SENT} LIMIT 1) AS d
         ON k.command_id IS NULL
      ORDER BY r.number
 """)
-# A role of a school's own may be a misspelt one; the other ignored rows are right.
+# A role of a school's own may be a student's; the other ignored rows are right.
 _REASONS: Final = text("""
       WITH reason AS (
            SELECT planned, code, count(*) AS rows, min(number) AS number FROM import_rows
@@ -85,7 +87,7 @@ def report(connection: Connection, import_id: int, *, planned: str | None = None
 
 
 def reasons(connection: Connection, import_id: int) -> list[Any]:
-    """Return why rows were rejected when they were read, or ignored for a role that may be a misspelt one.
+    """Return why rows were rejected when they were read, or ignored for a role of a school's own.
 
     Of each `planned`, `code`, how many `rows`, and the `file` (None: it was absent), `line` and `message` of the first.
     """

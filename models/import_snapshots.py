@@ -79,14 +79,15 @@ _DROPS: Final = """
 """
 _COURSE: Final = "coalesce(nullif(c.code, ''), c.sis_id, CAST(c.id AS text))"
 # A row that waits for the catalog may name its student wrongly. One by ids is planned as the command that will wait.
+# Whoever is taken out by mistake for another is no less absent.
 _WRONG: Final = text("""
       WITH wrong AS (
            SELECT number, file, line, course_id FROM import_rows
-            WHERE import_id = :id AND planned IN ('rejected', 'waiting')
+            WHERE import_id = :id AND planned IN ('rejected', 'waiting') AND asked IS DISTINCT FROM 'unenroll'
            UNION ALL
            SELECT number, file, line, c.id FROM import_rows AS r
              LEFT JOIN students AS s ON s.id = r.student_id LEFT JOIN courses AS c ON c.id = r.course_id
-            WHERE :commands_wait AND import_id = :id AND planned IN ('enroll', 'unenroll')
+            WHERE :commands_wait AND import_id = :id AND planned = 'enroll'
               AND (s.id IS NULL OR c.id IS NULL)),
            in_scope AS (
            SELECT * FROM wrong AS r

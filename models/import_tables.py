@@ -73,7 +73,7 @@ class ImportEntry(Base):
 
     import_id: Mapped[int] = mapped_column(ForeignKey("imports.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    kind: Mapped[str]  # student, course, section, role, other
+    kind: Mapped[str]  # student, course, section, role, other, gone_course, gone_section
     sis_id: Mapped[str]
     alias: Mapped[str | None]  # another id of the same student
     parent: Mapped[str | None]  # of a section: its course

@@ -14,6 +14,8 @@ from models.import_snapshots import derived
 
 PAGE: Final = 5000  # rows in one round trip
 SENT: Final = "('enroll', 'unenroll', 'unchanged', 'withdraw')"  # what is planned of the rows that are sent
+# A file that came twice has the same commands. What these changed is not the second import's.
+REPEATS: Final = "(k.processed_at < i.created_at AND (k.enrolled <> '{}' OR k.unenrolled <> '{}'))"
 _FIELDS: Final = """id, state, path, files, format, digest, source, options, scope, issued_at, counts, withheld,
     outcomes, sent, decided, undo_of, created_at, finished_at,
     (SELECT max(undo.id) FROM imports AS undo
@@ -55,9 +57,9 @@ _TOTAL: Final = text(f"""
 _OUTCOMES: Final = text(f"""
     SELECT max(r.number) AS number, count(*) AS rows,
            count(*) FILTER (WHERE k.command_id IS NULL AND d.code IS NULL) AS missing,
-           count(*) FILTER (WHERE k.enrolled <> '{{}}') AS enrolled,
-           count(*) FILTER (WHERE k.unenrolled <> '{{}}') AS unenrolled,
-           count(*) FILTER (WHERE k.unchanged <> '{{}}') AS unchanged,
+           count(*) FILTER (WHERE k.enrolled <> '{{}}' AND NOT {REPEATS}) AS enrolled,
+           count(*) FILTER (WHERE k.unenrolled <> '{{}}' AND NOT {REPEATS}) AS unenrolled,
+           count(*) FILTER (WHERE k.unchanged <> '{{}}' OR {REPEATS}) AS unchanged,
            count(*) FILTER (WHERE k.superseded <> '{{}}') AS superseded,
            count(*) FILTER (WHERE k.outcome = 'rejected') AS rejected,
            count(*) FILTER (WHERE k.outcome = 'waiting') AS waiting,
@@ -66,6 +68,7 @@ _OUTCOMES: Final = text(f"""
       FROM (SELECT number, command_id FROM import_rows
              WHERE import_id = :id AND number > :after AND number <= :up_to AND planned IN {SENT}
              ORDER BY number LIMIT :limit) AS r
+      JOIN imports AS i ON i.id = :id
       LEFT JOIN commands AS k ON k.command_id = r.command_id
       LEFT JOIN LATERAL (SELECT code FROM dead_letters WHERE command_id = r.command_id LIMIT 1) AS d
         ON k.command_id IS NULL

@@ -40,6 +40,11 @@ _NEW: Final = """
     SELECT sis_id, max(number) AS number FROM import_entries AS u
      WHERE import_id = :id AND kind = '{kind}' AND {condition} GROUP BY sis_id
 """
+# What the files call deleted, and not anew in a later row. Nobody is enrolled in it.
+_GONE: Final = """
+    SELECT sis_id FROM import_entries WHERE import_id = :id AND kind IN ('{kind}', 'gone_{kind}') GROUP BY sis_id
+    HAVING max(number) = max(number) FILTER (WHERE kind = 'gone_{kind}')
+"""
 _BY: Final = {
     "sis_id": "{table}.sis_id = named.{column}",
     "id": "{table}.id = CASE WHEN named.code IS NULL THEN CAST(named.{column} AS bigint) END",
@@ -58,7 +63,7 @@ _LOCATE: Final = """
                   r.by_alias AND other.sis_id IS NULL AS no_alias,
                   CASE WHEN section.code IS NULL THEN coalesce(nullif(r.course, ''), section.parent, r.section)
                        ELSE section.parent END AS course,
-                  r.course = '' AND section.parent IS NULL AS no_section,
+                  r.course = '' AND section.parent IS NULL AS no_section, gone.sis_id IS NOT NULL AS gone_section,
                   coalesce(r.issued_at, CAST(:issued_at AS timestamptz)) AS issued_at, r.effective_at, r.code,
                   r.message
              FROM pg_temp.staged AS r
@@ -69,30 +74,47 @@ _LOCATE: Final = """
                          WHERE import_id = :id AND kind = 'section'
                          ORDER BY sis_id, code IS NOT NULL DESC, number DESC) AS section
                ON section.sis_id = r.section
+             LEFT JOIN ({gone_sections}) AS gone ON gone.sis_id = r.section
             WHERE r.kind = 'row')
-    SELECT named.number, named.file, named.line, named.asked, named.planned, named.command_id, named.section,
-           named.own_key, named.student, named.course, named.issued_at, named.effective_at, {student_id} AS student_id,
+    SELECT named.number, named.file, named.line, CASE WHEN ends THEN 'unenroll' ELSE named.asked END AS asked,
+           CASE WHEN is_over THEN 'ignored' ELSE named.planned END AS planned, named.command_id, named.section,
+           named.own_key, named.student, named.course, named.issued_at,
+           CASE WHEN NOT ends THEN named.effective_at END AS effective_at, {student_id} AS student_id,
            {course_id} AS course_id, coalesce(s.id, -newcomer.number, {student_key}) AS student_key,
-           coalesce(c.id, -opening.number, {course_key}) AS course_key,
-           s.id IS NULL AND newcomer.number IS NULL OR c.id IS NULL AND opening.number IS NULL AS waits,
+           coalesce(c.id, -opening.number, {course_key}) AS course_key, no_student OR no_course AS waits,
            CASE WHEN named.code IS NOT NULL THEN named.code
+                WHEN is_over THEN 'deleted'
                 WHEN no_alias THEN 'unknown_student' WHEN no_section THEN 'unknown_section'
-                WHEN :waits THEN NULL
-                WHEN s.id IS NULL AND newcomer.number IS NULL THEN 'unknown_student'
-                WHEN c.id IS NULL AND opening.number IS NULL THEN 'unknown_courses' END AS code,
+                WHEN no_student AND NOT :waits THEN 'unknown_student'
+                WHEN no_course AND NOT :waits THEN 'unknown_courses' END AS code,
            CASE WHEN named.code IS NOT NULL THEN named.message
+                WHEN is_over THEN 'Its student or course is deleted and not in the catalog, so nobody is taken out.'
                 WHEN no_alias THEN 'No user of the files has the integration id ' || named.student || '.'
                 WHEN no_section THEN 'No section of the files has the id ' || named.section || '.'
-                WHEN :waits THEN NULL
-                WHEN s.id IS NULL AND newcomer.number IS NULL
-                THEN 'There is no student with the {by} ' || named.student || '.'
-                WHEN c.id IS NULL AND opening.number IS NULL
-                THEN 'There is no course with the {by} ' || named.course || '.' END AS message
+                WHEN no_student AND NOT :waits AND former.sis_id IS NOT NULL
+                THEN 'The files call the user ' || named.student || ' deleted.'
+                WHEN no_student AND NOT :waits AND :by_role AND EXISTS (
+                     SELECT FROM import_entries AS user_ WHERE user_.import_id = :id AND user_.sis_id = named.student
+                        AND user_.kind IN ('student', 'other'))
+                THEN 'The file of roles does not call the user ' || named.student || ' a student.'
+                WHEN no_student AND NOT :waits THEN 'There is no student with the {by} ' || named.student || '.'
+                WHEN no_course AND NOT :waits THEN 'There is no course with the {by} ' || named.course || '.'
+                WHEN ends THEN 'Its section or course is deleted, so nobody is enrolled in it.' END AS message
       FROM named
       LEFT JOIN students AS s ON {student}
       LEFT JOIN ({newcomers}) AS newcomer ON s.id IS NULL AND newcomer.sis_id = named.student
       LEFT JOIN courses AS c ON {course}
       LEFT JOIN ({openings}) AS opening ON c.id IS NULL AND opening.sis_id = named.course
+      LEFT JOIN ({gone_courses}) AS gone ON gone.sis_id = named.course
+      LEFT JOIN (SELECT DISTINCT sis_id FROM import_entries
+                  WHERE import_id = :id AND kind = 'other' AND code = 'deleted') AS former
+        ON former.sis_id = named.student
+     CROSS JOIN LATERAL (SELECT s.id IS NULL AND newcomer.number IS NULL AS no_student,
+                                c.id IS NULL AND opening.number IS NULL AS no_course,
+                                gone_section OR gone.sis_id IS NOT NULL AS is_gone) AS found
+     CROSS JOIN LATERAL (SELECT is_gone AND named.asked = 'enroll' AS ends,
+                                named.code IS NULL AND (named.asked = 'unenroll' OR is_gone)
+                                AND (no_student AND former.sis_id IS NOT NULL OR no_course AND is_gone) AS is_over) AS x
 """
 COLUMNS: Final = """import_id, number, file, line, student, course, student_id, course_id, asked, planned, issued_at,
     code, message, command_id"""
@@ -150,7 +172,7 @@ _PLAN: Final = text(f"""
                           OR row_number() OVER (PARTITION BY student_key, course_key, nth, effective_at IS NULL
                                                     ORDER BY issued_at DESC, number DESC) > 1
                           OR effective_at IS NOT NULL) AS repeats,
-                  first_value(line) OVER pair AS winner FROM latest
+                  first_value(file) OVER pair AS in_file, first_value(line) OVER pair AS winner FROM latest
            WINDOW pair AS (PARTITION BY student_key, course_key
                                ORDER BY (nth = 1) DESC, (asked = 'enroll') DESC, effective_at NULLS FIRST,
                                         issued_at DESC, number DESC)),
@@ -162,14 +184,16 @@ _PLAN: Final = text(f"""
     INSERT INTO import_rows ({COLUMNS}, effective_at)
     SELECT :id, number, file, line, student, course, student_id, course_id, asked, said, issued_at,
            CASE WHEN said IN ('repeated', 'superseded', 'scheduled') THEN said END,
-           CASE said WHEN 'repeated' THEN 'Line ' || winner || ' decides about this student and course.'
+           CASE said WHEN 'repeated'
+                     THEN files[in_file] || ', line ' || winner || ', decides about this student and course.'
                      WHEN 'superseded' THEN 'Something newer has decided about this student and course.'
                      WHEN 'scheduled' THEN 'An earlier import has asked for the same, and it waits for its time.'
                      WHEN 'waiting' THEN 'Its student or course is not in the catalog yet.'
-                     ELSE 'It takes effect on ' || to_char(effective_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24\\:MI UTC')
+                     ELSE coalesce(message, 'It takes effect on '
+                                            || to_char(effective_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24\\:MI UTC'))
                 END,
            command_id, effective_at
-      FROM told ORDER BY number
+      FROM told CROSS JOIN (SELECT files FROM imports WHERE id = :id) AS import ORDER BY number
 """)
 _COUNTS: Final = text("""
     SELECT CASE WHEN asked = 'drop' AND planned = 'unenroll' THEN 'drop' ELSE planned END, count(*)
@@ -245,6 +269,8 @@ def compare(
         course=condition.format(table="c", column="course"),
         newcomers=_NEW.format(kind="student", condition=_IS_STUDENT),
         openings=_NEW.format(kind="course", condition="true"),
+        gone_sections=_GONE.format(kind="section"),
+        gone_courses=_GONE.format(kind="course"),
         **ids,
         **keys,
     )

@@ -8,6 +8,7 @@ import re
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -25,8 +26,8 @@ _LONGEST: Final = 1 << 20  # characters of a line; a file that is none of ours m
 _STEP: Final = 1000  # lines between two looks at how far it has got
 _KNOWN: Final = ("users", "courses", "sections", "xlists", "enrollments", "classes", "roles", "manifest")
 # A file whose name has such a word anywhere is not left out because its header is broken. Canvas's abstract courses,
-# and all other files of the two formats, are none of ours.
-_IN_NAME: Final = re.compile(r"users|(?<!abstract.)courses|sections|xlist|enroll?ment|classes|roles|manifest")
+# enrollment terms and all other files of the two formats are none of ours.
+_IN_NAME: Final = re.compile(r"users|(?<!abstract.)courses|sections|xlist|enroll?ment(?!.?term)|classes|roles|manifest")
 _DAMAGED: Final = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, RuntimeError)
 
 
@@ -107,7 +108,7 @@ class Parts:
                     raise FileError(f"{file.name}, line 1: sep= is there for Excel only; delete this line.")
                 known = detect(sheet, among=among)
                 if known is None and (len(files) == 1 or _is_known(file.name)):
-                    raise unknown(sheet, among)
+                    raise unknown(sheet, among, alone=len(files) == 1)
                 if known is None:
                     left_out.append(file.name)
                 elif Path(file.name).stem.lower() in {*_KNOWN} - {known[1]}:
@@ -149,8 +150,10 @@ def opened(path: Path) -> Iterator[tuple[list[File], datetime]]:
     """Give the files that are at a path, and when the newest was changed. Raises FileError."""
     with ExitStack() as stack:
         if path.is_dir():
-            found = sorted(item for item in path.iterdir() if item.suffix.lower() == ".csv" and item.is_file())
-            files = [_on_disk(item) for item in found if not item.name.startswith(".")]
+            there = sorted(item for item in path.iterdir() if item.is_file() and not item.name.startswith("."))
+            _see_no_other([readable(item.name) for item in there])
+            found = [item for item in there if _is_csv(item.name)]
+            files = [_on_disk(item) for item in found]
             newest = max((item.stat().st_mtime for item in found), default=path.stat().st_mtime)
         elif zipfile.is_zipfile(path):
             try:
@@ -183,16 +186,30 @@ def _is_workbook(path: Path) -> bool:
     return path.suffix.lower() in (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 
 
+def _is_csv(name: str) -> bool:
+    return name.lower().endswith(".csv")
+
+
 def _is_known(name: str) -> bool:
     return _IN_NAME.search(Path(name).stem.lower()) is not None
 
 
 def _see_all(said: dict[str, str], parts: set[str]) -> None:
     """See that each part is there which a manifest calls `bulk` or `delta`. Raises FileError."""
-    part = next((part for part, mode in said.items() if mode != "absent" and part not in parts), None)
+    needed = (part for part, mode in said.items() if mode != "absent" and part != "courses")  # that is often not read
+    part = next((part for part in needed if part not in parts), None)
     if part is not None:
         what = f"The manifest says file.{part},{said[part]}, and there is no {part}.csv"
         raise FileError(f"{what}; export the files again, or call it absent in the manifest.")
+
+
+def _see_no_other(names: list[str]) -> None:
+    """See that none of the files that we read is there as something else only, or half. Raises FileError."""
+    stems = [name.partition(".")[0].lower() for name in names]
+    wanted = {*_KNOWN} - {"manifest"} - {stem for stem, name in zip(stems, names, strict=True) if _is_csv(name)}
+    lost = next((name for stem, name in zip(stems, names, strict=True) if stem in wanted), None)
+    if lost is not None:
+        raise FileError(f"{lost} is no CSV file, and nothing of it would be read; export it as CSV, or take it out.")
 
 
 def _on_disk(path: Path) -> File:
@@ -200,14 +217,15 @@ def _on_disk(path: Path) -> File:
 
 
 def _in_zip(archive: zipfile.ZipFile) -> list[File]:
-    found = [
+    there = [
         item
         for item in archive.infolist()
-        if item.filename.lower().endswith(".csv")
-        and not any(p.startswith((".", "__MACOSX")) for p in Path(item.filename).parts)
+        if not item.is_dir() and not any(p.startswith((".", "__MACOSX")) for p in Path(item.filename).parts)
     ]
-    names = [Path(item.filename).name for item in found]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    _see_no_other([Path(item.filename).name for item in there])
+    found = [item for item in there if _is_csv(item.filename)]
+    names = Counter(Path(item.filename).name for item in found)
+    twice = next((name for name, times in names.items() if times > 1), None)
     if twice is not None:
         raise FileError(f"The zip has {twice} twice, in different folders; import them one by one.")
 

@@ -40,6 +40,7 @@ class ImportRequest:
     course_is: Literal["class", "course"] = "class"
     by: Literal["id", "sis_id"] = "id"  # of the plain format; the others know students by the SIS's id
     wait_for_catalog: float | None = None  # seconds; None: as the deployment lets commands of this source wait
+    other_roles: tuple[str, ...] = ()  # of a school's own, lower case, which are no student's
 
     def options(self, parts: Parts) -> dict[str, Any]:
         """Return it as JSON can keep it, with what was found out about the files."""
@@ -86,7 +87,7 @@ def plan(
         planning.be_patient(connection)
         issued_at = request.issued_at or now
         import_id = _create(connection, content, request, issued_at)
-        rows = _read(content.parts, _reading(content.parts, request, now.date()), tell)
+        rows = _read(content.parts, _reading(content.parts, request, now.date(), issued_at), tell)
         record = imports.get(connection, import_id)
         ids = _namespaces_of(record)
         planning.stage(connection, _staged(rows, ids, now))
@@ -155,9 +156,10 @@ def _create(connection: Connection, content: Content, request: ImportRequest, is
     )
 
 
-def _reading(parts: Parts, request: ImportRequest, today: date) -> Reading:
+def _reading(parts: Parts, request: ImportRequest, today: date, issued_at: datetime) -> Reading:
     modes = {"enrollments": "bulk", **parts.modes} if _is_full(parts, request) else parts.modes
-    return Reading(today, request.statuses, request.course_is, request.by, modes)
+    others = frozenset(request.other_roles)
+    return Reading(today, request.statuses, request.course_is, request.by, modes, issued_at, others)
 
 
 def _add_absent(connection: Connection, record: ImportRecord, namespace: UUID, limits: Limits) -> str | None:
@@ -214,7 +216,9 @@ def _staged(
             student, course, section = (it[:_LONGEST] for it in item[1:4])
             item = item._replace(student=student, course=course, section=section)  # noqa: PLW2901 - as above
         planned = None if item.code is None else "ignored" if item.ignored else "rejected"
-        command_id = uuid5(own if item.issued_at else whole, f"{name}:{item.line}") if item.code is None else None
+        # A row that has a range of days asks for something else once one of them has come.
+        asks = f"{name}:{item.line}:{item.action}:{item.effective_at or ''}"
+        command_id = uuid5(own if item.issued_at else whole, asks) if item.code is None else None
         line, *asked, code, message, _ = item
         yield ("row", number, file, line, *asked, planned, code, message, command_id, *nothing)
 

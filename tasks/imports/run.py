@@ -60,7 +60,9 @@ class Sender(Protocol):
 def apply(
     engine: Engine, import_id: int, sender: Sender, *, by: str, check: bool, tell: Tell = lambda *_: None
 ) -> None:
-    """Send what was planned; with `check`, only if it still would come out like that. Raises Moved, InProgress.
+    """Send what was planned; with `check`, only if it still would come out like that.
+
+    Raises UnknownImport, Moved, InProgress.
 
     `by` is who says so, for the audit.
 
@@ -68,6 +70,7 @@ def apply(
     takes effect once.
     """
     with engine.connect() as connection:
+        imports.get(connection, import_id)  # there is one
         if not imports.lock(connection, import_id):
             raise InProgress(import_id)
         try:

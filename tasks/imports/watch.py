@@ -11,13 +11,14 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 QUIET: Final = 2.0  # seconds since the last change after which something counts as whole
 POLL: Final = 1.0  # seconds between two looks
 PARTIAL: Final = (".part", ".tmp", ".filepart", ".crdownload")
+_LONGEST: Final = 200  # bytes of a name; that of its report is longer, and 255 are the most
 _OURS: Final = ("done", "failed")
 
 
@@ -26,6 +27,16 @@ def whole(folder: Path, *, now: float) -> list[Path]:
     found = [(path, _changed(path)) for path in folder.iterdir() if _is_candidate(path)]
     ready = [(changed, path) for path, changed in found if changed is not None and _is_whole(path, changed, now)]
     return [path for _, path in sorted(ready)]
+
+
+def others(folder: Path, *, now: float) -> set[Path]:
+    """Return what is in a folder, at rest, and nothing to import."""
+    found = set()
+    for path in folder.iterdir():
+        with suppress(OSError):  # another watcher has moved it, or it is a link to itself
+            if not _is_passing(path) and not _is_candidate(path) and now - path.stat().st_mtime >= QUIET:
+                found.add(path)
+    return found
 
 
 @contextmanager
@@ -42,7 +53,10 @@ def claimed(path: Path) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
-        yield path.exists() and path.stat().st_ino == os.fstat(handle).st_ino  # else another watcher has moved it
+        ours = False
+        with suppress(FileNotFoundError):  # another watcher has moved it
+            ours = path.stat().st_ino == os.fstat(handle).st_ino
+        yield ours
     finally:
         os.close(handle)
 
@@ -56,9 +70,23 @@ def target(path: Path, import_id: int | None, *, failed: bool) -> Path:
     return folder / f"{path.stem}.{number}{path.suffix}" if wanted.exists() else wanted
 
 
-def watch(folder: Path, handle: Callable[[Path], None], *, once: bool = False, stop: Callable[[float], bool]) -> None:
-    """Call `handle` for all that is put into the folder, until `stop`, which waits, says so; or `once`."""
+def watch(
+    folder: Path,
+    handle: Callable[[Path], None],
+    *,
+    leave: Callable[[Path], None],
+    once: bool = False,
+    stop: Callable[[float], bool],
+) -> None:
+    """Call `handle` for all that is put into the folder, until `stop`, which waits, says so; or `once`.
+
+    What is not imported is told to `leave`, once.
+    """
+    left: set[Path] = set()
     while True:
+        before, left = left, others(folder, now=time.time())
+        for path in sorted(left - before):
+            leave(path)
         for path in whole(folder, now=time.time()):
             with claimed(path) as ours:
                 if ours:
@@ -67,21 +95,27 @@ def watch(folder: Path, handle: Callable[[Path], None], *, once: bool = False, s
             return
 
 
+def _is_passing(path: Path) -> bool:
+    return path.name.startswith(".") or path.name in _OURS or path.name.lower().endswith(PARTIAL)
+
+
 def _is_candidate(path: Path) -> bool:
-    if path.name.startswith(".") or path.name in _OURS or path.name.lower().endswith(PARTIAL):
+    if _is_passing(path) or not os.access(path, os.R_OK):
         return False
-    return path.is_dir() or path.suffix.lower() in (".csv", ".zip")
+    if path.is_dir():
+        return any(path.glob("*.[cC][sS][vV]"))
+    return path.is_file() and path.suffix.lower() in (".csv", ".zip") and len(os.fsencode(path.name)) <= _LONGEST
 
 
 def _changed(path: Path) -> float | None:
     try:
         inside = [item.stat().st_mtime for item in path.iterdir()] if path.is_dir() else []
         return max([path.stat().st_mtime, *inside])
-    except FileNotFoundError:
+    except OSError:
         return None
 
 
 def _is_whole(path: Path, changed: float, now: float) -> bool:
     if path.is_dir() and (path / "manifest.csv").exists():
         return True
-    return now - changed >= QUIET and (not path.is_dir() or any(path.glob("*.csv")))
+    return now - changed >= QUIET

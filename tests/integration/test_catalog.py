@@ -12,6 +12,7 @@ from models.catalog import (
     NewStudent,
     RepeatedRow,
     RowsRefused,
+    SequenceBehind,
     SisIdTaken,
     upsert_courses,
     upsert_students,
@@ -138,6 +139,14 @@ def test_a_rule_of_another_systems_table_is_told_in_one_sentence(connection: Con
     connection.execute(text("ALTER TABLE students ADD COLUMN born date NOT NULL"))
     with pytest.raises(RowsRefused, match='null value in column "born"'):
         upsert_students(connection, [NewStudent(id=1)])
+
+
+def test_a_sequence_that_is_behind_ids_given_by_others_is_told_with_what_to_do(connection: Connection) -> None:
+    connection.execute(text("INSERT INTO courses (id) VALUES (1)"))
+    with pytest.raises(SequenceBehind, match="The next id of courses is taken") as raised, connection.begin_nested():
+        upsert_courses(connection, [NewCourse(sis_id="c-1")])
+    connection.execute(text(str(raised.value).partition("psql: ")[2].partition(";")[0]))
+    assert upsert_courses(connection, [NewCourse(sis_id="c-1")]) == Counts(1, 0, 0)
 
 
 def test_the_number_of_statements_does_not_grow_with_the_rows(connection: Connection) -> None:

@@ -100,6 +100,10 @@ def import_file(
             "--map", metavar="STATUS=ACTION", help="Canvas: completed or inactive = enroll, unenroll or ignore."
         ),
     ] = None,
+    other_role: Annotated[
+        list[str] | None,
+        typer.Option("--other-role", metavar="NAME", help="A role of the school's own that is no student's."),
+    ] = None,
     course_is: Annotated[
         str, typer.Option("--course-is", metavar="class|course", help="OneRoster: what a course is.")
     ] = "class",
@@ -131,6 +135,8 @@ def import_file(
 
     if sum(way is not None for way in (path, apply, watch)) != 1:
         raise typer.BadParameter("say one of PATH, --apply PLAN and --watch DIR")
+    if dry_run and path is None:
+        raise typer.BadParameter("only a PATH can be planned without being done", param_hint="--dry-run")
     how = imports.How(tuple(report or ()), wait=wait, timeout=timeout, json=json)
     if apply is not None:
         raise typer.Exit(imports.apply(apply, how))
@@ -138,7 +144,8 @@ def import_file(
     request, as_dated = _request(
         name=name, issued_at=issued_at, full=full, scope=scope, limits=limits, mapped=map_, course_is=course_is, by=by
     )
-    request = replace(request, wait_for_catalog=wait_for_catalog)
+    others = tuple(sorted({role.strip().lower() for role in other_role or ()}))
+    request = replace(request, wait_for_catalog=wait_for_catalog, other_roles=others)
     _one_of("--format", format_, (None, *_FORMATS))
     if watch is not None:
         raise typer.Exit(

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -12,15 +12,18 @@ from typing import Any, Final
 
 import typer
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from enrollment.client import BrokerAway
 from models import import_rows, imports
 from models.catalog import CatalogError
+from models.db_errors import describe, is_outage
 from models.engine import make_engine
 from models.imports import ImportRecord
 from tasks.imports import report
 from tasks.imports import run as running
 from tasks.imports import watch as watching
+from tasks.imports.files import readable
 from tasks.imports.formats.rows import FileError
 from tasks.imports.plan import ImportRequest
 from tasks.imports.report import Exit
@@ -107,12 +110,17 @@ def undo(import_id: int, how: How, *, dry_run: bool) -> Exit:
 def watch(
     folder: Path, request: ImportRequest, how: How, *, format_name: str | None, as_dated: bool, once: bool
 ) -> Exit:
-    """Import what is put into a folder, until a signal ends it."""
+    """Import what is put into a folder, until a signal ends it: at once, for what is cut off is taken up again."""
     stopped = Event()
+
+    def end(*_: object) -> None:
+        stopped.set()
+        raise KeyboardInterrupt
+
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stopped.set())
+        signal.signal(name, end)
     how = replace(how, wait=True)  # a report without outcomes would be none
-    with _engine() as engine:
+    with _engine() as engine, suppress(KeyboardInterrupt):
 
         def handle(path: Path) -> None:
             try:
@@ -126,8 +134,10 @@ def watch(
             take_up.now_and_then()
             return stopped.wait(seconds)
 
-        watching.watch(folder, handle, once=once, stop=stop)
-    return Exit.DONE
+        watching.watch(folder, handle, leave=_leave, once=once, stop=stop)
+        if once:
+            take_up.now()
+    return Exit.FAILED if once and stopped.is_set() else Exit.DONE
 
 
 def show_list(last: int, *, json: bool) -> None:
@@ -173,11 +183,13 @@ def _import_watched(
         begun = start(engine, path, request, format_name=format_name, as_dated=as_dated, at_once=True, policy=policy)
         import_id = begun.import_id
         record = _carry_out(engine, import_id, how, check=False, shown=False)
-    except (FileError, CatalogError) as error:
+    except (FileError, CatalogError, PermissionError, SQLAlchemyError) as error:
+        if is_outage(error):
+            raise
         where = watching.target(path, import_id, failed=True)
-        where.with_name(f"{where.name}.error.txt").write_text(f"{error}\n")
+        where.with_name(f"{where.name}.error.txt").write_text(f"{describe(error)}\n")
         path.rename(where)
-        note(f"{path.name} failed: {error}")
+        note(f"{path.name} failed: {describe(error)}")
         return
     failed = report.exit_code(record) is not Exit.DONE
     target = watching.target(path, import_id, failed=failed)
@@ -185,6 +197,11 @@ def _import_watched(
     path.rename(target)
     left_out = "".join(f" {name} was left out." for name in begun.left_out)
     note(f"{path.name}: import {import_id} {'failed in part' if failed else 'done'}, {_summary(record)}.{left_out}")
+
+
+def _leave(path: Path) -> None:
+    what = "it is no CSV file, zip or folder of CSV files, may not be read, or has too long a name"
+    note(f"{readable(path.name)} is left where it is: {what}.")
 
 
 def _finish(engine: Engine, import_id: int, how: How, *, check: bool) -> Exit:

@@ -28,11 +28,14 @@ _COURSES: Final = 10  # of a plan, the most surprising first
 _FORMATS: Final = [format_.NAME for format_ in FORMATS]
 _NAME: Final = re.compile(r"[A-Za-z0-9._:/-]{1,50}")
 _LONGEST: Final = 5  # digits: some years
+_SHOWN: Final = 60  # characters of a file's name, the last ones: a file system takes 255 bytes
 _UNSAFE: Final = re.compile(r"[^\w .()-]")
 
 
 @router.get("/imports")
-async def show_all(request: Request, gateway: Held, before: Annotated[int | None, Query()] = None) -> Response:
+async def show_all(
+    request: Request, gateway: Held, before: Annotated[int | None, Query(le=2**63 - 1)] = None
+) -> Response:
     """Show the imports, the newest first, and a form for one more."""
     return await _all(request, gateway, before)
 
@@ -55,8 +58,9 @@ async def upload(request: Request, gateway: Held, form: Uploaded) -> Response:
         by="sis_id" if text_of(form, "by") == "sis_id" else "id",
         wait_for_catalog=float(hours) * 3600 if hours else None,
         course_is="course" if text_of(form, "course_is") == "course" else "class",
+        other_roles=tuple(sorted(filter(None, map(str.strip, text_of(form, "other_roles").lower().split(","))))),
     )
-    shown = _UNSAFE.sub("_", PurePath(file.filename).name).lstrip(".") or "upload.csv"
+    shown = _UNSAFE.sub("_", PurePath(file.filename).name)[-_SHOWN:].lstrip(".") or "upload.csv"
     try:
         format_name = said if said in _FORMATS else None
         import_id = await importing.plan_upload(gateway.settings, shown, cast(Any, file.file), wanted, format_name)

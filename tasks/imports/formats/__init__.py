@@ -20,7 +20,9 @@ def detect(sheet: Sheet, *, among: tuple[Format, ...] = FORMATS) -> tuple[Format
     return next(((format_, part) for format_, part in found if part), None)
 
 
-def unknown(sheet: Sheet, among: tuple[Format, ...]) -> FileError:
+def unknown(sheet: Sheet, among: tuple[Format, ...], *, alone: bool) -> FileError:
     """Return what to tell of a file whose header nobody knows."""
     known = "; ".join(f"{format_.NAME}: {format_.EXPECTED}" for format_ in among)
-    return FileError(f"{sheet.name}, line 1: this header is not known; {sheet.describe()}. Needed is one of {known}.")
+    hint = "" if alone else " If it is another file, take it out."
+    what = f"this header is not known; {sheet.describe()}. Needed is one of {known}.{hint}"
+    return FileError(f"{sheet.name}, line 1: {what}")

@@ -17,6 +17,7 @@ from tasks.imports.formats.rows import (
     ignored,
     rejected,
     short,
+    unknown_role,
 )
 
 NAME: Final = "canvas"
@@ -29,7 +30,7 @@ STATUSES: Final = {
     "inactive": "unenroll",
 }
 MAPPED: Final = ("completed", "inactive")  # the statuses that `--map` may give another meaning
-_OTHERS: Final = frozenset({"teacher", "ta", "observer", "designer"})  # a school may have more, of its own
+_OTHERS: Final = frozenset({"teacher", "ta", "observer", "designer"})  # more of a school's own: `--other-role`
 _STUDENTS: Final = ("", "student", "student_other")  # the declared types of users
 _EXISTING: Final = frozenset({"existing_user_id", "existing_integration_id", "existing_canvas_user_id"})
 _NAMES: Final = frozenset({"login_id", "full_name", "first_name", "sortable_name", "short_name"})
@@ -63,7 +64,7 @@ def read(sheet: Sheet, part: str, reading: Reading) -> Iterator[EnrollmentRow | 
         case "xlists":
             return _xlists(sheet)
         case _:
-            return _enrollments(sheet, {**STATUSES, **reading.statuses})
+            return _enrollments(sheet, {**STATUSES, **reading.statuses}, _OTHERS | reading.other_roles)
 
 
 def _users(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:
@@ -99,14 +100,16 @@ def _courses(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:
         line, values = record
         if not values[course].strip():
             yield rejected(line, "missing_value", "The course_id is empty.")
-        elif values[state].strip().lower() != "deleted":
+        elif values[state].strip().lower() == "deleted":
+            yield CatalogRow(line, "gone_course", values[course].strip())
+        else:
             yield CatalogRow(
                 line, "course", values[course].strip(), code=values[short].strip(), title=values[long].strip()
             )
 
 
 def _sections(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:
-    section, course = sheet.column("section_id"), sheet.column("course_id")
+    section, course, state = (sheet.column(name) for name in ("section_id", "course_id", "status"))
     for record in sheet.records():
         if isinstance(record, EnrollmentRow):
             yield record
@@ -114,6 +117,8 @@ def _sections(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:
         line, values = record
         if values[section].strip() and values[course].strip():
             yield CatalogRow(line, "section", values[section].strip(), parent=values[course].strip())
+            if values[state].strip().lower() == "deleted":
+                yield CatalogRow(line, "gone_section", values[section].strip())
         else:
             yield rejected(line, "missing_value", "The section_id or the course_id is empty.")
 
@@ -131,12 +136,14 @@ def _xlists(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:
             yield CatalogRow(line, "section", values[section].strip(), parent=values[course].strip(), code=CROSS_LISTED)
 
 
-def _enrollments(sheet: Sheet, statuses: dict[str, str]) -> Iterator[EnrollmentRow | CatalogRow]:
+def _enrollments(
+    sheet: Sheet, statuses: dict[str, str], others: frozenset[str]
+) -> Iterator[EnrollmentRow | CatalogRow]:
     at = [sheet.column(n) for n in ("course_id", "section_id", "user_id", "user_integration_id", "role", "status")]
     course_at, section_at, user_at, other_at, role_at, status_at = at
     if "role" not in sheet.columns:
         raise FileError(f"{sheet.name}, line 1: the column role_id is not read; export the column role as well.")
-    number_at = sheet.column("role_id")
+    number_at, base_at = sheet.column("role_id"), sheet.column("base_role_type")
     for record in sheet.records():
         if isinstance(record, EnrollmentRow):
             yield record
@@ -146,17 +153,17 @@ def _enrollments(sheet: Sheet, statuses: dict[str, str]) -> Iterator[EnrollmentR
         user, other = values[user_at].strip(), values[other_at].strip()
         role, status = values[role_at].strip(), values[status_at].strip()
         student, action = user or other, statuses.get(status.lower())
+        own = role.lower().removesuffix("enrollment")  # another role is another enrollment of the same section
+        kind = values[base_at].strip().lower().removesuffix("enrollment") or own  # of a role of a school's own
         if action is None:  # whatever the role: values that stand in the wrong columns show in it
             known = ", ".join(sorted(statuses))
             message = f"The status {short(status)} is none of {known}."
             yield rejected(line, "unknown_status", message, student=student, course=course, section=section)
-        elif '"' in role or not role.isprintable():
-            message = f"The role {short(role)} is none; see whether a quote is missing."
-            yield rejected(line, "unknown_role", message, student=student, course=course, section=section)
-        elif role and not role.lower().startswith("student"):
-            code = "not_student" if role.lower().removesuffix("enrollment") in _OTHERS else "other_role"
+        elif role.lower() in others or kind in others:
             message = f"The role is {short(role)}."
-            yield ignored(line, code, message, student=student, course=course, section=section)
+            yield ignored(line, "not_student", message, student=student, course=course, section=section)
+        elif role and (not kind.startswith("student") or '"' in role or not role.isprintable()):
+            yield unknown_role(line, role, student=student, course=course, section=section)
         elif not (student and role and (course or section)):
             empty = "user_id" if not student else "role" if not role else "course_id and the section_id"
             message = f"The {empty} is empty."
@@ -168,5 +175,4 @@ def _enrollments(sheet: Sheet, statuses: dict[str, str]) -> Iterator[EnrollmentR
                 line, "left_out", f"The status is {short(status)}.", student=student, course=course, section=section
             )
         else:
-            kind = role.lower().removesuffix("enrollment")  # another role is another enrollment of the same section
-            yield EnrollmentRow(line, student, course, section, cast(Action, action), by_alias=not user, own_key=kind)
+            yield EnrollmentRow(line, student, course, section, cast(Action, action), by_alias=not user, own_key=own)

@@ -10,7 +10,17 @@ from datetime import UTC, date, datetime, time
 from typing import Final, Literal, NamedTuple
 
 from enrollment.commands import parse_time
-from tasks.imports.formats.rows import CatalogRow, EnrollmentRow, FileError, Reading, Sheet, ignored, rejected, short
+from tasks.imports.formats.rows import (
+    CatalogRow,
+    EnrollmentRow,
+    FileError,
+    Reading,
+    Sheet,
+    ignored,
+    rejected,
+    short,
+    unknown_role,
+)
 
 NAME: Final = "oneroster"
 EXPECTED: Final = "enrollments.csv: classSourcedId, userSourcedId, role, status, dateLastModified"
@@ -68,7 +78,7 @@ def read(sheet: Sheet, part: str, reading: Reading) -> Iterator[EnrollmentRow | 
         case "users":
             return _users(sheet)
         case "roles":
-            return _roles(sheet)
+            return _roles(sheet, reading.other_roles)
         case "courses":
             return _courses(sheet) if reading.course_is == "course" else iter(())
         case "classes":
@@ -89,18 +99,24 @@ def _users(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:
         user, status, role, given, family = (values[index].strip() for index in at)
         if not user:
             yield rejected(line, "missing_value", "The sourcedId is empty.")
-        elif status.lower() != "tobedeleted":
+        elif status.lower() == "tobedeleted":
+            yield CatalogRow(line, "other", user, code="deleted")
+        else:
             kind: Literal["student", "other"] = "student" if role.lower() in ("", "student") else "other"
             yield CatalogRow(line, kind, user, title=f"{given} {family}".strip())  # 1.2 has a file of roles
 
 
-def _roles(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:
-    user, role, status = (sheet.column(name) for name in ("userSourcedId", "role", "status"))
+def _roles(sheet: Sheet, others: frozenset[str]) -> Iterator[EnrollmentRow | CatalogRow]:
+    at = [sheet.column(name) for name in ("userSourcedId", "role", "status")]
     for record in sheet.records():
         if isinstance(record, EnrollmentRow):
             yield record
-        elif record[1][role].strip().lower() == "student" and record[1][status].strip().lower() != "tobedeleted":
-            yield CatalogRow(record[0], "role", record[1][user].strip())
+            continue
+        user, role, status = (record[1][index].strip() for index in at)
+        if role.lower() == "student" and status.lower() != "tobedeleted":
+            yield CatalogRow(record[0], "role", user)
+        elif role.lower() not in {"student", *_OTHERS, *others} and not role.lower().startswith("ext:"):
+            yield unknown_role(record[0], role, student=user)
 
 
 def _courses(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:
@@ -112,7 +128,9 @@ def _courses(sheet: Sheet) -> Iterator[EnrollmentRow | CatalogRow]:
         course, status, code, title = (record[1][index].strip() for index in at)
         if not course:
             yield rejected(record[0], "missing_value", "The sourcedId is empty.")
-        elif status.lower() != "tobedeleted":
+        elif status.lower() == "tobedeleted":
+            yield CatalogRow(record[0], "gone_course", course)
+        else:
             yield CatalogRow(record[0], "course", course, code=code, title=title)
 
 
@@ -125,9 +143,15 @@ def _classes(sheet: Sheet, course_is: str) -> Iterator[EnrollmentRow | CatalogRo
         class_, status, course, code, title = (record[1][index].strip() for index in at)
         if not class_:
             yield rejected(record[0], "missing_value", "The sourcedId is empty.")
+        elif course_is == "course" and not course:
+            yield rejected(record[0], "missing_value", "The courseSourcedId is empty.")
         elif course_is == "course":
             yield CatalogRow(record[0], "section", class_, parent=course)
-        elif status.lower() != "tobedeleted":
+            if status.lower() == "tobedeleted":
+                yield CatalogRow(record[0], "gone_section", class_)
+        elif status.lower() == "tobedeleted":
+            yield CatalogRow(record[0], "gone_course", class_)
+        else:
             yield CatalogRow(record[0], "course", class_, code=code, title=title)
 
 
@@ -142,19 +166,19 @@ def _enrollments(sheet: Sheet, reading: Reading) -> Iterator[EnrollmentRow | Cat
         line, values = record
         own, class_, user, role, status, *said = [values[index].strip() for index in at]
         who = {"student": user, "section" if by_course else "course": class_}
-        if role.lower() in _OTHERS:
+        if role.lower() in _OTHERS or role.lower() in reading.other_roles:
             yield ignored(line, "not_student", f"The role is {short(role)}.", **who)
         elif role.lower().startswith("ext:"):
             yield ignored(line, "other_role", f"The role is {short(role)}.", **who)
         elif role.lower() != "student" and role:
-            yield rejected(line, "unknown_role", f"The role {short(role)} is none of OneRoster's.", **who)
+            yield unknown_role(line, role, **who)
         elif not (class_ and user and role):
             empty = "classSourcedId" if not class_ else "userSourcedId" if not user else "role"
             yield rejected(line, "missing_value", f"The {empty} is empty.", **who)
         else:
             try:
                 asked = EnrollmentRow(line, user, *(("", class_) if by_course else (class_, "")), own_key=own)
-                yield _decide(asked, mode, _Said(status.lower(), *said), reading.today)
+                yield _decide(asked, mode, _Said(status.lower(), *said), reading)
             except _Wrong as wrong:
                 yield rejected(line, wrong.code, wrong.message, **who)
 
@@ -177,7 +201,7 @@ class _Wrong(Exception):
         self.message = message
 
 
-def _decide(asked: EnrollmentRow, mode: str, said: _Said, today: date) -> EnrollmentRow:
+def _decide(asked: EnrollmentRow, mode: str, said: _Said, reading: Reading) -> EnrollmentRow:
     status = said.status
     if status not in ("active", "tobedeleted") and (status or mode == "delta"):
         raise _Wrong("unknown_status", f"The status {short(status)} is neither active nor tobedeleted.")
@@ -185,12 +209,13 @@ def _decide(asked: EnrollmentRow, mode: str, said: _Said, today: date) -> Enroll
     begins, ends = _date("beginDate", said.begin), _date("endDate", said.end)
     if status == "tobedeleted":
         return asked._replace(action="unenroll", issued_at=issued_at)
-    if ends is not None and ends <= today:
+    if ends is not None and ends <= reading.today:
         # Later than the row that enrolled, although nobody has touched that row since.
-        if issued_at is not None:
-            issued_at = max(issued_at, datetime.combine(ends, time(), UTC))
+        end, decided = datetime.combine(ends, time(), UTC), issued_at or reading.issued_at
+        if decided is not None and decided < end:
+            issued_at = end
         return asked._replace(action="unenroll", issued_at=issued_at)
-    if begins is not None and begins > today:
+    if begins is not None and begins > reading.today:
         asked = asked._replace(effective_at=datetime.combine(begins, time(), UTC))
     return asked._replace(action="enroll", issued_at=issued_at)
 

@@ -8,12 +8,14 @@ from enrollment.commands import MAX_ID, parse_time
 from tasks.imports.formats.rows import Action, CatalogRow, EnrollmentRow, Reading, Sheet, rejected, short
 
 NAME: Final = "plain"
+_DIGITS: Final = 30  # of an id, zeros before it included
 EXPECTED: Final = "student, course, and where wanted action (enroll, unenroll), issued_at and effective_at"
 
 
 def part_of(columns: frozenset[str]) -> str | None:
     """Tell whether these are the columns."""
-    return "enrollments" if columns >= {"student", "course"} else None
+    is_report = columns >= {"plan", "outcome"}  # of an import: its rows ask for nothing
+    return "enrollments" if columns >= {"student", "course"} and not is_report else None
 
 
 def read(sheet: Sheet, part: str, reading: Reading) -> Iterator[EnrollmentRow | CatalogRow]:  # noqa: ARG001 - there is one part only
@@ -37,7 +39,7 @@ def read(sheet: Sheet, part: str, reading: Reading) -> Iterator[EnrollmentRow | 
             yield rejected(line, *wrong, student=student, course=course)
         else:
             issued_at, effective_at = times
-            asked = EnrollmentRow(line, student, course, action=cast(Action, action or "enroll"))
+            asked = EnrollmentRow(line, student, course, action=cast(Action, action.lower() or "enroll"))
             yield asked._replace(issued_at=issued_at, effective_at=effective_at)
 
 
@@ -45,9 +47,9 @@ def _wrong(student: str, course: str, action: str, *, by_id: bool) -> tuple[str,
     for name, value in (("student", student), ("course", course)):
         if not value:
             return "missing_value", f"The {name} is empty."
-        if by_id and not (value.isascii() and value.isdecimal() and 0 < int(value[:20]) <= MAX_ID):
+        if by_id and not (value.isascii() and value.isdecimal() and len(value) <= _DIGITS and 0 < int(value) <= MAX_ID):
             hint = "if it is the id of the student information system, say --by sis_id"
             return "invalid_id", f"The {name} {short(value)} is not an id, which is a whole number; {hint}."
-    if action not in ("", "enroll", "unenroll"):
+    if action.lower() not in ("", "enroll", "unenroll"):
         return "unknown_action", f"The action {short(action)} is neither enroll nor unenroll."
     return None

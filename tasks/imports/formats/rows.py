@@ -43,11 +43,12 @@ class EnrollmentRow(NamedTuple):
 class CatalogRow(NamedTuple):
     """One row for the catalog, or of what links it: the course of a section, a student's role, the ids of another user.
 
-    An `other` user who has a student's enrollment is a student, too; not one whose `code` says why not.
+    An `other` user who has a student's enrollment is a student, too; not one whose `code` says why not. Nobody is
+    enrolled in what is `gone`.
     """
 
     line: int
-    kind: Literal["student", "course", "section", "role", "other"]
+    kind: Literal["student", "course", "section", "role", "other", "gone_course", "gone_section"]
     sis_id: str
     alias: str | None = None
     parent: str | None = None
@@ -64,6 +65,8 @@ class Reading:
     course_is: Literal["class", "course"] = "class"
     by: Literal["id", "sis_id"] = "sis_id"
     modes: dict[str, str] = field(default_factory=dict)  # of OneRoster's files, by part: bulk, delta, absent
+    issued_at: datetime | None = None  # of rows that have no time of their own
+    other_roles: frozenset[str] = frozenset()  # of a school's own, lower case: whoever has one is no student
 
 
 class Sheet:
@@ -195,6 +198,13 @@ def rejected(
 ) -> EnrollmentRow:
     """Return a row that cannot be done, with the reason."""
     return EnrollmentRow(line, student, course, section, code=code, message=message)
+
+
+def unknown_role(line: int, role: str, *, student: str, course: str = "", section: str = "") -> EnrollmentRow:
+    """Return a row whose role may be a misspelt `student`."""
+    hint = "correct it, or name it with --other-role if it is a school's own and no student's"
+    message = f"The role {short(role)} is not known; {hint}."
+    return rejected(line, "unknown_role", message, student=student, course=course, section=section)
 
 
 def ignored(

@@ -120,6 +120,15 @@ def test_the_page_of_a_student_names_the_rows_that_wait(admin: httpx.Client) -> 
     assert f'<a href="{address}">Import {address.rpartition("/")[2]}</a> (enrollments.csv, line 2) waits for' in told
 
 
+def test_roles_of_the_schools_own_are_named_on_the_page_and_a_long_name_of_a_file_is_cut(admin: httpx.Client) -> None:
+    rows = f"{HEADER}\nsis5,sis105,Grader,active\n".encode()
+    assert "unknown_role" in admin.get(send(admin, rows).headers["location"]).text
+    long = chr(0x2603) * 300 + ".csv"
+    page = admin.get(send(admin, rows, name=long, other_roles=" Auditor, grader").headers["location"])
+    assert "unknown_role" not in page.text
+    assert "None of ours" in page.text
+
+
 def test_what_cannot_be_imported_is_told_on_the_page(admin: httpx.Client) -> None:
     wrong = send(admin, b"a,b\n1,2\n")
     assert wrong.status_code == 422

@@ -35,9 +35,24 @@ def test_the_meaning_of_completed_can_be_mapped(action: str, expected: str) -> N
 
 
 def test_only_the_role_student_asks_for_something() -> None:
-    rows = read("canvas", HEADER, "C,U,TaEnrollment,,active", "C,U,Auditor,,deleted", "C,U,,,active")
-    assert asked(rows) == [(2, "not_student"), (3, "other_role"), (4, "missing_value")]
-    assert [row.ignored for row in rows if isinstance(row, EnrollmentRow)] == [True, True, False]
+    rows = read("canvas", HEADER, "C,U,TaEnrollment,,active", "C,U,Grader,,deleted", "C,U,,,active")
+    assert asked(rows) == [(2, "not_student"), (3, "unknown_role"), (4, "missing_value")]
+    assert [row.ignored for row in rows if isinstance(row, EnrollmentRow)] == [True, False, False]
+
+
+def test_roles_of_a_schools_own_can_be_named() -> None:
+    others = frozenset({"grader", "student aide"})
+    rows = read("canvas", HEADER, "C,U,Grader,,active", "C,U,Student Aide,,active", other_roles=others)
+    assert asked(rows) == [(2, "not_student"), (3, "not_student")]
+
+
+def test_the_base_of_a_role_of_a_schools_own_says_whether_it_is_a_students() -> None:
+    lines = ("C,U,Auditor,,active,StudentEnrollment", "C,U,Grader,,active,TaEnrollment", "C,U,student,,active,")
+    rows = read("canvas", f"{HEADER},base_role_type", *lines)
+    assert asked(rows) == [(2, "enroll"), (3, "not_student"), (4, "enroll")]
+    assert asked(read("canvas", f"{HEADER},base_role_type", lines[0], other_roles=frozenset({"auditor"}))) == [
+        (2, "not_student")
+    ]
 
 
 def test_a_role_with_a_quote_in_it_is_rejected() -> None:
@@ -112,9 +127,16 @@ def test_a_row_without_student_or_course_is_rejected(line: str) -> None:
         ),
         (
             ("course_id,short_name,long_name,status", "c,MAT,Mathematics,active", "d,X,Y,deleted"),
-            [CatalogRow(2, "course", "c", code="MAT", title="Mathematics")],
+            [CatalogRow(2, "course", "c", code="MAT", title="Mathematics"), CatalogRow(3, "gone_course", "d")],
         ),
-        (("section_id,course_id,name,status", "s,c,One,active"), [CatalogRow(2, "section", "s", parent="c")]),
+        (
+            ("section_id,course_id,name,status", "s,c,One,active", "t,c,Two,deleted"),
+            [
+                CatalogRow(2, "section", "s", parent="c"),
+                CatalogRow(3, "section", "t", parent="c"),
+                CatalogRow(3, "gone_section", "t"),
+            ],
+        ),
         (
             ("xlist_course_id,section_id,status", "x,s,active", "y,t,deleted"),
             [CatalogRow(2, "section", "s", parent="x", code=CROSS_LISTED)],

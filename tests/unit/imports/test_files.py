@@ -12,12 +12,14 @@ from tasks.imports.files import Parts, opened
 from tasks.imports.formats import FORMATS, named
 from tasks.imports.formats.rows import FileError
 from tasks.imports.plan import ImportRequest, namespaces
+from tasks.imports.report import COLUMNS
 from worker.cli import importing
 
 ENROLLMENTS = "course_id,user_id,role,status\nC,U,student,active\n"
 ONEROSTER = "sourcedId,classSourcedId,userSourcedId,role\ne,c,u,student\n"
 OTHERS = (  # of Canvas and of OneRoster
     *("abstract_courses", "accounts", "admins", "change_sis_id", "differentiation_tag_membership", "group_categories"),
+    "enrollment_terms",
     *("differentiation_tag_sets", "differentiation_tags", "groups", "groups_membership", "logins", "terms"),
     *("user_observers", "academicSessions", "categories", "classResources", "courseResources", "demographics"),
     *("lineItemLearningObjectiveIds", "lineItemScoreScales", "lineItems", "orgs", "resources", "results"),
@@ -159,6 +161,13 @@ def test_of_several_files_one_with_a_known_name_is_not_left_out(folder: Callable
         parts(folder(**{"1": ENROLLMENTS, name: "course_id;user_id;role;status\n"}))
 
 
+def test_a_report_of_an_import_is_no_file_to_import(folder: Callable[..., Path]) -> None:
+    path = folder(enrollments=ENROLLMENTS, report=",".join(COLUMNS) + "\n")
+    assert parts(path).left_out == ("report.csv",)
+    with pytest.raises(FileError, match="this header is not known; it has file, line, student, course"):
+        parts(path / "report.csv")
+
+
 def test_other_files_of_the_formats_are_left_out(folder: Callable[..., Path]) -> None:
     assert parts(folder(enrollments=ENROLLMENTS, **dict.fromkeys(OTHERS, "a,b\n"))).left_out == tuple(
         f"{name}.csv" for name in sorted(OTHERS)
@@ -171,6 +180,28 @@ def test_a_file_that_the_manifest_says_is_there_must_be(folder: Callable[..., Pa
     path = folder(users=users, manifest=f"propertyName,value\nfile.users,bulk\nfile.enrollments,{mode}\n")
     with pytest.raises(FileError, match=f"says file.enrollments,{mode}, and there is no enrollments.csv; export"):
         parts(path)
+
+
+@pytest.mark.parametrize("name", ["Users.xlsx", "users.csv.gz", "users.csv.part"])
+def test_a_file_that_is_there_as_no_csv_is_not_passed_over(
+    folder: Callable[..., Path], tmp_path: Path, name: str
+) -> None:
+    path = folder(enrollments=ENROLLMENTS)
+    for other in ("enrollments.csv.md5", "manifest.xml"):
+        (path / other).touch()
+    with zipfile.ZipFile(tmp_path / "export.zip", "w") as file:
+        file.writestr("export/enrollments.csv", ENROLLMENTS)
+        file.writestr(f"export/{name}", "x")
+    assert len(parts(path).files) == 1
+    (path / name).touch()
+    for there in (path, tmp_path / "export.zip"):
+        with pytest.raises(FileError, match=f"{name} is no CSV file, and nothing of it would be read; export it as"):
+            parts(there)
+
+
+def test_a_list_of_courses_that_is_not_there_loses_no_enrollment(folder: Callable[..., Path]) -> None:
+    said = "propertyName,value\nfile.courses,bulk\nfile.enrollments,bulk\n"
+    assert len(parts(folder(enrollments=ONEROSTER, manifest=said)).files) == 1
 
 
 def test_a_name_that_is_no_utf8_is_shown_all_the_same(tmp_path: Path) -> None:

@@ -91,9 +91,25 @@ def test_a_course_may_be_the_class_or_its_course() -> None:
     assert read("oneroster", *classes, course_is="course") == [CatalogRow(2, "section", "k", parent="c")]
     courses = ("sourcedId,status,title,courseCode", "c,,Algebra,A1", "d,tobedeleted,Old,O")
     assert read("oneroster", *courses) == []
-    assert read("oneroster", *courses, course_is="course") == [CatalogRow(2, "course", "c", code="A1", title="Algebra")]
+    assert read("oneroster", *courses, course_is="course") == [
+        CatalogRow(2, "course", "c", code="A1", title="Algebra"),
+        CatalogRow(3, "gone_course", "d"),
+    ]
     [found] = read("oneroster", HEADER, row(), course_is="course")
     assert found == EnrollmentRow(2, "007", "", "class", "enroll", own_key="e1")
+
+
+def test_a_class_without_a_course_is_rejected_where_its_course_is_wanted() -> None:
+    classes = ("sourcedId,status,title,classCode,courseSourcedId", "k,,Algebra 1a,A1a,")
+    assert asked(read("oneroster", *classes, course_is="course")) == [(2, "missing_value")]
+
+
+@pytest.mark.parametrize(("course_is", "kinds"), [("class", ["gone_course"]), ("course", ["section", "gone_section"])])
+def test_a_class_that_is_to_be_deleted_is_gone(course_is: str, kinds: list[str]) -> None:
+    rows = read(
+        *("oneroster", "sourcedId,status,title,classCode,courseSourcedId", "k,tobedeleted,A,A1,c"), course_is=course_is
+    )
+    assert [row.kind for row in rows if isinstance(row, CatalogRow)] == kinds
 
 
 def test_only_students_go_to_the_catalog_by_role_or_by_the_file_of_roles() -> None:
@@ -102,8 +118,9 @@ def test_only_students_go_to_the_catalog_by_role_or_by_the_file_of_roles() -> No
         CatalogRow(2, "student", "u", title="Ana Lima"),
         CatalogRow(3, "other", "t", title="Eva Ruiz"),
     ]
-    roles = ("sourcedId,userSourcedId,roleType,role,status", "1,u,primary,student,", "2,t,primary,teacher,")
-    assert read("oneroster", *roles) == [CatalogRow(2, "role", "u")]
+    lines = ("1,u,primary,student,", "2,t,primary,teacher,", "3,v,primary,studnet,")
+    [student, wrong] = read("oneroster", "sourcedId,userSourcedId,roleType,role,status", *lines)
+    assert (student, asked([wrong])) == (CatalogRow(2, "role", "u"), [(4, "unknown_role")])
 
 
 def test_only_the_role_student_asks_for_something() -> None:

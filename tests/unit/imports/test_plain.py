@@ -14,6 +14,11 @@ def test_a_row_without_an_action_enrolls() -> None:
     assert read("plain", "student,course", "1,2", by="id") == [EnrollmentRow(2, "1", "2", action="enroll")]
 
 
+@pytest.mark.parametrize("action", ["Enroll", "UNENROLL"])
+def test_an_action_is_read_in_any_case(action: str) -> None:
+    assert asked(read("plain", "student,course,action", f"1,2,{action}", by="id")) == [(2, action.lower())]
+
+
 def test_action_and_time_are_read_where_they_are() -> None:
     [row] = read("plain", "issued_at,course,student,action", "2026-01-31T09:30:00+01:00,2,1,unenroll", by="id")
     assert row == EnrollmentRow(2, "1", "2", action="unenroll", issued_at=datetime(2026, 1, 31, 8, 30, tzinfo=UTC))
@@ -29,6 +34,7 @@ def test_action_and_time_are_read_where_they_are() -> None:
         ("٣,2,enroll,", "invalid_id"),
         ("9223372036854775808,2,enroll,", "invalid_id"),
         ("1,0,enroll,", "invalid_id"),
+        (f"{'0' * 19}1{'9' * 20},2,enroll,", "invalid_id"),
         ("1,2,remove,", "unknown_action"),
         ("1,2,enroll,yesterday", "invalid_time"),
     ],

@@ -47,7 +47,7 @@ def test_the_first_row_of_each_reason_is_told_with_its_file(run: Run, tmp_path: 
     path = canvas(tmp_path, "c10,s1,student,,active", "c10,s2,studnet,,active", "c10,s3,teacher,,active")
     done = run("import", path.parent, "--dry-run", "--full")
     assert "2 rows rejected, missing_value; the first is courses.csv, line 4: The course_id is empty." in done.output
-    assert "1 row ignored, other_role; the first is enrollments.csv, line 3: " in done.output
+    assert "1 row rejected, unknown_role; the first is enrollments.csv, line 3: The role 'studnet' is" in done.output
     assert "not_student" not in done.output
 
 
@@ -57,7 +57,7 @@ def test_of_two_sections_of_one_course_the_active_one_wins(imported: Import, row
     done, report = imported(sections.parent)
     assert (done.code, pairs(rows)) == (0, [(1, 10), (2, 10)])
     assert [row["outcome"] for row in report] == ["enrolled", "repeated", "repeated", "enrolled"]
-    assert report[1]["message"] == "Line 2 decides about this student and course."
+    assert report[1]["message"] == "enrollments.csv, line 2, decides about this student and course."
 
 
 def test_users_and_courses_go_to_the_catalog_when_the_plan_is_applied_and_not_before(
@@ -128,7 +128,8 @@ def test_a_delta_file_decides_by_the_time_of_each_row(imported: Import, rows: Ro
     assert [row["outcome"] for row in report] == ["repeated", "unchanged", "enrolled"]
     assert (done.code, pairs(rows)) == (0, [(2, 10)])
     again, report = imported(path)
-    assert (again.code, [row["outcome"] for row in report][1:]) == (0, ["unchanged", "enrolled"])
+    assert (again.code, [row["outcome"] for row in report][1:]) == (0, ["unchanged", "unchanged"])
+    assert (again.json["outcomes"]["enrolled"], again.json["outcomes"]["unchanged"]) == (0, 2)
     assert len(rows("*", "commands")) == 2
 
 
@@ -218,7 +219,10 @@ def test_a_file_that_is_not_utf8_is_refused_whole_with_its_line(run: Run, rows: 
 
 def test_what_is_said_wrongly_is_told_before_anything_is_read(run: Run, tmp_path: Path) -> None:
     path = canvas(tmp_path)
-    for options in ([], [path, "--apply", 1], [path, "--map", "active=unenroll"], [path, "--issued-at", "yesterday"]):
+    for options in (
+        *([], [path, "--apply", 1], ["--apply", 1, "--dry-run"], ["--watch", tmp_path, "--once", "--dry-run"]),
+        *([path, "--map", "active=unenroll"], [path, "--issued-at", "yesterday"]),
+    ):
         assert run("import", *options).code == 2
     (tmp_path / "folder.csv").mkdir()
     for report in ("report.xml", "none-such/report.csv", "folder.csv"):

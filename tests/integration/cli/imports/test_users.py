@@ -34,6 +34,16 @@ def test_a_teacher_of_oneroster_with_a_students_enrollment_is_a_student(
     assert rows("sis_id, name", "students WHERE id > 5") == [("t1", "Eva Ruiz")]
 
 
+def test_a_user_whom_the_file_of_roles_calls_no_student_is_told_so(imported: Import, tmp_path: Path) -> None:
+    write(tmp_path / "users.csv", "sourcedId,status,givenName,familyName", "t1,,Eva,Ruiz")
+    write(tmp_path / "roles.csv", "sourcedId,userSourcedId,roleType,role", "1,t1,primary,teacher")
+    write(tmp_path / "enrollments.csv", ONEROSTER, "1,c10,t1,student,,,,", "2,c10,t2,student,,,,")
+    assert [row["message"] for row in imported(tmp_path)[1]] == [
+        "The file of roles does not call the user t1 a student.",
+        "There is no student with the SIS id t2.",
+    ]
+
+
 def test_a_deleted_user_is_found_by_the_integration_id_and_is_no_new_student(
     members: None, imported: Import, rows: Rows, tmp_path: Path
 ) -> None:
@@ -43,6 +53,6 @@ def test_a_deleted_user_is_found_by_the_integration_id_and_is_no_new_student(
     write(folder / "enrollments.csv", BY_ALIAS, "i1,,c10,student,deleted", "i9,,c10,student,active")
     _, report = imported(folder)
     assert told(report) == [("2", "unenrolled", ""), ("3", "rejected", "unknown_student")]
-    assert report[1]["message"] == "There is no student with the SIS id 009."
+    assert report[1]["message"] == "The files call the user 009 deleted."
     assert rows("sis_id", "students WHERE id > 5") == []
     assert (1, 10) not in pairs(rows)

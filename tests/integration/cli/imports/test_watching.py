@@ -4,15 +4,18 @@ import csv
 import os
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tasks.imports.watch import POLL, QUIET
 from tests.eventually import eventually
 from tests.integration.cli.conftest import Run, start, write
-from tests.integration.cli.imports.conftest import HEADER, Rows, pairs
+from tests.integration.cli.imports.conftest import HEADER, Import, Rows, canvas, pairs
+from tests.integration.cli.imports.test_waits import DAY, Load, Work
 from worker.service import Service
 
 MANY = 20_000
@@ -39,15 +42,26 @@ def test_two_watchers_import_each_file_once_and_put_the_report_beside_it(
             part.rename(tmp_path / f"{number}.csv")
         write(tmp_path / "bad.csv", HEADER, "c10,s9,student,,active")
         write(tmp_path / "worse.csv", "a,b")
+        os.mkfifo(tmp_path / "pipe.csv")
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "loop").symlink_to("loop")
+        for name in ("users.xlsx", "folder/read me.txt", "later.csv.part"):
+            write(tmp_path / name, "x")
         with zipfile.ZipFile(tmp_path / "term.zip.part", "w") as archive:
             archive.writestr("enrollments.csv", f"{HEADER}\nc10,s1,student,,active\n")
             archive.writestr("terms.csv", "term_id,name\n")
         (tmp_path / "term.zip.part").rename(tmp_path / "term.zip")
-        eventually(lambda: not [*tmp_path.glob("*.csv"), *tmp_path.glob("*.zip")], 90)
+        eventually(lambda: [*tmp_path.glob("*.[cz]??")] == [tmp_path / "pipe.csv"], 90)
+        time.sleep(QUIET + 2 * POLL)
     finally:
         for watcher in watchers:
             watcher.terminate()
-        told = "".join(str(watcher.communicate(timeout=30)[1]) for watcher in watchers)
+        said = [str(watcher.communicate(timeout=30)[1]) for watcher in watchers]
+    told = "".join(said)
+    assert [watcher.returncode for watcher in watchers] == [0, 0]
+    for name in ("users.xlsx", "folder", "pipe.csv"):
+        assert [text.count(f"{name} is left where it is: ") for text in said] == [1, 1]
+    assert told.count("is left where it is") == 6
     assert {path.name for path in (tmp_path / "done").iterdir()} == {
         name for what in ("1.csv", "2.csv", "3.csv", "4.csv", "term.zip") for name in (what, f"{what}.report.csv")
     }
@@ -79,3 +93,40 @@ def test_what_a_killed_watcher_had_begun_is_ended_by_the_next_and_nothing_is_don
         assert [row["outcome"] for row in csv.DictReader(lines)] == ["enrolled"] * MANY
     assert rows("count(*), count(DISTINCT student_id)", "commands") == [(MANY, MANY)]
     assert len(rows("id", "imports")) == 1
+
+
+def test_a_file_that_the_database_refuses_keeps_no_other_from_being_imported(
+    run: Run, load: Load, rows: Rows, tmp_path: Path, *, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.imports.watch.QUIET", 0)
+    load("ALTER TABLE import_rows ADD CONSTRAINT odd CHECK (student <> 'odd')")
+    write(tmp_path / "1.csv", HEADER, "c10,odd,teacher,,active")
+    write(tmp_path / "2.csv", HEADER, "c10,s1,teacher,,active")
+    assert run("import", "--watch", tmp_path, "--once").code == 0
+    assert 'violates check constraint "odd"' in (tmp_path / "failed" / "1.csv.error.txt").read_text()
+    assert (tmp_path / "done" / "2.csv").exists()
+
+
+def test_a_look_at_an_empty_folder_sends_rows_that_waited(
+    run: Run, imported: Import, work: Work, load: Load, *, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.cli.taking_up._SETTLE", 0)
+    imported(canvas(tmp_path, "c10,s9,student,,active"), *DAY)
+    load("INSERT INTO students (id, sis_id) VALUES (9, 's9')")
+    (tmp_path / "watched").mkdir()
+    assert run("import", "--watch", tmp_path / "watched", "--once").code == 0
+    assert work() == 1
+
+
+def test_a_signal_ends_a_watcher_that_waits_for_the_broker(
+    variables: dict[str, str], imported: Import, load: Load, tmp_path: Path
+) -> None:
+    imported(canvas(tmp_path, "c10,s9,student,,active"), *DAY)
+    load("INSERT INTO students (id, sis_id) VALUES (9, 's9')")
+    (tmp_path / "watched").mkdir()
+    away = {**variables, "ENROLLMENT_BROKER_URL": "redis://127.0.0.1:1"}
+    watcher = start(away, "import", "--watch", str(tmp_path / "watched"), stderr=subprocess.PIPE)
+    time.sleep(5)  # it begins to wait, for thirty seconds
+    watcher.terminate()
+    assert watcher.communicate(timeout=10)[1] == ""
+    assert watcher.returncode == 0
