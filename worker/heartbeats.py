@@ -82,6 +82,11 @@ class Heartbeats:
         since = monotonic() - ALIVE
         return {node: address for node, (at, address) in list(self._seen.items()) if at >= since}
 
+    def silent(self) -> int:
+        """Return how many gave none in the last seconds, some in the last minutes, and did not say that they end."""
+        since, until = monotonic() - 60 * ALIVE, monotonic() - ALIVE
+        return sum(since <= at < until for at, _ in list(self._seen.values()))
+
     def heard(self, event: Mapping[str, Any]) -> None:
         """Take a heartbeat."""
         node, address = event.get("hostname"), event.get(ADDRESS)
