@@ -121,6 +121,9 @@ def test_every_query_of_rules_and_dashboard_has_an_answer(monitored: tuple[Stack
     stack, prometheus = monitored
     outside = Outside(stack)
     outside.redis.xgroup_create("enrollment.events", "copy", id="0", mkstream=True)
+    outside.redis.lpush("enrollment:9", "of a producer with another separator")
+    env = environment(stack.variables) | {"ENROLLMENT_RETENTION": "30"}
+    subprocess.run([PROGRAM, "retention", "run"], env=env, check=True, capture_output=True)
 
     def all_are_scraped() -> bool:
         up = prometheus.get("query", query="up == 1")["result"]
@@ -137,7 +140,7 @@ def test_every_query_of_rules_and_dashboard_has_an_answer(monitored: tuple[Stack
         make_a_run_of_everything(outside)  # a rate needs a series that grows
         return [query for query in waiting if not prometheus.ask(query)]
 
-    eventually(lambda: not (waiting := unanswered()) or print_and_fail(waiting), patience=90)
+    eventually(lambda: not (waiting := unanswered()) or print_and_fail(waiting), patience=120)
     for rule in rules():
         prometheus.ask(rule)
     groups = prometheus.get("rules")["groups"]
