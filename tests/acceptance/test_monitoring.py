@@ -149,6 +149,33 @@ def test_every_query_of_rules_and_dashboard_has_an_answer(monitored: tuple[Stack
     outside.close()
 
 
+@pytest.mark.timeout(120)
+def test_one_worker_that_waits_for_the_database_while_others_work_is_told(
+    monitored: tuple[Stack, Prometheus], tmp_path: Path
+) -> None:
+    stack, prometheus = monitored
+    outside = Outside(stack)
+    outside.database.execute("CREATE ROLE stray LOGIN PASSWORD 'stray'")  # it may connect, and read nothing
+    stray = re.sub(r"//[^@]*@", "//stray:stray@", stack.database_url)
+    env = environment(stack.variables) | {"ENROLLMENT_DATABASE_URL": stray, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "--hostname=stray@localhost"]
+    worker = Child(name="stray", command=command, log=tmp_path / "log", env=env, cwd=tmp_path)
+    worker.log.write_bytes(b"")
+    worker.start()
+
+    def told() -> bool:
+        outside.send("enrollment.enroll.v1", outside.new_student(), [COURSES[0]])
+        return "warn\tworkers\tstray@localhost gives signs of life and does not answer" in probe(stack).stdout
+
+    try:
+        eventually(told, patience=60)
+        waits = 'increase(enrollment_worker_wait_seconds_total{on="database"}[2m]) > 2'
+        eventually(lambda: [it["metric"]["worker"] for it in prometheus.ask(waits)] == ["stray@localhost"], patience=30)
+    finally:
+        worker.kill()
+        outside.close()
+
+
 @pytest.mark.timeout(200)
 def test_a_worker_that_is_connected_and_consumes_nothing_is_found_out(monitored: tuple[Stack, Prometheus]) -> None:
     stack, _ = monitored
@@ -163,9 +190,9 @@ def test_a_worker_that_is_connected_and_consumes_nothing_is_found_out(monitored:
     app.close()
 
 
-def probe(stack: Stack, question: str) -> "subprocess.CompletedProcess[str]":
+def probe(stack: Stack, *question: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [PROGRAM, "doctor", question], env=environment(stack.variables), capture_output=True, text=True, check=False
+        [PROGRAM, "doctor", *question], env=environment(stack.variables), capture_output=True, text=True, check=False
     )
 
 
