@@ -32,6 +32,11 @@ _LATEST: Final = text("""
     SELECT command_id, outcome FROM commands WHERE processed_at > :since ORDER BY processed_at DESC LIMIT :most
 """)
 _NEWEST: Final = text("SELECT max(processed_at) FROM commands")
+# The first condition is one step in an index; as a rule it is false.
+_MORE: Final = text("""
+    SELECT EXISTS (SELECT FROM commands WHERE processed_at < :first) AND :entries <
+           (SELECT count(*) FROM (SELECT FROM commands WHERE processed_at < :until LIMIT :entries + 1) AS found)
+""")
 _OWE: Final = text("""
     INSERT INTO outbox (batch_id, command_ids, events)
     VALUES (:batch_id, CAST(:command_ids AS uuid[]), CAST(:events AS text[]))
@@ -100,6 +105,12 @@ def newest(connection: Connection) -> datetime | None:
     """Return when a command was processed last."""
     at: datetime | None = connection.execute(_NEWEST).scalar_one()
     return at
+
+
+def more(connection: Connection, *, entries: int, first: datetime, until: datetime) -> bool:
+    """Tell whether one command was processed before `first`, and more than `entries` were before `until`."""
+    found: bool = connection.execute(_MORE, {"entries": entries, "first": first, "until": until}).scalar_one()
+    return found
 
 
 def owe(connection: Connection, command_ids: Sequence[UUID]) -> None:

@@ -34,7 +34,7 @@ _ANSWERS: Final = (
 _TRANSPORT: Final = "blmove rpop rpush hset hget hmget hdel hlen hexists eval"
 _PUBLISH: Final = "set del xadd xlen xtrim xpending xinfo|groups xinfo|consumers"  # in a script
 _COUNT: Final = "mget incr expire"  # what RabbitMQ delivers again
-_LOOK: Final = "info type scan xlen xrevrange"  # `doctor`, and what a worker warns of
+_LOOK: Final = "info type scan xlen xrevrange xinfo|stream"  # `doctor`, and what a worker warns of
 _MEASURE: Final = "lindex hlen xinfo|stream xinfo|groups info"
 
 _QUEUES: Final = (QUEUE, BULK_QUEUE)

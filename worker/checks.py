@@ -259,18 +259,18 @@ def _workers(settings: Settings) -> Iterator[Finding]:
     options = {"max_retries": others, "socket_connect_timeout": 2, "socket_timeout": 5}
     with app.connection_for_write(transport_options=options) as connection:
         answers = app.control.inspect(timeout=PING, connection=connection).active_queues() or {}
-        known = revisions(app, connection, len(answers)) if answers else revisions(app, connection, 1, BEAT)
+        known = revisions(app, connection, BEAT)
     yield from _versions(known)
+    if silent := sorted(known.keys() - answers.keys()):
+        message = f"{', '.join(silent)} gives signs of life and does not answer: it waits for a server, or is busy"
+        yield Finding("warn" if answers else "fail", "workers", message, _BUSY)
     if answers:
         yield Finding("ok", "workers", f"{number(len(answers), 'worker')}: {', '.join(sorted(answers))}")
         taken = {queue["name"] for queues in answers.values() for queue in queues or ()}
         for name in (name for name in QUEUES if name not in taken):
             advice = f"They were started or told so; `celery -A worker control add_consumer {name}` changes it"
             yield Finding("fail", "workers", f"none of them takes from {name}", advice)
-    elif known:
-        message = f"{', '.join(known)} gives signs of life and does not answer: it waits for a server, or is busy"
-        yield Finding("fail", "workers", message, _BUSY)
-    else:
+    elif not known:
         yield Finding("fail", "workers", f"none answered within {PING:g} s", _WORKER)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 
@@ -78,6 +78,8 @@ class System(Collector):
         if answers["broker"][0] is not None:
             alive = self.heartbeats.alive()
             yield _plain("enrollment_workers", "Worker processes whose heartbeat came in the last seconds.", len(alive))
+            about = "Those that fell silent within ten minutes, and did not say that they end."
+            yield _plain("enrollment_workers_silent", about, self.heartbeats.silent())
 
     def close(self) -> None:
         """Hang up."""
@@ -166,6 +168,9 @@ def stream(found: StreamState, longest: int) -> Iterator[Metric]:
     """Yield what the event stream says; it is trimmed to about `longest` entries."""
     yield _plain("enrollment_stream_entries", "Entries on the event stream.", found.entries)
     yield _plain("enrollment_stream_max_entries", "Entries to which it is trimmed.", longest)
+    if found.added is not None:
+        about = "Entries that were ever added; it falls only where the stream was lost."
+        yield CounterMetricFamily("enrollment_stream_entries_added", about, value=found.added)
     lag = _gauge("enrollment_stream_group_lag_entries", "Entries that the group has not read.", "group")
     pending = _gauge("enrollment_stream_group_pending_entries", "Entries read and not acknowledged.", "group")
     missed = _gauge("enrollment_stream_group_missed", "1 where entries were trimmed that it had not read.", "group")

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from itertools import islice
 from threading import Event, Thread
 from time import monotonic
 from types import MappingProxyType
@@ -22,7 +21,6 @@ _SILENCE: Final = 10.0  # seconds without a heartbeat after which the connection
 _PAUSE: Final = 1.0  # seconds until the broker is tried again
 # A heartbeat can be sent by whoever may publish to the broker. No path, no credentials, nothing but a host and a port.
 _HOST_AND_PORT: Final = re.compile(r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]{2,45}\]):[0-9]{1,5}")
-_ANSWER: Final = 2.0  # seconds without a heartbeat after which no more is waited for
 _MOST: Final = 1_000  # workers that are remembered
 
 log = structlog.get_logger(__name__)
@@ -36,11 +34,12 @@ def asking(name: str, broker_url: str) -> Celery:
     return app
 
 
-def revisions(app: Celery, connection: Connection, workers: int, patience: float = _ANSWER) -> Mapping[str, str | None]:
+def revisions(app: Celery, connection: Connection, seconds: float) -> Mapping[str, str | None]:
     """Return the newest revision of the schema that each worker knows; None: its version is too old to say.
 
-    All are asked for a heartbeat, and `workers` of them waited for, or until none came for `patience` seconds.
+    All are asked for a heartbeat, and listened to for about so many seconds: one that waits for a server gives its own.
     """
+    until = monotonic() + seconds
     found: dict[str, str | None] = {}
 
     def heard(event: Mapping[str, Any]) -> None:
@@ -49,8 +48,8 @@ def revisions(app: Celery, connection: Connection, workers: int, patience: float
 
     receiver = app.events.Receiver(connection, handlers={"worker-heartbeat": heard}, routing_key="worker.#")
     with suppress(TimeoutError):
-        for _ in islice(receiver.itercapture(timeout=patience), 3 * workers):  # there is one every two seconds anyway
-            if len(found) >= workers:
+        for _ in receiver.itercapture(timeout=seconds):
+            if monotonic() >= until:
                 break
     return found
 
@@ -81,6 +80,11 @@ class Heartbeats:
         """Return the workers that gave a sign in the last seconds, each with the address of its metrics, if any."""
         since = monotonic() - ALIVE
         return {node: address for node, (at, address) in list(self._seen.items()) if at >= since}
+
+    def silent(self) -> int:
+        """Return how many gave none in the last seconds, some in the last minutes, and did not say that they end."""
+        since, until = monotonic() - 60 * ALIVE, monotonic() - ALIVE
+        return sum(since <= at < until for at, _ in list(self._seen.values()))
 
     def heard(self, event: Mapping[str, Any]) -> None:
         """Take a heartbeat."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from redis import Redis
@@ -43,12 +43,14 @@ def of_both(settings: Settings, client: Redis, key: str) -> Iterator[Finding]:
 
     Where the database is away there is no answer: that is told elsewhere. Raises RedisError.
     """
-    entries: Any = client.xrevrange(key, count=LOOKED_AT) if client.type(key) == "stream" else []
+    info: Any = client.xinfo_stream(key) if client.type(key) == "stream" else {}
+    entries: Any = client.xrevrange(key, count=LOOKED_AT) if info else []
     with suppress(SettingsError, SQLAlchemyError):
         engine = make_engine(settings.require_database_url(), application_name="enrollment doctor")
         try:
             with engine.connect() as connection:
                 yield from _compared(connection, entries, key)
+                yield from _begun_anew(connection, info, key)
         finally:
             engine.dispose()
 
@@ -68,3 +70,16 @@ def _compared(connection: Connection, entries: list[tuple[str, Any]], key: str) 
     elif newest > time_of(entries[0][0]) + CLOCKS:
         message = f"{key} ends at {moment(time_of(entries[0][0]))}, though all is told that was decided up to "
         yield Finding("fail", "epoch", f"{message}{moment(newest)}", _ADVICE)
+
+
+def _begun_anew(connection: Connection, info: Any, key: str) -> Iterator[Finding]:
+    """Tell of a stream that lacks events though nothing was trimmed: it was deleted, and workers made another."""
+    first, length = info.get("first-entry"), info.get("length")
+    _, oldest = outbox.backlog(connection)
+    if not first or info.get("entries-added") != length or oldest > CLOCKS.total_seconds():
+        return  # what waits in the outbox for so long is not lost
+    if reconciling.more(
+        connection, entries=length, first=time_of(first[0]) - CLOCKS, until=datetime.now(UTC) - 2 * CLOCKS
+    ):
+        message = f"{key} was deleted and begun anew: it has {number(length, 'entry', 'entries')}, and more were told"
+        yield Finding("warn", "epoch", message, _ADVICE)

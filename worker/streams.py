@@ -30,6 +30,7 @@ class StreamState:
     groups: Sequence[Group] = ()
     replicas: int = 0  # of its Redis
     needed: int = 0  # of these, by the server's own settings
+    added: int | None = 0  # entries ever, which is less than before only where the stream was lost; since Redis 7.0
 
 
 class StreamWatch:
@@ -53,7 +54,8 @@ class StreamWatch:
             if "no such key" in str(error):
                 return StreamState(0, replicas=replicas)
             raise
-        return StreamState(info["length"], [_group(group, info) for group in groups[:MOST_GROUPS]], replicas)
+        found = [_group(group, info) for group in groups[:MOST_GROUPS]]
+        return StreamState(info["length"], found, replicas, added=info.get("entries-added"))
 
 
 def watch(url: str, key: str, credentials: CredentialProvider | None = None) -> StreamWatch:

@@ -121,6 +121,9 @@ def test_every_query_of_rules_and_dashboard_has_an_answer(monitored: tuple[Stack
     stack, prometheus = monitored
     outside = Outside(stack)
     outside.redis.xgroup_create("enrollment.events", "copy", id="0", mkstream=True)
+    outside.redis.lpush("enrollment:9", "of a producer with another separator")
+    env = environment(stack.variables) | {"ENROLLMENT_RETENTION": "30"}
+    subprocess.run([PROGRAM, "retention", "run"], env=env, check=True, capture_output=True)
 
     def all_are_scraped() -> bool:
         up = prometheus.get("query", query="up == 1")["result"]
@@ -137,13 +140,40 @@ def test_every_query_of_rules_and_dashboard_has_an_answer(monitored: tuple[Stack
         make_a_run_of_everything(outside)  # a rate needs a series that grows
         return [query for query in waiting if not prometheus.ask(query)]
 
-    eventually(lambda: not (waiting := unanswered()) or print_and_fail(waiting), patience=90)
+    eventually(lambda: not (waiting := unanswered()) or print_and_fail(waiting), patience=120)
     for rule in rules():
         prometheus.ask(rule)
     groups = prometheus.get("rules")["groups"]
     assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
     assert probe(stack, "--ready").returncode == 0
     outside.close()
+
+
+@pytest.mark.timeout(120)
+def test_one_worker_that_waits_for_the_database_while_others_work_is_told(
+    monitored: tuple[Stack, Prometheus], tmp_path: Path
+) -> None:
+    stack, prometheus = monitored
+    outside = Outside(stack)
+    outside.database.execute("CREATE ROLE stray LOGIN PASSWORD 'stray'")  # it may connect, and read nothing
+    stray = re.sub(r"//[^@]*@", "//stray:stray@", stack.database_url)
+    env = environment(stack.variables) | {"ENROLLMENT_DATABASE_URL": stray, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "--hostname=stray@localhost"]
+    worker = Child(name="stray", command=command, log=tmp_path / "log", env=env, cwd=tmp_path)
+    worker.log.write_bytes(b"")
+    worker.start()
+
+    def told() -> bool:
+        outside.send("enrollment.enroll.v1", outside.new_student(), [COURSES[0]])
+        return "warn\tworkers\tstray@localhost gives signs of life and does not answer" in probe(stack).stdout
+
+    try:
+        eventually(told, patience=60)
+        waits = 'increase(enrollment_worker_wait_seconds_total{on="database"}[2m]) > 2'
+        eventually(lambda: [it["metric"]["worker"] for it in prometheus.ask(waits)] == ["stray@localhost"], patience=30)
+    finally:
+        worker.kill()
+        outside.close()
 
 
 @pytest.mark.timeout(200)
@@ -160,9 +190,9 @@ def test_a_worker_that_is_connected_and_consumes_nothing_is_found_out(monitored:
     app.close()
 
 
-def probe(stack: Stack, question: str) -> "subprocess.CompletedProcess[str]":
+def probe(stack: Stack, *question: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [PROGRAM, "doctor", question], env=environment(stack.variables), capture_output=True, text=True, check=False
+        [PROGRAM, "doctor", *question], env=environment(stack.variables), capture_output=True, text=True, check=False
     )
 
 

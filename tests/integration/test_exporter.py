@@ -201,11 +201,12 @@ def test_how_far_groups_are_behind_is_told_and_what_they_missed(redis_client: Re
     assert value("stream_group_pending_entries", group="fast") == 8
     assert value("stream_group_missed", group="slow") == 0
     redis_client.xtrim(STREAM, maxlen=3, approximate=False)
+    assert value("stream_entries_added_total") == 10
     assert (value("stream_group_missed", group="fast"), value("stream_group_missed", group="slow")) == (0, 1)
 
 
 def test_without_a_stream_there_are_no_entries(value: Value) -> None:
-    assert value("stream_entries") == 0
+    assert value("stream_entries") == value("stream_entries_added_total") == 0
     assert value("up", server="stream") == 1
 
 

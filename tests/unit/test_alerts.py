@@ -44,6 +44,13 @@ def test_every_metric_of_rules_and_dashboard_is_documented() -> None:
         assert f"`{name}`" in documented, name
 
 
+def test_the_panels_of_the_dashboard_say_what_they_show_and_which_alerts_there_are() -> None:
+    panels = json.loads((ROOT / "deploy" / "grafana" / "dashboard.json").read_text())["panels"]
+    named = {it for panel in panels for it in re.findall(r"Enrollment[A-Z]\w+", panel["description"])}
+    assert all(panel["description"] for panel in panels)
+    assert named <= set(re.findall(r"- alert: (\w+)", (FOLDER / "alerts.yml").read_text()))
+
+
 def test_the_panels_of_the_dashboard_have_ids_and_places_of_their_own() -> None:
     panels = json.loads((ROOT / "deploy" / "grafana" / "dashboard.json").read_text())["panels"]
     places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}

@@ -67,6 +67,19 @@ def test_heartbeats_tell_hosts_and_ports_and_nothing_else() -> None:
     assert "a" not in heartbeats.alive()
 
 
+def test_a_worker_that_falls_silent_is_told_and_one_that_ends_in_order_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    beats, now = Heartbeats("redis://localhost"), 1_000.0
+    monkeypatch.setattr("worker.heartbeats.monotonic", lambda: now)
+    for node in ("ends", "killed", "goes on"):
+        beats.heard({"hostname": node})
+    beats.gone({"hostname": "ends"})
+    now += 11
+    beats.heard({"hostname": "goes on"})
+    assert (len(beats.alive()), beats.silent()) == (1, 1)
+    now += 600
+    assert (len(beats.alive()), beats.silent()) == (0, 1)  # the killed one is old news, the other is not
+
+
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
     """Give what is logged, and leave logging as it was."""

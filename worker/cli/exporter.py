@@ -29,7 +29,7 @@ def exporter(
 
     from worker import logging
     from worker.exporter import System, registry_of
-    from worker.settings import Settings
+    from worker.settings import Settings, SettingsError
 
     class Quiet(WSGIRequestHandler):
         def log_message(self, *_: Any) -> None:
@@ -40,7 +40,12 @@ def exporter(
     system = System(settings)
     app = with_targets(make_wsgi_app(registry_of(system)), system.heartbeats.alive)
     address = host or settings.metrics_host, settings.exporter_port if port is None else port
-    with make_server(*address, app, ThreadingWSGIServer, Quiet) as server:
+    try:
+        listening = make_server(*address, app, ThreadingWSGIServer, Quiet)
+    except OSError as error:
+        where, other = ":".join(map(str, address)), "ENROLLMENT_EXPORTER_PORT or --port sets another port"
+        raise SettingsError(f"The exporter cannot listen on {where}: {error.strerror}. {other}.") from error
+    with listening as server:
         system.heartbeats.start()
         note(f"Metrics on http://{address[0]}:{server.server_port}/metrics, workers on {TARGETS}; Ctrl-C ends.")
         signal.signal(signal.SIGTERM, signal.default_int_handler)

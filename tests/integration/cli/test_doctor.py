@@ -1,5 +1,7 @@
 """`enrollment doctor`: it finds what is wrong, and says what to do."""
 
+import socket
+import subprocess
 from threading import Event, Thread
 from typing import Any
 
@@ -8,7 +10,7 @@ from sqlalchemy import Engine, text
 
 from enrollment.names import ENROLL
 from migrations import NEWEST
-from tests.integration.cli.conftest import Result, Run
+from tests.integration.cli.conftest import Result, Run, start
 from tests.integration.conftest import message
 from tests.integration.locked import held
 from worker.consume.monitoring import REVISION
@@ -149,3 +151,14 @@ def test_doctor_tells_which_transaction_the_change_feed_waits_for(run: Run, serv
     assert (found["status"], found["message"][:32]) == ("warn", "the change feed has stood still ")
     assert "SELECT pg_current_xact_id()" in found["message"]
     assert "pg_terminate_backend(" in found["advice"]
+
+
+def test_an_exporter_whose_port_is_taken_says_so_in_a_sentence(variables: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with start(variables, "exporter", "--port", str(port), stderr=subprocess.PIPE) as exporter:
+            assert exporter.stderr is not None
+            said = exporter.stderr.read()
+    assert exporter.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in said
+    assert "Traceback" not in said

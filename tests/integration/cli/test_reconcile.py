@@ -50,6 +50,23 @@ def test_what_is_no_event_on_the_stream_is_passed_over(world: World, run: Run) -
     assert [it for it in run("doctor", "--json").json_lines if it["name"] == "epoch"] == []
 
 
+def test_doctor_says_that_the_stream_was_deleted_although_events_came_since(
+    world: World, run: Run, load: Callable[[str], None]
+) -> None:
+    def told() -> list[str]:
+        return [it["message"] for it in run("doctor", "--json").json_lines if it["name"] == "epoch"]
+
+    world.say(20)
+    load("UPDATE commands SET processed_at = processed_at - interval '10 minutes'")
+    world.redis.delete(STREAM)
+    world.say(5)
+    [message] = told()
+    assert "deleted and begun anew" in message
+    run("reconcile", "--repair")
+    world.service.relay(older_than=0)
+    assert told() == []
+
+
 @pytest.mark.parametrize("restored", ["database", "redis"])
 def test_doctor_says_that_a_store_was_restored(world: World, run: Run, restored: str) -> None:
     if restored == "database":
