@@ -15,6 +15,7 @@ from enrollment.names import APPLY, ENROLL, REPLACE, UNENROLL
 from enrollment.waiting import Policy
 from models import awaited, ledger
 from models.deferred import Reason, Wait
+from tasks.caution import Blocked
 from tasks.messages import Message
 from tests.eventually import eventually
 from tests.integration.conftest import counted, message
@@ -354,3 +355,22 @@ def test_rows_that_are_added_to_partitions_count_as_well(worker_engine: Engine, 
     before = added()
     load("INSERT INTO theirs.students (id) SELECT generate_series(1, 7)")
     eventually(lambda: added() == before + 7, 60)
+
+
+def test_what_was_found_while_a_table_was_locked_is_looked_for_again(
+    service: Service, rows: Rows, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.awaiting._BLOCKS", 1)
+    service.handle([message(ENROLL, 1 + n % 5, [1000 + n], wait_until=LATER) for n in range(200)])
+    load("INSERT INTO courses (id) SELECT generate_series(1000, 1199)")
+    awaiting = service._batches._awaiting
+
+    def locked(*_: Any, **__: Any) -> None:
+        raise Blocked
+
+    with monkeypatch.context() as patch:
+        patch.setattr(awaiting, "_settle", locked)
+        service.release()
+    assert awaiting._after is None
+    release_all(service)
+    assert rows("DISTINCT outcome", "commands") == [("applied",)]
