@@ -163,7 +163,7 @@ def _rejections(state: State, request: Request, seen_at: datetime, policy: Polic
     found: list[Rejection] = []
     if request.issued_at is not None and request.issued_at > seen_at + MAX_AHEAD:
         found.append(errors.issued_in_future(format_time(request.issued_at), MAX_AHEAD // timedelta(minutes=1)))
-    if policy.longest is not None:
+    if policy.longest is not None and request.command_id not in state.told:
         found += policy.rejections(request, seen_at)
     time = request.effective_at or request.issued_at or seen_at
     if time < state.oldest:

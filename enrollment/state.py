@@ -1,5 +1,6 @@
 """What the fold has to know of what was decided before: by student and course, with the stamps."""
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -53,5 +54,6 @@ class State:
     courses: set[int] = field(default_factory=set)
     processed: dict[UUID, bytes] = field(default_factory=dict)  # command id: what its content is known by
     promised: dict[UUID, datetime] = field(default_factory=dict)  # of commands that waited: until when, at the longest
+    told: AbstractSet[UUID] = frozenset()  # commands that waited: that they may was told, and stands
     oldest: datetime = BEFORE_ALL.issued_at
     closed: set[int] = field(default_factory=set)  # courses that take no more enrollments

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from typing import Annotated, Any, Final
@@ -54,7 +55,7 @@ class WriteRequest:
             source=self.client.source,
             wait=self.preference.wait,
             command_id=repeatable_id(self.client.name, self.request, self.key) if self.key else None,
-            check=partial(self._require_all, changes) if len(changes) > 1 and not changes[0].wait_until else None,
+            check=partial(self._require_all, changes) if len(changes) > 1 and not self._may_wait(changes[0]) else None,
         )
         student_id, headers = changes[0].student_id, self.preference.headers
         if submitted.events is None:
@@ -81,6 +82,11 @@ class WriteRequest:
             return answer(Command.withdraw(request), 202, {**headers, "Location": f"/commands/{target}"})
         require_applied([event], headers)
         return answer(Command.of(event), headers=headers)
+
+    def _may_wait(self, change: Change) -> bool:
+        """Tell whether students and courses that are not there now may be when it is decided."""
+        later = change.effective_at is not None and change.effective_at > datetime.now(UTC)
+        return bool(change.wait_until or later or self.gateway.settings.policy().patience_of(self.client.source))
 
     async def _require_all(self, changes: Sequence[Change]) -> None:
         """Refuse at once what would be rejected in part: several commands are one request, and have one outcome.

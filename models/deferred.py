@@ -95,7 +95,7 @@ _CLOCK: Final = text("SELECT clock_timestamp()")
 _TAKE: Final = text("""
     DELETE FROM deferred_commands WHERE id IN (
            SELECT id FROM deferred_commands WHERE id = ANY(CAST(:ids AS bigint[])) FOR UPDATE SKIP LOCKED)
-    RETURNING id
+    RETURNING id, until
 """)
 
 
@@ -191,9 +191,12 @@ def clock(connection: Connection) -> datetime:
     return now
 
 
-def take(connection: Connection, ids: Collection[int]) -> set[int]:
-    """Take kept commands out, to be decided in this transaction; return the ids that were not another worker's."""
-    return set(connection.execute(_TAKE, {"ids": plain(ids)}).scalars()) if ids else set()
+def take(connection: Connection, ids: Collection[int]) -> dict[int, datetime | None]:
+    """Take kept commands out, to be decided in this transaction; return the ids that were not another worker's.
+
+    With each, until when it waits by now: somebody may have ended its wait since it was read.
+    """
+    return {row.id: row.until for row in connection.execute(_TAKE, {"ids": plain(ids)})} if ids else {}
 
 
 def waits(connection: Connection, after: Wait | None, most: int) -> list[Wait]:

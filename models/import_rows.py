@@ -68,7 +68,8 @@ _WAITING: Final = text("""
     SELECT r.import_id, i.files[r.file] AS file, r.line, r.asked, r.issued_at, r.student, r.course,
            r.student_id IS NOT NULL OR EXISTS (SELECT FROM students WHERE sis_id = r.student) AS has_student,
            EXISTS (SELECT FROM courses WHERE sis_id = r.course) AS has_course,
-           i.created_at + make_interval(secs => CAST(i.options->>'wait_for_catalog' AS float)) AS until
+           least(greatest(i.created_at, r.effective_at)
+                 + make_interval(secs => CAST(i.options->>'wait_for_catalog' AS float)), '9999-12-31Z') AS until
       FROM import_rows AS r JOIN imports AS i ON i.id = r.import_id
      WHERE r.planned = 'waiting' AND r.student = :student AND i.state <> 'planned'
        AND (CAST(:course AS text) IS NULL OR r.course = :course)

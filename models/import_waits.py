@@ -40,7 +40,8 @@ _OVER: Final = text("""
                           ELSE 'There is no course with the SIS id ' || w.course || '.' END
       FROM import_rows AS w LEFT JOIN students AS s ON s.sis_id = w.student
      WHERE r.import_id = :id AND w.import_id = r.import_id AND w.number = r.number AND r.planned = 'waiting'
-       AND (SELECT created_at + make_interval(secs => CAST(options->>'wait_for_catalog' AS float)) FROM imports
+       AND (SELECT greatest(created_at, w.effective_at)
+                   + make_interval(secs => CAST(options->>'wait_for_catalog' AS float)) FROM imports
              WHERE id = :id) <= clock_timestamp()
 """)
 _WITHDRAW: Final = text("""

@@ -47,12 +47,11 @@ class Awaiting:
             while self._step():
                 if monotonic() > begin + BUDGET:
                     return monotonic() - begin  # half of the time is for what arrives
-        except Blocked:
-            return LOOK
         except Exception as error:
-            if not is_outage(error):
+            locked = isinstance(error, Blocked) or is_locked(error)
+            if not (locked or is_outage(error)):
                 raise
-            if not is_locked(error):
+            if not locked:
                 log.warning("waiting_commands_away", error=describe(error))
             # What was found and not decided is passed otherwise.
             self._hurried, self._after, self._look_from = max(self._hurried, 1), None, 0.0

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 from uuid import UUID
@@ -152,7 +152,8 @@ def taken(connection: Connection, units: Sequence[Unit]) -> Sequence[Unit]:
     if not ids:
         return units
     taken = deferred.take(connection, ids)
-    return [unit for unit in units if unit.kept is None or unit.kept.id in taken]
+    kept = [(unit, unit.kept) for unit in units if unit.kept is None or unit.kept.id in taken]
+    return [unit if it is None else replace(unit, kept=replace(it, until=taken[it.id])) for unit, it in kept]
 
 
 def _decide(
@@ -164,6 +165,7 @@ def _decide(
     told = {it.command_id for it in kept if it.told and it.command_id is not None}
     with _blocked() if how.careful else nullcontext():
         state, now = ledger.read_state(connection, students, requests, told)
+    state.told = told
     state.promised = {it.command_id: it.promised for it in kept if it.command_id is not None and it.promised}
     seen = arrival.of(units, lambda: now)
     decided, changes = _folded(state, seen, now, how.policy)

@@ -138,7 +138,7 @@ def database(found: Statistics) -> Iterator[Metric]:
 def _waiting(found: Counts) -> Iterator[Metric]:
     about = "Commands that wait for their time, or for a student or course; counted up to 100,000."
     waiting = _gauge("enrollment_waiting_commands", about, "reason")
-    about = "Commands that wait for the one student or course for which the most do; of 200,000 at most."
+    about = "Commands that wait for the one student or course for which the most do."
     most = _gauge("enrollment_waiting_for_one_commands", about, "reason")
     for reason, commands in found.commands.items():
         waiting.add_metric([reason], commands)

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
@@ -11,7 +12,7 @@ from typing import Any, BinaryIO, Final, Literal
 from anyio import to_thread
 from sqlalchemy import Connection
 
-from enrollment.client import Client
+from enrollment.client import BrokerAway, Client
 from enrollment.errors import EnrollmentError
 from gateway.admin.decisions import database
 from models import import_rows
@@ -110,7 +111,9 @@ def _apply(settings: Settings, import_id: int, by: str, *, check: bool) -> None:
         options = settings.transport_options()
         with Client(settings.require_broker_url(), patience=_PATIENCE, transport_options=options) as client:
             run.apply(engine, import_id, client.bulk(), by=by, check=check)
-            others = run.take_up(engine, client.bulk(), by=by)
+            others: list[int] = []
+            with suppress(BrokerAway):  # the rows of others wait on
+                others = run.take_up(engine, client.bulk(), by=by)
         run.settle(engine, import_id, patience=_SETTLE)
         run.settle_others(engine, others, patience=_SETTLE)
 

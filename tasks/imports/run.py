@@ -16,6 +16,7 @@ from models.imports import ImportRecord, Outgoing
 from tasks.imports.plan import Tell, by_role, load_catalog, named_by
 
 PAUSE: Final = 0.3  # seconds between two looks for outcomes
+PATIENCE: Final = 5.0  # seconds for who looks at an import for a moment: whether rows of it wait no longer
 _COUNTED: Final = ("enrolled", "unenrolled", "unchanged", "superseded", "rejected", "waiting", "withdrawn", "dead")
 
 
@@ -58,21 +59,27 @@ class Sender(Protocol):
 
 
 def apply(
-    engine: Engine, import_id: int, sender: Sender, *, by: str, check: bool, tell: Tell = lambda *_: None
+    engine: Engine,
+    import_id: int,
+    sender: Sender,
+    *,
+    by: str,
+    check: bool,
+    tell: Tell = lambda *_: None,
+    patience: float = PATIENCE,
 ) -> None:
     """Send what was planned; with `check`, only if it still would come out like that.
 
     Raises UnknownImport, Moved, InProgress.
 
-    `by` is who says so, for the audit.
+    `by` is who says so, for the audit. Somebody else who is at it is waited for, `patience` seconds.
 
     An import that was begun before goes on where that ended. What was on its way then is sent again under its id, and
     takes effect once.
     """
     with engine.connect() as connection:
         imports.get(connection, import_id)  # there is one
-        if not imports.lock(connection, import_id):
-            raise InProgress(import_id)
+        _lock(connection, import_id, patience)
         try:
             record = imports.get(connection, import_id)
             if record.state == "planned":
@@ -97,7 +104,7 @@ def take_up(engine: Engine, sender: Sender, *, by: str) -> list[int]:
     taken: list[int] = []
     for import_id in found:
         try:
-            apply(engine, import_id, sender, by=by, check=False)
+            apply(engine, import_id, sender, by=by, check=False, patience=0)
             with engine.connect() as connection:
                 if imports.get(connection, import_id).state == "sent":
                     taken.append(import_id)
@@ -204,12 +211,20 @@ def _begin(engine: Engine, connection: Connection, record: ImportRecord, by: str
 
 def _hold_undone(connection: Connection, record: ImportRecord, import_id: int) -> None:
     """See that nothing more of an import is sent while it is undone. Raises InProgress, Moved."""
-    if not imports.lock(connection, import_id):
-        raise InProgress(import_id)
+    _lock(connection, import_id, PATIENCE)
     undone = imports.get(connection, import_id)
     as_planned = (undone.state, undone.sent) == ("done", record.options.get("sent", undone.sent))
     if not as_planned or undone.undone_by is not None:
         raise Moved(record)
+
+
+def _lock(connection: Connection, import_id: int, patience: float) -> None:
+    """Become the only one who applies an import. Raises InProgress."""
+    until = time.monotonic() + patience
+    while not imports.lock(connection, import_id):
+        if time.monotonic() > until:
+            raise InProgress(import_id)
+        time.sleep(PAUSE)
 
 
 def _look_again(connection: Connection, record: ImportRecord, by: str) -> ImportRecord:

@@ -15,6 +15,7 @@ from enrollment.names import APPLY, ENROLL, REPLACE, UNENROLL
 from enrollment.waiting import Policy
 from models import awaited, ledger
 from models.deferred import Reason, Wait
+from tasks.caution import Blocked
 from tasks.messages import Message
 from tests.eventually import eventually
 from tests.integration.conftest import counted, message
@@ -291,3 +292,85 @@ def test_what_has_come_is_decided_beside_what_is_over_and_beside_what_many_wait_
     while rows("1", "deferred_commands WHERE waits_for = 99 AND reason = 'unknown_course'"):
         service.release()
     assert {reason for (reason,) in rows("reason", "deferred_commands")} == {"time", "unknown_course"}
+
+
+def test_that_a_command_may_wait_so_long_was_told_and_stands_when_the_deployment_is_set_otherwise(
+    worker_engine: Engine, publisher: Publisher, service: Service, rows: Rows, load: Load
+) -> None:
+    timed = message(ENROLL, 1, [10], effective_at=soon(2))
+    missing = message(ENROLL, 2, [98, 99], wait_until=LATER)
+    service.handle([timed, missing])
+    strict = Service(worker_engine, publisher, Policy(longest=timedelta(seconds=1)))
+    assert strict.handle([message(ENROLL, 3, [10], wait_until=LATER)]) == ["rejected too_far_ahead [wait_until]"]
+    load("INSERT INTO courses (id) VALUES (98)")
+    eventually(lambda: strict.release() and rows("waits_for", "deferred_commands") == [(99,)])
+    load("INSERT INTO courses (id) VALUES (99)")
+    release_all(strict)
+    assert rows("student_id, course_id", "student_courses") == [(1, 10), (2, 98), (2, 99)]
+
+
+def test_a_wait_that_is_ended_while_its_command_is_looked_at_has_ended(
+    service: Service, engine: Engine, rows: Rows, load: Load, *, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.handle([message(ENROLL, 1, [98, 99], wait_until=LATER)])
+    load("INSERT INTO courses (id) VALUES (98)")
+    awaiting = service._batches._awaiting
+    settle = awaiting._settle
+
+    def ended_meanwhile(*units: Any, **how: Any) -> Any:
+        with engine.begin() as connection:
+            awaited.end_waits(connection, (), Wait(Reason.UNKNOWN_COURSE, 98))
+        return settle(*units, **how)
+
+    monkeypatch.setattr(awaiting, "_settle", ended_meanwhile)
+    release_all(service)
+    assert rows("outcome", "commands") == [("rejected",)]
+
+
+def test_what_many_wait_for_is_seen_however_many_wait_for_other_things_first(
+    service: Service, engine: Engine, rows: Rows, load: Load, *, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = awaited._SHARES.text.replace(f"LIMIT {2 * awaited.COUNTED}", "LIMIT 20")
+    monkeypatch.setattr(awaited, "_SHARES", text(few))
+    service.handle([message(ENROLL, 1 + n % 5, [1000 + n], wait_until=LATER) for n in range(100)])
+    service.handle([message(ENROLL, 1 + n % 5, [5000], wait_until=LATER) for n in range(30)])
+    service.handle([message(ENROLL, 6000, [10], wait_until=LATER) for _ in range(40)])
+    load("ANALYZE deferred_commands")
+    with engine.connect() as connection:
+        shares = awaited.counts(connection).shares
+    assert shares[:2] == [(Reason.UNKNOWN_STUDENT, 6000, 40), (Reason.UNKNOWN_COURSE, 5000, 30)]
+    assert len(shares) == 10
+
+
+def test_rows_that_are_added_to_partitions_count_as_well(worker_engine: Engine, load: Load) -> None:
+    load("CREATE SCHEMA theirs")
+    load("CREATE TABLE theirs.students (id bigint PRIMARY KEY) PARTITION BY RANGE (id)")
+    load("CREATE TABLE theirs.some PARTITION OF theirs.students DEFAULT")
+
+    def added() -> int:
+        with worker_engine.begin() as connection:
+            connection.execute(text("SET LOCAL search_path = theirs, public"))
+            return awaited.added(connection)
+
+    before = added()
+    load("INSERT INTO theirs.students (id) SELECT generate_series(1, 7)")
+    eventually(lambda: added() == before + 7, 60)
+
+
+def test_what_was_found_while_a_table_was_locked_is_looked_for_again(
+    service: Service, rows: Rows, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.awaiting._BLOCKS", 1)
+    service.handle([message(ENROLL, 1 + n % 5, [1000 + n], wait_until=LATER) for n in range(200)])
+    load("INSERT INTO courses (id) SELECT generate_series(1000, 1199)")
+    awaiting = service._batches._awaiting
+
+    def locked(*_: Any, **__: Any) -> None:
+        raise Blocked
+
+    with monkeypatch.context() as patch:
+        patch.setattr(awaiting, "_settle", locked)
+        service.release()
+    assert awaiting._after is None
+    release_all(service)
+    assert rows("DISTINCT outcome", "commands") == [("applied",)]

@@ -31,7 +31,7 @@ from tasks.imports.start import start
 from tasks.imports.undo import plan_undo
 from worker.cli.connect import client_of_broker, database
 from worker.cli.output import document, fields, gap, note, number, progress, say, table, whoami
-from worker.cli.taking_up import PATIENCE, TakingUp
+from worker.cli.taking_up import PATIENCE, TakingUp, take_up_others
 from worker.settings import Settings
 
 _SURPRISES: Final = 10  # courses that a plan shows
@@ -214,7 +214,7 @@ def _finish(engine: Engine, import_id: int, how: How, *, check: bool) -> Exit:
 def _carry_out(engine: Engine, import_id: int, how: How, *, check: bool, shown: bool) -> ImportRecord:
     with progress("sending", shown=shown) as tell, client_of_broker(patience=PATIENCE) as client:
         running.apply(engine, import_id, client.bulk(), by=whoami(), check=check, tell=tell)
-        others = running.take_up(engine, client.bulk(), by=whoami())
+        others = take_up_others(engine, client)
     if how.wait:
         with progress("waiting for outcomes", shown=shown) as tell:
             record = running.settle(engine, import_id, patience=how.timeout, tell=tell)

@@ -1,11 +1,14 @@
 """Rows of imports that wait for the catalog: sent when it was loaded, or by who watches a folder."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Final
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from enrollment.client import Client
 from enrollment.errors import EnrollmentError
 from models import import_waits
 from models.db_errors import describe
@@ -18,6 +21,13 @@ _SETTLE: Final = 10.0  # seconds without any outcome after which nobody waits an
 _EVERY: Final = 5.0  # seconds from look to look
 _REST: Final = 29  # so many times as long as it took, a pause is
 _LONGEST: Final = 60.0  # seconds; a broker that was away is looked for again soon
+
+
+def take_up_others(engine: Engine, client: Client) -> list[int]:
+    """Send the rows of all imports that are due; return those that wait for outcomes. What is in the way is said."""
+    with _told():
+        return run.take_up(engine, client.bulk(), by=whoami())
+    return []
 
 
 class TakingUp:
@@ -36,12 +46,18 @@ class TakingUp:
 
     def now(self, *, patience: float = _SETTLE) -> None:
         """Send the rows that are due, and wait for their outcomes. What keeps them from being sent is said."""
-        try:
+        with _told():
             with self._engine.connect() as connection:
                 if not import_waits.imports(connection):
                     return
             with client_of_broker(patience=PATIENCE) as client:
                 taken = run.take_up(self._engine, client.bulk(), by=whoami())
             run.settle_others(self._engine, taken, patience=patience)
-        except (EnrollmentError, SQLAlchemyError) as error:
-            note(f"Rows of imports that wait for the catalog wait on: {describe(error)}")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except (EnrollmentError, SQLAlchemyError) as error:
+        note(f"Rows of imports that wait for the catalog wait on: {describe(error)}")

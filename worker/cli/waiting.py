@@ -50,7 +50,8 @@ def show_list(
         note(f"There are more: --after {found[limit - 1].id} shows the next.")
     if of is None and after == 0:
         waiting = sum(counts.commands.values())
-        say(f"{number(waiting, 'command')} {'waits' if waiting == 1 else 'wait'}.")
+        least = "At least " if counts.is_cut else ""
+        say(f"{least}{number(waiting, 'command')} {'waits' if waiting == 1 else 'wait'}.")
         for share in counts.shares[:5]:
             note(f"{number(share.commands, 'command')} for {_SHOWN[share.reason]} {share.id}")
 

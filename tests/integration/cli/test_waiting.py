@@ -4,6 +4,7 @@ import json
 from base64 import b64decode
 from typing import Any, cast
 
+import pytest
 from redis import Redis
 
 from enrollment.names import ENROLL
@@ -67,3 +68,12 @@ def test_a_command_is_sent_to_wait(run: Run, redis_client: Redis) -> None:
     [entry] = cast("list[str]", redis_client.lrange("enrollment", 0, -1))
     said = json.loads(b64decode(json.loads(entry)["body"]))[1]
     assert (said["wait_until"], said["effective_at"]) == (LATER, LATER)
+
+
+def test_a_count_that_was_cut_off_is_not_told_as_if_it_were_all(
+    run: Run, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.handle([message(ENROLL, 1, [99], wait_until=LATER)])
+    assert run("waiting", "list").rows[-1] == ["1 command waits."]
+    monkeypatch.setattr("models.awaited.COUNTED", 1)
+    assert run("waiting", "list").rows[-1] == ["At least 1 command waits."]

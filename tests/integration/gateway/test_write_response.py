@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
@@ -13,7 +14,8 @@ from sqlalchemy import text
 from enrollment.client import Client
 from gateway.submission import repeatable_id
 from tests.eventually import eventually
-from tests.gateway import Backend, assert_problem, ids
+from tests.gateway import Backend, assert_problem, ids, served
+from worker.settings import Patience
 
 # --- waiting
 
@@ -125,6 +127,25 @@ def test_an_unenroll_may_take_effect_later_too_and_what_it_says_is_not_passed_ov
     http.delete(answer.headers["location"])
     assert_problem(http.request("DELETE", course, json={"effective": "2999-01-01"}), 422, "invalid_command")
     assert http.delete(course).status_code == 200
+
+
+def test_a_difference_that_may_wait_is_not_refused_for_what_is_not_there_yet(
+    http: httpx.Client, backend: Backend
+) -> None:
+    courses = f"/students/{backend.new_student()}/courses"
+    difference: dict[str, Any] = {"add": [999], "remove": [998]}
+    assert_problem(http.patch(courses, json=difference), 422, "unknown_courses")
+    for when in ({"wait_until": "2999-01-01T00:00:00Z"}, {"effective_at": "2999-01-01T00:00:00Z"}):
+        answer = http.patch(courses, json={**difference, **when})
+        assert (answer.status_code, [it["outcome"] for it in answer.json()["commands"]]) == (202, ["waiting"] * 2)
+        for command in answer.json()["commands"]:
+            http.delete(f"/commands/{command['command_id']}")
+    past = {"effective_at": "2020-01-01T00:00:00Z"}
+    assert_problem(http.patch(courses, json={**difference, **past}), 422, "unknown_courses")
+    with served(backend.settings(wait_for_catalog=Patience(seconds=60))) as url:
+        answer = httpx.patch(f"{url}{courses}", json=difference, timeout=20)
+    # Its worker is set otherwise, and rejects both: they were sent.
+    assert len(assert_problem(answer, 422, "unknown_courses")["commands"]) == 2
 
 
 # --- the same key is the same command

@@ -3,12 +3,14 @@
 import subprocess
 from contextlib import suppress
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
 
-from models import privacy
+from enrollment.client import BrokerAway
+from models import imports, privacy
 from tasks.imports import run as running
 from tests.eventually import eventually
 from tests.integration.cli.conftest import Run, start, write
@@ -194,3 +196,36 @@ def test_what_was_taken_up_and_decided_while_nobody_waited_does_not_stand_in_for
     again, _ = imported(path, *DAY)
     assert again.json["id"] != first
     assert (1, 77) in pairs(rows)
+
+
+def test_who_looks_at_an_import_for_a_moment_is_waited_for(
+    run: Run, imported: Import, engine: Engine, *, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, _ = imported(canvas(tmp_path, "c10,s9,student,,active"), *DAY)
+    with engine.connect() as watcher:
+        assert imports.lock(watcher, done.json["id"])
+        timer = Timer(1, watcher.invalidate)
+        timer.start()
+        assert run("import", "--apply", done.json["id"]).code == 0
+        timer.join()
+    monkeypatch.setattr(running, "PATIENCE", 0.5)
+    with engine.connect() as other:
+        assert imports.lock(other, done.json["id"])
+        undone = run("import", "undo", done.json["id"], "--no-wait")
+        other.invalidate()
+    assert (undone.code, "is being applied by another process" in undone.error) == (1, True)
+
+
+def test_an_import_that_is_sent_is_waited_for_though_the_rows_of_others_cannot_be_sent(
+    run: Run, work: Work, imported: Import, rows: Rows, *, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported(canvas(tmp_path, "c10,s9,student,,active"), *DAY)
+
+    def away(*_: Any, **__: Any) -> list[int]:
+        work()
+        raise BrokerAway("redis", 1, "gone", ())
+
+    monkeypatch.setattr(running, "take_up", away)
+    done = run("import", canvas(tmp_path, "c11,s1,student,,active"))
+    assert (done.code, pairs(rows)) == (0, [(1, 11)])
+    assert "Rows of imports that wait for the catalog wait on: The broker at redis did not take" in done.error

@@ -12,6 +12,7 @@ from tests.integration.cli.imports.conftest import NEWER, OLDER, Import, Rows, c
 from tests.integration.locked import release_all
 from worker.service import Service
 
+LAST = "9999-12-31T23:59:59Z"
 DAY = ("--wait-for-catalog", 86_400)
 Work = Callable[[], int]
 Load = Callable[[str], None]
@@ -145,6 +146,21 @@ def test_a_row_may_wait_for_its_student_and_then_for_its_time(
     run("import", users(tmp_path, "s9"), "--no-wait")
     work()
     assert rows("reason", "deferred_commands") == [("time",)]
+
+
+@pytest.mark.parametrize("by", ["sis_id", "id"])
+def test_a_row_that_takes_effect_later_waits_for_its_student_from_then_on(
+    run: Run, imported: Import, service: Service, load: Load, *, tmp_path: Path, by: str
+) -> None:
+    at = format_time(datetime.now(UTC) + timedelta(days=3))
+    names = ("s9,c10", "s9,c11") if by == "sis_id" else ("900,10", "900,11")
+    path = write(tmp_path / "rows.csv", "student,course,effective_at", f"{names[0]},{at}", f"{names[1]},{LAST}")
+    done, _ = imported(path, *DAY, "--by", by)
+    load("UPDATE imports SET created_at = created_at - interval '2 days'")
+    assert run("import", "--apply", done.json["id"]).code == 0
+    assert [row[1] for row in report_of(run, done.json["id"], tmp_path / "then.csv")] == ["waiting"] * 2
+    if by == "sis_id":
+        assert "that waits, until 9999-12-31" in run("why", "--student", "sis:s9", "--course", "11").output
 
 
 def test_why_names_the_rows_that_wait(run: Run, imported: Import, load: Load, tmp_path: Path) -> None:
