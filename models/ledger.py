@@ -15,6 +15,7 @@ from enrollment.parsing import Invalid, Request
 from enrollment.state import BEFORE_ALL, Pair, Stamp, State, StudentState
 from models.arrays import plain, quoted
 from models.db_errors import Overtaken
+from models.direct import Cursor, execute
 from models.records import PUT_RARE_RECORDS, PUT_RECORDS, is_rare, parameters_of
 from models.retention import OLDEST
 
@@ -144,11 +145,11 @@ def lock_students(connection: Connection, student_ids: Collection[int]) -> tuple
     """
     if not student_ids:
         return set(), set()
-    locked = set(connection.execute(_LOCK_FREE, {"students": plain(sorted(student_ids))}).scalars())
+    locked = _ids(execute(connection, _LOCK_FREE, {"students": plain(sorted(student_ids))}))
     rest = set(student_ids) - locked
     if not rest:
         return locked, set()
-    return locked, set(connection.execute(_EXISTING, {"students": plain(rest)}).scalars())
+    return locked, _ids(execute(connection, _EXISTING, {"students": plain(rest)}))
 
 
 def wait_for_students(connection: Connection, student_ids: Collection[int]) -> set[int]:
@@ -159,7 +160,7 @@ def wait_for_students(connection: Connection, student_ids: Collection[int]) -> s
     if not student_ids:
         return set()
     connection.execute(_LOCK_TIMEOUT)
-    return set(connection.execute(_LOCK_STUDENTS, {"students": plain(sorted(student_ids))}).scalars())
+    return _ids(execute(connection, _LOCK_STUDENTS, {"students": plain(sorted(student_ids))}))
 
 
 def read_state(
@@ -174,7 +175,7 @@ def read_state(
     """
     state = State(students={student_id: StudentState() for student_id in student_ids})
     now: datetime | None = None
-    rows = connection.execute(_READ, {"students": plain(state.students), **_named(state.students, requests, told)})
+    rows = execute(connection, _READ, {"students": plain(state.students), **_named(state.students, requests, told)})
     for what, a, b, at, id_, content_hash in rows:
         match what:
             case "course":
@@ -224,22 +225,23 @@ def _is_ageless(request: Request) -> bool:
 def write_changes(connection: Connection, changes: Changes) -> None:
     """Write the rows that follow from a batch. The students concerned are locked. Raises Overtaken."""
     if changes.unenrolled:
-        connection.execute(_TAKE_UNENROLLED, _pairs(changes.unenrolled))
+        execute(connection, _TAKE_UNENROLLED, _pairs(changes.unenrolled))
     if changes.tombstones_removed:
-        connection.execute(_TAKE_TOMBSTONES, _pairs(changes.tombstones_removed))
+        execute(connection, _TAKE_TOMBSTONES, _pairs(changes.tombstones_removed))
     if changes.added:
-        connection.execute(_PUT_ADDED, _stamped_pairs(changes.added))
+        execute(connection, _PUT_ADDED, _stamped_pairs(changes.added))
     if changes.enrolled:
-        connection.execute(_PUT_ENROLLED, _stamped_pairs(changes.enrolled))
+        execute(connection, _PUT_ENROLLED, _stamped_pairs(changes.enrolled))
     if changes.restamped:
-        result = connection.execute(_RESTAMP, _stamped_pairs(changes.restamped))
+        result = execute(connection, _RESTAMP, _stamped_pairs(changes.restamped))
         if result.rowcount != len(changes.restamped):
             raise Overtaken
     if changes.tombstones_added:
-        connection.execute(_PUT_TOMBSTONES, _stamped_pairs(changes.tombstones_added))
+        execute(connection, _PUT_TOMBSTONES, _stamped_pairs(changes.tombstones_added))
     if changes.replaced:
         marks = changes.replaced
-        connection.execute(
+        execute(
+            connection,
             _PUT_REPLACED,
             {
                 "students": plain(student_id for student_id, _ in marks),
@@ -257,19 +259,23 @@ def write_commands(connection: Connection, records: Sequence[Record], batch_id: 
     rare = [record for record in records if is_rare(record)]
     common = [record for record in records if not is_rare(record)] if rare else records
     if common:
-        connection.execute(_PUT_COMMANDS, {"batch_id": batch_id, **parameters_of(common)})
+        execute(connection, _PUT_COMMANDS, {"batch_id": batch_id, **parameters_of(common)})
     if rare:
         decided = plain([record.command_id.hex for record in rare if record.waiting is None])
         events = quoted([event_json(record) for record in rare if record.waiting is not None])
         parameters = parameters_of(rare, rare=True)
-        connection.execute(
-            _PUT_RARE_COMMANDS, {"batch_id": batch_id, "decided": decided, "events": events, **parameters}
+        execute(
+            connection, _PUT_RARE_COMMANDS, {"batch_id": batch_id, "decided": decided, "events": events, **parameters}
         )
 
 
 def take_waiting(connection: Connection, command_ids: Collection[UUID]) -> None:
     """Take away that these commands wait: they are decided in this transaction."""
-    connection.execute(_TAKE_WAITING, {"commands": plain([command_id.hex for command_id in command_ids])})
+    execute(connection, _TAKE_WAITING, {"commands": plain([command_id.hex for command_id in command_ids])})
+
+
+def _ids(found: Cursor) -> set[int]:
+    return {row[0] for row in found}
 
 
 def _pairs(pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 
 from enrollment.fold import Record
 from models.arrays import plain
+from models.direct import execute, execute_at_once
 from models.records import RECORD_COLUMNS, record_of
 
 # Forgetting a settlement is harmless (the batch is published again and the check in Redis drops it), so it need not
@@ -42,8 +43,13 @@ class Pending:
 
 
 def settle(connection: Connection, batch_ids: Sequence[UUID]) -> None:
-    """Strike off batches whose events are on the stream. In one round trip, where `connection` commits by itself."""
-    connection.execute(_TAKE, {"batches": plain(batch_ids)})
+    """Strike off batches whose events are on the stream."""
+    execute(connection, _TAKE, {"batches": plain(batch_ids)})
+
+
+def settle_at_once(connection: Connection, batch_id: UUID) -> None:
+    """Strike off a batch whose events are on the stream, in one round trip; `connection` is in no transaction."""
+    execute_at_once(connection, _TAKE, {"batches": plain([batch_id])})
 
 
 def pending(connection: Connection, *, older_than: float, batches: int) -> list[Pending]:

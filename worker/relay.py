@@ -58,7 +58,7 @@ class Relay:
         with self._outages():
             self._send(batch.batch_id, batch.records)
             with self._engine.connect() as connection:
-                outbox.settle(connection.execution_options(isolation_level="AUTOCOMMIT"), [batch.batch_id])
+                outbox.settle_at_once(connection, batch.batch_id)
 
     def catch_up(self, *, older_than: float | None = None) -> int:
         """Publish what is committed and not yet sent; return the number of events added.

@@ -30,8 +30,8 @@ class Refused(Exception):
 def decode_message(task: str, delivery: Any) -> tuple[Message, int]:
     """Return the message in a delivery whose headers are known to be sound, and the bytes of its body. Raises Refused.
 
-    Callbacks, errbacks, chains and chords in the third part of the body are not run, and no time limit or `eta` of the
-    sender's is heeded: a producer can send commands and nothing else.
+    Callbacks, errbacks, chains and chords in the third part of the body are not run, and no time limit of the sender's
+    is heeded: a producer can send commands and nothing else.
     """
     if delivery.content_type != CONTENT_TYPE:
         raise _undecodable(f"its content type is {_shown(delivery.content_type)}, not {CONTENT_TYPE}")

@@ -1,8 +1,8 @@
-"""Task events for Flower: per message, in as few PUBLISHes as there are batches, and none that nobody asked for."""
+"""Task events for Flower: per message, in as few PUBLISHes as there are batches, and none while nobody listens."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from time import time
+from time import monotonic, time
 from typing import Any, Final
 
 from celery.utils.time import utcoffset
@@ -13,11 +13,14 @@ from pydantic_core import to_json
 
 from tasks.messages import Message
 from tasks.results import Failure
+from worker.transport import Channel
 
 ADDRESS: Final = "enrollment_metrics"  # field of a heartbeat: host and port where the worker serves its metrics
 REVISION: Final = "enrollment_revision"  # another: the newest revision of the schema that the worker knows
 SERIALIZER: Final = "enrollment-events"  # plain JSON, made three times as fast
 BUFFERED: Final = 3_000  # events in one PUBLISH at most; a batch of 1,000 messages makes as many
+UNHEARD: Final = 1.0  # seconds in which no task events are made after some that nobody heard
+TOPIC: Final = "task.multi"  # under which they are published
 _ARGUMENTS: Final = 100  # characters shown of them
 _ID: Final = 255  # characters shown of an id that a producer gave
 
@@ -27,6 +30,8 @@ class Monitor:
 
     def __init__(self, dispatcher: Any) -> None:
         self._dispatcher = dispatcher
+        self._not_before = 0.0
+        self._telling = False  # of the batch that was started
         if dispatcher is not None:
             register(SERIALIZER, _to_json, None, content_type="application/json", content_encoding="utf-8")
             register_json()  # `application/json` stays the name of what kombu has for it
@@ -35,21 +40,23 @@ class Monitor:
 
     @property
     def enabled(self) -> bool:
-        """Whether somebody wants task events: `-E`, or switched on by remote control."""
+        """Whether somebody wants task events, by `-E` or remote control, and somebody may be listening."""
         dispatcher = self._dispatcher
-        return bool(dispatcher and dispatcher.enabled and (not dispatcher.groups or "task" in dispatcher.groups))
+        wanted = bool(dispatcher and dispatcher.enabled and (not dispatcher.groups or "task" in dispatcher.groups))
+        return wanted and monotonic() >= self._not_before
 
     def started(self, messages: Sequence[Message]) -> None:
         """Tell that these are being applied; goes out with what became of them, or when the wait gets long."""
         state.total_count.update(Counter([message.task for message in messages]))
         state.all_total_count[0] += len(messages)
-        if self.enabled:
+        self._telling = self.enabled
+        if self._telling:
             self._received(messages)
             self._report("task-started", [{"uuid": message.task_id} for message in messages])
 
     def finished(self, messages: Sequence[Message], outcomes: Sequence[str], seconds: float) -> None:
-        """Tell what became of these."""
-        if not self.enabled:
+        """Tell what became of these, if it was told that they started."""
+        if not (self._telling and self.enabled):
             return
         done: list[Mapping[str, Any]] = []
         failed: list[Mapping[str, Any]] = []
@@ -76,8 +83,12 @@ class Monitor:
 
     def flush(self) -> None:
         """Send now what is buffered."""
-        if self.enabled:
-            self._dispatcher.flush()
+        if not self.enabled:
+            return
+        self._dispatcher.flush()
+        channel = self._dispatcher.producer.channel
+        if isinstance(channel, Channel) and channel.heard.pop(TOPIC, None) == 0:
+            self._not_before = monotonic() + UNHEARD
 
     def _received(self, messages: Sequence[Message]) -> None:
         """Tell what came. The arguments are shown as their producer wants them shown, as Celery does it."""

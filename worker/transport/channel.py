@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Any, Final, Protocol, cast
 
 import structlog
+from kombu.utils.json import dumps
 from redis import Redis, RedisError
 
 from enrollment.errors import DeadLetterCode
@@ -66,6 +67,7 @@ class Channel(kombu_redis.Channel):
         self._turn = 0
         self._peek_from = 0.0
         self._of_pool: Any = None
+        self.heard: dict[str, int] = {}  # routing key of what was published last -> how many were listening
         super().__init__(*args, **kwargs)
         self.claims = Claims(
             lambda: self.pool,
@@ -74,6 +76,15 @@ class Channel(kombu_redis.Channel):
             visibility_timeout=self.visibility_timeout,
             replicas=self.replicas,
         )
+
+    def _put_fanout(self, exchange: Any, message: Any, routing_key: str, **kwargs: Any) -> None:
+        """Publish an event or a broadcast as kombu does, and note how many heard it."""
+        if kwargs.get("_publish_batch") is not None:
+            super()._put_fanout(exchange, message, routing_key, **kwargs)
+            return
+        with self.conn_or_acquire() as client:
+            topics, payload = self._get_publish_topics(exchange, routing_key), dumps(message)
+            self.heard[routing_key] = sum(client.publish(topic, payload) for topic in topics)
 
     # --- what a strategy needs besides kombu's interface
 

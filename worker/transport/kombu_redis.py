@@ -12,6 +12,7 @@ from kombu.transport import redis as _redis
 
 if TYPE_CHECKING:
     from collections import OrderedDict
+    from collections.abc import Iterable
 
     class QoS(_redis.QoS):
         """Counts what was delivered and not acknowledged."""
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
         def _receive_one(self, client: Any) -> Any: ...
         def _basic_cancel(self, consumer_tag: str) -> Any: ...
         def _on_connection_disconnect(self, connection: Any) -> None: ...
+        def _get_publish_topics(self, exchange: Any, routing_key: str) -> Iterable[str]: ...
+        def _put_fanout(self, exchange: Any, message: Any, routing_key: str, **kwargs: Any) -> None: ...
 
     class SentinelChannel(Channel):
         """Asks sentinels for the primary whenever it connects."""

@@ -53,6 +53,37 @@ def test_events_tell_of_each_command_and_remote_control_answers(broker: Broker, 
     assert stats["total"] == {ENROLL: 2}
 
 
+def test_task_events_are_not_made_while_nobody_listens_and_are_there_soon_after(
+    broker: Broker, start: Callable[..., Worker]
+) -> None:
+    start("-E")
+    _applied(broker)
+    began, published = time.monotonic(), _published(broker)
+    for _ in range(50):
+        _applied(broker)
+    most = 5 + 2 * (time.monotonic() - began)  # heartbeats, and once a second what nobody heard
+    assert _published(broker) - published < most
+    sent: list[str] = []
+    with _events(broker) as events:
+
+        def heard() -> bool:
+            sent.extend(_applied(broker))
+            told = [[event["type"] for event in events if event.get("uuid") == id_] for id_ in sent]
+            return ["task-received", "task-started", "task-succeeded"] in told
+
+        eventually(heard)
+
+
+def _applied(broker: Broker) -> list[str]:
+    sent = broker.send()
+    eventually(lambda: set(sent) <= set(broker.applied()))
+    return sent
+
+
+def _published(broker: Broker) -> int:
+    return int(broker.redis.info("commandstats")["cmdstat_publish"]["calls"])
+
+
 def test_what_is_refused_or_expired_is_told_though_nothing_else_is_going_on(
     broker: Broker, start: Callable[..., Worker]
 ) -> None:
