@@ -27,7 +27,7 @@ STAGES: Final[dict[str, tuple[str, ...]]] = {
     "commit": ("sqlalchemy.engine.default:DefaultDialect.do_commit",),
     "make events": ("worker.publishing:event_json",),
     "publish": ("worker.publishing:Publisher.publish",),
-    "settle": ("models.outbox:settle",),
+    "settle": ("models.outbox:settle_at_once",),
     "acknowledge": ("worker.transport.claims:Claims.acknowledge",),
     "monitoring events": ("worker.consume.monitoring:Monitor.started", "worker.consume.monitoring:Monitor.finished"),
     WHOLE: ("worker.consume.batching:Batch.flush",),
@@ -36,6 +36,7 @@ LOOP: Final = "event loop, waiting"  # what is in none of them
 EARLIER: Final = {  # what earlier commits have, in the place of a function or besides it
     "worker.publishing:event_json": "worker.publishing:event_of",
     "models.ledger:write_commands": "models.outbox:put",
+    "models.outbox:settle_at_once": "models.outbox:settle",
 }
 COUNTED: Final = "tasks.batch:units_of"  # returns as many as there are commands
 WARM_UP: Final = 2  # batches that do not count: they connect, import and prepare

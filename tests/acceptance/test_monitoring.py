@@ -163,14 +163,23 @@ def test_one_worker_that_waits_for_the_database_while_others_work_is_told(
     worker.log.write_bytes(b"")
     worker.start()
 
-    def told() -> bool:
+    def one_more() -> None:
+        """Send a command; sooner or later the one that waits gets one, and holds it."""
         outside.send("enrollment.enroll.v1", outside.new_student(), [COURSES[0]])
+
+    def measured() -> bool:
+        one_more()
+        waits = 'increase(enrollment_worker_wait_seconds_total{on="database"}[2m]) > 2'
+        found = prometheus.get("query", query=waits)["result"]
+        return [it["metric"]["worker"] for it in found] == ["stray@localhost"]
+
+    def told() -> bool:
+        one_more()
         return "warn\tworkers\tstray@localhost gives signs of life and does not answer" in probe(stack).stdout
 
     try:
+        eventually(measured, patience=60)
         eventually(told, patience=60)
-        waits = 'increase(enrollment_worker_wait_seconds_total{on="database"}[2m]) > 2'
-        eventually(lambda: [it["metric"]["worker"] for it in prometheus.ask(waits)] == ["stray@localhost"], patience=30)
     finally:
         worker.kill()
         outside.close()

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from typing import Any, cast
 from uuid import uuid4
 
+import psycopg
 import pytest
 from redis import Redis
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
 from enrollment.names import ENROLL
@@ -29,18 +30,18 @@ def message(task: str = ENROLL, /, *args: Any, task_id: object = None, **kwargs:
 
 
 @contextmanager
-def counted(connection: Connection) -> Iterator[list[str]]:
-    """Give the statements that are sent meanwhile."""
+def counted() -> Iterator[list[str]]:
+    """Give the statements that are sent meanwhile by this process, by SQLAlchemy and by psycopg itself."""
     statements: list[str] = []
+    execute = psycopg.Cursor.execute
 
-    def note(_c: object, _cursor: object, statement: str, *_: object) -> None:
-        statements.append(statement)
+    def note(cursor: Any, statement: Any, *arguments: Any, **how: Any) -> Any:
+        statements.append(statement.decode() if isinstance(statement, bytes) else str(statement))
+        return execute(cursor, statement, *arguments, **how)
 
-    event.listen(connection.engine, "before_cursor_execute", note)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psycopg.Cursor, "execute", note)
         yield statements
-    finally:
-        event.remove(connection.engine, "before_cursor_execute", note)
 
 
 @pytest.fixture

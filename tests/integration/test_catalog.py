@@ -150,9 +150,9 @@ def test_a_sequence_that_is_behind_ids_given_by_others_is_told_with_what_to_do(c
 
 
 def test_the_number_of_statements_does_not_grow_with_the_rows(connection: Connection) -> None:
-    with counted(connection) as few:
+    with counted() as few:
         upsert_students(connection, [NewStudent(id=1, sis_id="s-1")])
-    with counted(connection) as many:
+    with counted() as many:
         upsert_students(connection, (NewStudent(id=n, sis_id=f"s-{n}") for n in range(1, 5001)))
     assert len(many) == len(few)
 

@@ -133,6 +133,6 @@ def test_other_students_and_other_courses_are_not_in_the_history(connection: Con
 def test_a_long_history_is_cut_to_the_newest(connection: Connection) -> None:
     commands = [enroll(hour, 103) for hour in range(5)]
     process(connection, *commands)
-    with counted(connection) as statements:
+    with counted() as statements:
         assert [entry[0] for entry in told(connection, 103, limit=2)] == [c.command_id for c in commands[3:]]
     assert len(statements) == 1

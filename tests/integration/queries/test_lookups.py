@@ -53,7 +53,7 @@ def test_an_unknown_id_is_an_error_that_names_it(connection: Connection) -> None
 def test_a_number_that_cannot_be_an_id_is_unknown_and_never_reaches_the_database(
     connection: Connection, number: int
 ) -> None:
-    with counted(connection) as statements:
+    with counted() as statements:
         for ask in (queries.student, queries.courses_of):
             with pytest.raises(UnknownStudent):
                 ask(connection, number)
@@ -158,7 +158,7 @@ def test_the_number_of_statements_does_not_grow_with_the_rows(
     connection.execute(
         text("INSERT INTO student_courses SELECT 1, 1000 + n FROM generate_series(1, :n) n"), {"n": more}
     )
-    with counted(connection) as sent:
+    with counted() as sent:
         ask(connection)
     assert len(sent) == statements
 
