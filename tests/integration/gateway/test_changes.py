@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -133,6 +134,38 @@ def test_the_feed_begins_at_a_time(service: Service, engine: Engine) -> None:
         old = connection.scalar(text("SELECT now() - interval '3 days'"))
         assert len(feed.page(connection, str(feed.since(connection, day)), rows=10).events) == 1
         assert len(feed.page(connection, str(feed.since(connection, old)), rows=10).events) == 3
+
+
+def test_a_time_finds_what_was_decided_after_others_that_began_later(service: Service, engine: Engine) -> None:
+    for student in range(1, 9):
+        enroll(service, student)
+    late = {3: 2, 2: 10}  # the second student's transaction began before most, and took longer than all
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE commands SET processed_at = now() - interval '1 day'"))
+        for student, seconds in late.items():
+            connection.execute(
+                text(
+                    "UPDATE commands SET processed_at = processed_at + make_interval(secs => :s) WHERE student_id = :id"
+                ),
+                {"s": seconds, "id": student},
+            )
+        time = connection.scalar(text("SELECT now() - interval '1 day' + interval '5 s'"))
+        page = feed.page(connection, str(feed.since(connection, time)), rows=10)
+    assert '"students/2"' in "".join(page.events)
+
+
+def test_a_time_of_before_a_repair_is_refused_and_one_of_after_it_is_not(
+    url: str, service: Service, engine: Engine
+) -> None:
+    enroll(service, 1)
+    before = datetime.now(UTC)
+    with engine.begin() as connection:
+        epoch.note(connection, begin=True)
+    enroll(service, 2)
+    answer = httpx.get(f"{url}/changes", params={"since": before.isoformat()})
+    assert_problem(answer, 410, "changes_gone")
+    after = httpx.get(f"{url}/changes", params={"since": datetime.now(UTC).isoformat()})
+    assert after.status_code == 200
 
 
 def test_a_copy_begins_with_a_snapshot_and_goes_on_with_the_feed(url: str, service: Service) -> None:
