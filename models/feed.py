@@ -86,6 +86,7 @@ _PAGE: Final = text(f"""
      WHERE (position, command_id) > (:position, CAST(:command_id AS uuid)) AND position < :below
      ORDER BY position, command_id LIMIT :rows
 """)
+_GONE: Final = text("SELECT gone_to FROM retention")
 _FIRST: Final = text("""
     SELECT processed_at FROM commands WHERE position >= :position ORDER BY position, command_id LIMIT 1
 """)
@@ -113,6 +114,8 @@ def page(connection: Connection, after: str | None, *, rows: int, ahead: bool = 
     below = horizon.next + (1 << 62) if ahead else horizon.complete
     place = {"position": start.position, "command_id": start.command_id, "below": below, "rows": rows}
     found = connection.execute(_PAGE, place).all()
+    if after is not None:  # after the page: retention may have been at it meanwhile
+        _checked(start, horizon._replace(gone=connection.execute(_GONE).scalar_one()))
     certain = [row for row in found if row.position < horizon.complete]
     more = len(found) == rows
     end = Cursor(horizon.epoch, max(start.position, horizon.complete - 1), _LAST_ID)
