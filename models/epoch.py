@@ -15,6 +15,8 @@ from sqlalchemy import Connection, text
 # `pg_control_system()` in the FROM clause.
 CURRENT: Final = """CASE WHEN epoch.cluster = system_identifier THEN epoch.epoch
          ELSE (epoch.epoch # system_identifier) & 9223372036854775807 END"""
+# When an epoch began that is not the first: `enrollment reconcile` began it.
+BEGAN: Final = "CASE WHEN epoch.epoch <> (epoch.cluster & 9223372036854775807) THEN began_at END"
 _READ: Final = text(f"""
     SELECT {CURRENT}, began_at, epoch.cluster <> system_identifier, epoch.timeline, timeline_id
       FROM epoch, pg_control_system(), pg_control_checkpoint()

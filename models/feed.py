@@ -7,7 +7,7 @@ can come to stand before a cursor that was handed out.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple, Self
 from uuid import UUID
 
@@ -16,11 +16,12 @@ from sqlalchemy import Connection, text
 from enrollment.commands import format_time
 from enrollment.errors import EnrollmentError
 from enrollment.events import event_json
-from models.epoch import CURRENT
+from models.epoch import BEGAN, CURRENT
 from models.records import RECORD_COLUMNS, record_of
 
 _CURSOR: Final = re.compile(r"([0-9a-f]{1,16})\.([0-9a-f]{1,16})\.([0-9a-f]{32})", re.ASCII)
 _LAST_ID: Final = UUID(int=(1 << 128) - 1)
+_LONGEST: Final = timedelta(minutes=5)  # from the number of a worker's transaction to the time that it writes
 
 
 class ChangesGone(EnrollmentError):
@@ -63,17 +64,21 @@ class FeedPage:
 
 
 class _Horizon(NamedTuple):
-    """Below `complete` no transaction is under way; `next` is yet to begin. Up to `gone`, some were removed."""
+    """Below `complete` no transaction is under way; `next` is yet to begin. Up to `gone`, some were removed.
+
+    `began`: when something was lost, as far as is known.
+    """
 
     epoch: int
     complete: int
     next: int
     gone: int
+    began: datetime | None
 
 
 _HORIZON: Final = text(f"""
     SELECT {CURRENT}, CAST(CAST(pg_snapshot_xmin(now) AS text) AS bigint),
-           CAST(CAST(pg_snapshot_xmax(now) AS text) AS bigint), gone_to
+           CAST(CAST(pg_snapshot_xmax(now) AS text) AS bigint), gone_to, {BEGAN}
       FROM epoch, pg_control_system(), pg_current_snapshot() AS now, retention
 """)
 _PAGE: Final = text(f"""
@@ -81,6 +86,7 @@ _PAGE: Final = text(f"""
      WHERE (position, command_id) > (:position, CAST(:command_id AS uuid)) AND position < :below
      ORDER BY position, command_id LIMIT :rows
 """)
+_GONE: Final = text("SELECT gone_to FROM retention")
 _FIRST: Final = text("""
     SELECT processed_at FROM commands WHERE position >= :position ORDER BY position, command_id LIMIT 1
 """)
@@ -94,6 +100,7 @@ _PAIRS: Final = text("""
      WHERE (student_id, course_id) > (:student_id, :course_id) ORDER BY student_id, course_id LIMIT :rows
 """)
 _ROWS: Final = 2000
+_RESTORED: Final = "This place is of another database, or of one that was restored; begin with a new snapshot."
 
 
 def page(connection: Connection, after: str | None, *, rows: int, ahead: bool = False) -> FeedPage:
@@ -107,6 +114,8 @@ def page(connection: Connection, after: str | None, *, rows: int, ahead: bool = 
     below = horizon.next + (1 << 62) if ahead else horizon.complete
     place = {"position": start.position, "command_id": start.command_id, "below": below, "rows": rows}
     found = connection.execute(_PAGE, place).all()
+    if after is not None:  # after the page: retention may have been at it meanwhile
+        _checked(start, horizon._replace(gone=connection.execute(_GONE).scalar_one()))
     certain = [row for row in found if row.position < horizon.complete]
     more = len(found) == rows
     end = Cursor(horizon.epoch, max(start.position, horizon.complete - 1), _LAST_ID)
@@ -116,13 +125,18 @@ def page(connection: Connection, after: str | None, *, rows: int, ahead: bool = 
 
 
 def since(connection: Connection, time: datetime) -> Cursor:
-    """Return a cursor before everything that was processed from that time on, and not long before it."""
+    """Return a cursor before everything that was processed from that time on, and not long before it.
+
+    Raises ChangesGone for a time before a loss: the order of the feed is not that of the times across it.
+    """
     horizon = _Horizon._make(connection.execute(_HORIZON).one())
+    if horizon.began and time < horizon.began:
+        raise ChangesGone(_RESTORED)
     low, high = 0, horizon.complete  # all at `high` and above is from that time on, or there is none
     while low < high:
         middle = (low + high) // 2
         first = connection.execute(_FIRST, {"position": middle}).scalar_one_or_none()
-        if first is None or first >= time:
+        if first is None or first + _LONGEST >= time:
             high = middle
         else:
             low = middle + 1
@@ -160,7 +174,7 @@ def _quoted(value: object) -> str:
 
 def _checked(cursor: Cursor, horizon: _Horizon) -> Cursor:
     if cursor.epoch != horizon.epoch or cursor.position >= horizon.next:
-        raise ChangesGone("This cursor is of another database, or of one that was restored; begin with a new snapshot.")
+        raise ChangesGone(_RESTORED)
     if 0 < cursor.position <= horizon.gone or (horizon.gone and not cursor.position):
         raise ChangesGone("Commands after this cursor are no longer kept; begin the copy with a new snapshot.")
     return cursor

@@ -15,9 +15,11 @@ from models.arrays import plain, quoted
 from models.records import PUT_RARE_RECORDS, RECORD_COLUMNS, parameters_of, record_of
 from models.retention import MARGIN
 
-# In the order in which a batch writes them. Readers go on; workers wait as for any locked table.
+# In the order in which a batch writes them, after what a step of retention locks first. Readers go on; workers wait as
+# for any locked table.
 _LOCK: Final = text("""
-    LOCK TABLE student_courses, tombstones, replace_marks, commands, outbox, deferred_commands IN EXCLUSIVE MODE
+    LOCK TABLE retention, student_courses, tombstones, replace_marks, commands, outbox, deferred_commands
+      IN EXCLUSIVE MODE
 """)
 _NO_HURRY: Final = ("SET LOCAL statement_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = '5min'")
 _OUTCOMES: Final = text("SELECT command_id, outcome FROM commands WHERE command_id = ANY(CAST(:ids AS uuid[]))")

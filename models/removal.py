@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
 
 from enrollment.errors import EnrollmentError
 from models import audit
 from models.arrays import plain, quoted
+from models.db_errors import describe
 
 Table = Literal["students", "courses"]
 _MOST_NAMED: Final = 10
@@ -24,6 +26,13 @@ class StillEnrolled(EnrollmentError):
             f"Of the {table} to be removed, {len(ids):,} have enrollments, {enrollments:,} together ({shown}): nothing "
             "was removed. Unenroll them first, with `catalog remove --unenroll` for instance."
         )
+
+
+class StillReferred(EnrollmentError):
+    """Rows of another system refer to what was to be removed, so nothing was; the transaction must be rolled back."""
+
+    def __init__(self, table: Table, reason: str) -> None:
+        super().__init__(f"Another table refers to some of these {table} ({reason}): nothing was removed.")
 
 
 def resolve(connection: Connection, table: Table, names: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
@@ -53,7 +62,7 @@ def standing(connection: Connection, table: Table, ids: Sequence[int]) -> list[t
 def remove_ids(connection: Connection, table: Table, ids: Sequence[int], *, by: str) -> int:
     """Remove students or courses, all or nothing; return how many. What commands said of them stays known.
 
-    Raises StillEnrolled; the caller commits. The audit names `by`.
+    Raises StillEnrolled and StillReferred; the caller commits. The audit names `by`.
     """
     parameters: dict[str, Any] = {"ids": plain(ids)}
     # No command can enroll them from here on: it would have to lock the row.
@@ -72,7 +81,10 @@ def remove_ids(connection: Connection, table: Table, ids: Sequence[int], *, by: 
         raise StillEnrolled(table, [row[0] for row in counts], sum(row[1] for row in counts))
     gone = f"DELETE FROM {table} WHERE id = ANY(CAST(:ids AS bigint[])) RETURNING id"
     subject = audit.student if table == "students" else audit.course
-    return _noted(connection, gone, ids, by=by, action=audit.REMOVED, subject=subject)
+    try:
+        return _noted(connection, gone, ids, by=by, action=audit.REMOVED, subject=subject)
+    except IntegrityError as error:
+        raise StillReferred(table, describe(error)) from error
 
 
 def close(connection: Connection, ids: Sequence[int], *, by: str) -> int:

@@ -86,7 +86,8 @@ _MOVE: Final = text("""
 """)
 _STATE: Final = text("""
     SELECT forgotten_before, part, passed_at, removed, (SELECT count(*) FROM forgotten_commands) AS forgotten,
-           (SELECT coalesce(sum(cardinality(command_ids)), 0) FROM outbox WHERE committed_at < :before) AS unpublished
+           (SELECT count(*) FROM outbox CROSS JOIN unnest(command_ids) AS owed(id)
+              JOIN commands ON command_id = owed.id AND processed_at < :before) AS unpublished
       FROM retention
 """)
 # Below the oldest transaction under way: nothing comes to stand behind the walk.
@@ -99,7 +100,10 @@ _COMMANDS: Final = text("""
        AND position < CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)
      ORDER BY position, command_id LIMIT :rows
 """)
-_UNPUBLISHED: Final = text("SELECT unnest(command_ids) FROM outbox WHERE committed_at < CAST(:before AS timestamptz)")
+# Of any age: `enrollment reconcile` puts old commands into the outbox.
+_UNPUBLISHED: Final = text("""
+    SELECT owed.id FROM outbox CROSS JOIN unnest(command_ids) AS owed(id) WHERE owed.id = ANY(CAST(:ids AS uuid[]))
+""")
 _REMEMBER: Final = text("""
     INSERT INTO forgotten_commands (command_id, content_hash)
     SELECT command_id, content_hash FROM commands WHERE command_id = ANY(CAST(:ids AS uuid[]))
@@ -130,7 +134,7 @@ _WALKS: Final = {
     Part.DEAD_LETTERS: _walk("dead_letters", "id", ":a", f"coalesce({_DECIDED} < :before, false)"),
 }
 _OLD: Final = {
-    "commands": "processed_at < :before AND outcome <> 'waiting'",
+    "commands": "processed_at < :before AND outcome <> 'waiting' AND coalesce(issued_at < :before, true)",
     "tombstones": "issued_at < :before",
     "replace_marks": "issued_at < :before",
     "dead_letters": f"{_DECIDED} < :before",
@@ -194,10 +198,12 @@ def _commands(connection: Connection, parameters: dict[str, Any]) -> _Page:
     rows = connection.execute(_COMMANDS, parameters).all()
     before = parameters["before"]
     ends = next((n for n, row in enumerate(rows) if row.position and not row.processed_at < before), len(rows))
-    gone = [row for row in rows[:ends] if row.processed_at < before]
+    # One that was rejected for a stamp far ahead stays until that is old: its repeat would not be refused before.
+    ahead = before + MARGIN
+    gone = [row for row in rows[:ends] if row.processed_at < before and not (row.issued_at and row.issued_at >= ahead)]
     if gone:
-        late = {"before": before + MARGIN}
-        unpublished = set(connection.execute(_UNPUBLISHED, late).scalars())
+        ids = {"ids": plain([row.command_id for row in gone])}
+        unpublished = set(connection.execute(_UNPUBLISHED, ids).scalars())
         gone = [row for row in gone if row.command_id not in unpublished]
     if gone:
         _forget(connection, gone)

@@ -31,6 +31,8 @@ def write(engine: Engine, before: datetime, path: Path) -> Archived:
     before = before if before.tzinfo else before.replace(tzinfo=UTC)
     if before > datetime.now(UTC):
         raise ArchiveError(f"{before:%Y-%m-%dT%H:%M:%SZ} is still to come; say a time that is past.")
+    if path.exists():
+        raise ArchiveError(f"{path} is there, and may hold what is no longer in the database; say another name.")
     part = path.with_name(f"{path.name}.part")
     try:
         with part.open("x", encoding="utf-8") as file:

@@ -15,10 +15,11 @@ from typing import Final
 
 import pytest
 
-from tests.acceptance.faults.harness import Harness, until
+from tests.acceptance.faults.harness import Harness
 from tests.acceptance.faults.oracle import Verdict, judge
 from tests.acceptance.faults.producers import Traffic
 from tests.acceptance.faults.sent_log import SentLog
+from tests.acceptance.faults.waits import until
 from tests.root import ROOT
 from worker.local.process import Child
 from worker.schema import upgrade
@@ -58,12 +59,12 @@ def test_two_versions_work_on_one_queue_with_the_migration_in_their_midst(old: O
         harness.began = time.time() - 1
         older = [harness.new_worker(f"old{number}", folder=old.program) for number in (1, 2)]
         newer = [harness.new_worker(f"new{number}") for number in (1, 2)]
-        with Traffic(harness.redis.url, log, SEED):
+        with Traffic(lambda: harness.new_sender(log), SEED):
             start(harness, older)
             kill(harness, older, rng)
             start(harness, newer[:1])  # too early: it waits for the migration
             kill(harness, older, rng)
-            upgrade(harness._database_url)
+            upgrade(harness.database_url)
             start(harness, newer)
             kill(harness, [*older, *newer], rng)
             stop(newer)  # back

@@ -226,8 +226,9 @@ def is_gap(info: Mapping[str, Any], position: str) -> bool:
     """Tell the same from what XINFO STREAM says."""
     if position == BEGINNING:  # Redis before 7 does not count what was added
         return int(info.get("entries-added", info["length"])) > int(info["length"])
-    if order(position) > order(info["last-generated-id"]):
-        return True  # of a stream that was there before this one
+    last = order(info["last-generated-id"])
+    if order(position) >= last:
+        return order(position) > last  # of a stream that was there before this one
     first = info["first-entry"]
     return first is None or order(first[0]) > order(position)
 

@@ -55,6 +55,21 @@ def test_an_invalid_command_is_a_repeat_still(service: Service, engine: Engine, 
     assert told(events, invalid.task_id) == ["rejected"]
 
 
+def test_a_command_with_a_stamp_far_ahead_is_a_repeat_until_that_is_old(
+    service: Service, engine: Engine, rows: Rows, events: Events
+) -> None:
+    early = message(ENROLL, 1, [10], task_id=uuid4(), issued_at=ago(-1))
+    service.handle([early])
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE commands SET processed_at = processed_at - interval '40 days'"))
+    assert everything(engine) == 0
+    assert service.handle([early]) == ["repeat"]
+    assert told(events, early.task_id) == ["rejected"]
+    age(engine, 40)
+    everything(engine)
+    assert rows("command_id", "commands") == []
+
+
 def test_a_withdrawn_command_stays_withdrawn_before_its_time(
     service: Service, engine: Engine, rows: Rows, events: Events
 ) -> None:

@@ -8,10 +8,11 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from enrollment.commands import format_time
 from enrollment.names import ENROLL, UNENROLL
-from models import retention
+from models import reconciling, retention
 from models.engine import WORKER, WORKER_NAME, make_engine
 from tasks.archive import ArchiveError, write
 from tasks.retention import retain
@@ -85,11 +86,36 @@ def test_a_command_whose_event_is_not_published_stays(service: Service, engine: 
     assert rows("student_id", "commands") == [(2,)]
 
 
+def test_an_old_command_that_a_repair_put_into_the_outbox_stays(service: Service, engine: Engine, rows: Rows) -> None:
+    service.handle([message(ENROLL, 1, [10], issued_at=ago(0))])
+    age(engine, 40)
+    with engine.begin() as connection:
+        reconciling.owe(connection, connection.execute(text("SELECT command_id FROM commands")).scalars().all())
+    with engine.connect() as connection:
+        assert retention.state(connection, datetime.now(UTC) - timedelta(days=DAYS)).unpublished == 1
+    assert everything(engine) == 0
+    assert rows("student_id", "commands") == [(1,)]
+
+
+def test_a_repair_and_a_step_of_retention_wait_for_each_other(service: Service, engine: Engine) -> None:
+    """Else the step could remove what the repair has put into the outbox since it looked."""
+    with engine.begin() as step, engine.begin() as repair:
+        retention.step(step, DAYS, 2)
+        repair.execute(text("SET LOCAL lock_timeout = '50ms'"))
+        with pytest.raises(DBAPIError, match="lock timeout"):
+            reconciling.lock(repair)
+
+
 def test_rows_from_before_the_feed_go_in_any_order(service: Service, engine: Engine, rows: Rows) -> None:
     service.handle([message(ENROLL, n, [10], issued_at=ago(0)) for n in range(1, 6)])
     with engine.begin() as connection:
         connection.execute(text("UPDATE commands SET position = 0"))
-        connection.execute(text("UPDATE commands SET processed_at = now() - interval '40 days' WHERE student_id <> 3"))
+        connection.execute(
+            text("""
+            UPDATE commands SET processed_at = now() - interval '40 days', issued_at = now() - interval '40 days'
+             WHERE student_id <> 3
+        """)
+        )
     everything(engine)
     assert rows("student_id", "commands") == [(3,)]
 
@@ -141,6 +167,15 @@ def test_an_archive_holds_the_events_as_they_stood_on_the_stream(
     told = sorted(fields["event"] for _, fields in redis_client.xrange("enrollment.events"))
     assert archived.commands == 5
     assert sorted((tmp_path / "commands.jsonl").read_text().splitlines()) == told
+
+
+def test_an_archive_is_not_overwritten(service: Service, engine: Engine, tmp_path: Path) -> None:
+    """It may be the only place by now of what is in it."""
+    path = tmp_path / "commands.jsonl"
+    path.write_text("of yesterday")
+    with pytest.raises(ArchiveError, match="another name"):
+        write(engine, datetime.now(UTC), path)
+    assert path.read_text() == "of yesterday"
 
 
 def test_an_archive_of_the_future_is_refused(engine: Engine, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from enrollment.names import ENROLL, REPLACE, UNENROLL
 from tests.gateway import Backend
@@ -126,3 +126,18 @@ def test_the_audit_has_who_closed_opened_and_removed_what(run: Run, catalog: Non
     assert [it["action"] for it in run("audit", "--course", 11, "--json").json] == ["catalog.removed", "course.closed"]
     [removed] = run("audit", "--student", 3, "--json").json
     assert (removed["action"], removed["who"].startswith("cli/")) == ("catalog.removed", True)
+
+
+def test_what_another_system_refers_to_is_not_removed(
+    run: Run, service: Service, engine: Engine, tmp_path: Path
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE grades (course_id bigint REFERENCES courses (id))"))
+        connection.execute(text("INSERT INTO grades VALUES (10)"))
+    done = run("catalog", "remove", "--courses", 10)
+    assert (done.code, len(done.error.splitlines())) == (1, 1)
+    assert "refers to some of these courses" in done.error
+    full = write(tmp_path / "c.csv", "id", "11")
+    assert "nothing was removed" in run("catalog", "load", "--courses", full, "--full").error
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM courses WHERE id = 10")) == 1

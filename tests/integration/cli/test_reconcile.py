@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import uuid4
@@ -10,15 +11,17 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
-from enrollment.consumer import EventsMissed, Reader
+from enrollment.consumer import EventsMissed, Feed, GroupConsumer, Reader
 from enrollment.names import ENROLL
 from models import feed
 from tests.acceptance.faults.oracle import Verdict, as_events
+from tests.gateway import served
 from tests.integration.cli.conftest import Result, Run
 from tests.integration.cli.restored_world import World
 from tests.integration.conftest import STREAM, message
 from worker.local.postgres import Postgres
 from worker.service import Service
+from worker.settings import Settings
 
 
 @pytest.fixture
@@ -149,6 +152,27 @@ def test_copies_that_know_what_neither_has_are_told_to_begin_anew(world: World, 
     with engine.connect() as connection, pytest.raises(feed.ChangesGone):
         feed.page(connection, cursor, rows=1)
     assert world.redis.xlen(STREAM)
+
+
+@pytest.mark.parametrize("follower", ["reader", "group"])
+def test_a_feed_does_not_keep_copies_from_being_told_to_begin_anew(
+    world: World, run: Run, variables: dict[str, str], follower: str
+) -> None:
+    copy = world.copy_database()
+    world.say(20)
+    settings = Settings.model_validate(
+        {key.removeprefix("ENROLLMENT_").lower(): value for key, value in variables.items()}
+    )
+    with ExitStack() as stack:
+        follow: dict[str, Any] = {"wait": 0.1, "feed": Feed(stack.enter_context(served(settings)))}
+        group = stack.enter_context(closing(GroupConsumer(world.redis_url, group="g", name="a", **follow)))
+        group.read().acknowledge()
+        reader = stack.enter_context(Reader(world.redis_url, position=world.last, **follow))
+        world.restore_database(copy)
+        assert run("reconcile", "--repair", "--anew").code == 0
+        world.say(20)
+        with pytest.raises(EventsMissed):
+            (group if follower == "group" else reader).read()
 
 
 def test_what_the_catalog_lacks_is_named_and_put_back_when_it_is_there(

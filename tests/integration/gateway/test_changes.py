@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
 from redis import Redis
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 
 from enrollment.consumer import EventsMissed, Feed, Reader
 from enrollment.consumer.reader import FEED
@@ -135,6 +136,57 @@ def test_the_feed_begins_at_a_time(service: Service, engine: Engine) -> None:
         assert len(feed.page(connection, str(feed.since(connection, old)), rows=10).events) == 3
 
 
+def test_a_page_that_retention_has_overtaken_is_refused(service: Service, engine: Engine) -> None:
+    enroll(service, 1)
+    with engine.connect() as connection:
+        cursor = str(feed.page(connection, None, rows=1).cursor)
+    enroll(service, 2)
+    enroll(service, 3)
+
+    def forget(*about: Any) -> None:
+        if "FROM commands" in about[2]:
+            with engine.begin() as other:
+                gone = "WITH gone AS (DELETE FROM commands WHERE student_id = 2 RETURNING position)"
+                other.execute(text(f"{gone} UPDATE retention SET gone_to = gone.position FROM gone"))
+
+    with engine.connect() as reading:
+        event.listen(reading, "before_cursor_execute", forget)
+        with pytest.raises(feed.ChangesGone):
+            feed.page(reading, cursor, rows=10)
+
+
+def test_a_time_finds_what_was_decided_after_others_that_began_later(service: Service, engine: Engine) -> None:
+    for student in range(1, 9):
+        enroll(service, student)
+    late = {3: 2, 2: 10}  # the second student's transaction began before most, and took longer than all
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE commands SET processed_at = now() - interval '1 day'"))
+        for student, seconds in late.items():
+            connection.execute(
+                text(
+                    "UPDATE commands SET processed_at = processed_at + make_interval(secs => :s) WHERE student_id = :id"
+                ),
+                {"s": seconds, "id": student},
+            )
+        time = connection.scalar(text("SELECT now() - interval '1 day' + interval '5 s'"))
+        page = feed.page(connection, str(feed.since(connection, time)), rows=10)
+    assert '"students/2"' in "".join(page.events)
+
+
+def test_a_time_of_before_a_repair_is_refused_and_one_of_after_it_is_not(
+    url: str, service: Service, engine: Engine
+) -> None:
+    enroll(service, 1)
+    before = datetime.now(UTC)
+    with engine.begin() as connection:
+        epoch.note(connection, begin=True)
+    enroll(service, 2)
+    answer = httpx.get(f"{url}/changes", params={"since": before.isoformat()})
+    assert_problem(answer, 410, "changes_gone")
+    after = httpx.get(f"{url}/changes", params={"since": datetime.now(UTC).isoformat()})
+    assert after.status_code == 200
+
+
 def test_a_copy_begins_with_a_snapshot_and_goes_on_with_the_feed(url: str, service: Service) -> None:
     enroll(service, 1, 2)
     service.handle([message(UNENROLL, 2, [10])])
@@ -163,6 +215,16 @@ def test_a_reader_whose_entries_are_gone_reads_on_in_the_feed_and_comes_back(
         assert set(told[1:]) <= {*(entry.text for entry in entries), *rest}
         enroll(service, 5)
         assert read_all(again) == stream(redis_client)[-1:]
+
+
+def test_a_reader_that_has_read_all_of_a_stream_missed_nothing_when_that_is_emptied(
+    url: str, service: Service, redis_client: Redis, redis_url: str
+) -> None:
+    enroll(service, 1, 2)
+    with Reader(redis_url, wait=0.01, feed=Feed(url)) as reader:
+        read_all(reader)
+        redis_client.xtrim(STREAM, maxlen=0, approximate=False)
+        assert reader.read() == []
 
 
 def test_a_reader_without_a_feed_is_told_of_what_is_missing(
