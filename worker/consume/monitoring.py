@@ -86,7 +86,7 @@ class Monitor:
         if not self.enabled:
             return
         self._dispatcher.flush()
-        channel = self._dispatcher.producer.channel
+        channel = getattr(self._dispatcher.producer, "channel", None)  # no producer: events were switched off just now
         if isinstance(channel, Channel) and channel.heard.pop(TOPIC, None) == 0:
             self._not_before = monotonic() + UNHEARD
 
