@@ -149,6 +149,7 @@ def _unenroll(connection: "Connection", table: "Table", ids: list[int]) -> None:
 
     if table == "courses":
         removal.close(connection, ids, by=whoami())
+        note("They take no more enrollments from here on; `catalog open` ends that, should they not be removed.")
     connection.commit()
     with client_of_broker() as client, client.bulk() as bulk:
         for student_id, course_ids in removal.standing(connection, table, ids):
