@@ -10,6 +10,8 @@ from typing import Any, Final, cast
 import psycopg
 from sqlalchemy import Connection, text
 
+from models.import_entries import GONE, IS_STUDENT, NEW
+
 _STAGE: Final = text("""
     CREATE TEMPORARY TABLE staged (
         kind text, number bigint, file bigint, line bigint, student text, course text, section text, asked text,
@@ -22,29 +24,6 @@ _PATIENT: Final = (  # a plan of millions of rows takes minutes, and holds no lo
     "SET LOCAL idle_in_transaction_session_timeout = 0",
     "SET LOCAL work_mem = '64MB'",
 )
-_ENTRIES: Final = text("""
-      WITH learner AS (
-           SELECT DISTINCT u.number FROM pg_temp.staged AS u
-            CROSS JOIN LATERAL (VALUES (u.sis_id, false), (u.alias, true)) AS id (named, by_alias)
-             JOIN pg_temp.staged AS r ON r.student = id.named AND r.by_alias = id.by_alias AND r.asked IS NOT NULL
-            WHERE u.kind = 'other' AND u.course_code IS NULL)
-    INSERT INTO import_entries (import_id, number, kind, sis_id, alias, parent, code, title)
-    SELECT :id, u.number, CASE WHEN learner.number IS NULL THEN kind ELSE 'student' END, sis_id, alias, parent,
-           course_code, title FROM pg_temp.staged AS u LEFT JOIN learner ON learner.number = u.number
-     WHERE kind <> 'row' ORDER BY u.number
-""")
-# Of the users of a file only students go to the catalog, where the file tells who is one.
-_IS_STUDENT: Final = """(NOT :by_role OR EXISTS (
-    SELECT FROM import_entries AS role WHERE role.import_id = :id AND role.kind = 'role' AND role.sis_id = u.sis_id))"""
-_NEW: Final = """
-    SELECT sis_id, max(number) AS number FROM import_entries AS u
-     WHERE import_id = :id AND kind = '{kind}' AND {condition} GROUP BY sis_id
-"""
-# What the files call deleted, and not anew in a later row. Nobody is enrolled in it.
-_GONE: Final = """
-    SELECT sis_id FROM import_entries WHERE import_id = :id AND kind IN ('{kind}', 'gone_{kind}') GROUP BY sis_id
-    HAVING max(number) = max(number) FILTER (WHERE kind = 'gone_{kind}')
-"""
 _BY: Final = {
     "sis_id": "{table}.sis_id = named.{column}",
     "id": "{table}.id = CASE WHEN named.code IS NULL THEN CAST(named.{column} AS bigint) END",
@@ -212,22 +191,12 @@ _RESOLVE: Final = tuple(
     """)
     for one in ("student", "course")
 )
-_NEWCOMERS: Final = text(f"""
-    SELECT DISTINCT ON (sis_id) sis_id, title FROM import_entries AS u
-     WHERE import_id = :id AND kind = 'student' AND {_IS_STUDENT} ORDER BY sis_id, number DESC
-""")
-_OPENINGS: Final = text("""
-    SELECT DISTINCT ON (sis_id) sis_id, code, title FROM import_entries
-     WHERE import_id = :id AND kind = 'course' ORDER BY sis_id, number DESC
-""")
-
 _VANISHED: Final = text("""
     UPDATE import_rows SET planned = 'rejected', message = 'The student or the course is no longer in the catalog.',
            code = CASE WHEN student_id IS NULL THEN 'unknown_student' ELSE 'unknown_courses' END
      WHERE import_id = :id AND planned IN ('enroll', 'unenroll', 'unchanged')
        AND (student_id IS NULL OR course_id IS NULL)
 """)
-_STREAMED: Final = {"yield_per": 5000}  # rows in memory
 
 
 def be_patient(connection: Connection) -> None:
@@ -246,12 +215,6 @@ def stage(connection: Connection, rows: Iterable[tuple[Any, ...]]) -> None:
     connection.execute(text("ANALYZE pg_temp.staged"))
 
 
-def keep_entries(connection: Connection, import_id: int) -> None:
-    """Keep what was staged for the catalog until the import is applied."""
-    connection.execute(_ENTRIES, {"id": import_id})
-    connection.execute(text("ANALYZE import_entries"))
-
-
 def compare(
     connection: Connection, import_id: int, issued_at: object, *, by: str, by_role: bool, waits: bool = False
 ) -> None:
@@ -267,10 +230,10 @@ def compare(
         by="id" if is_id else "SIS id",
         student=condition.format(table="s", column="student"),
         course=condition.format(table="c", column="course"),
-        newcomers=_NEW.format(kind="student", condition=_IS_STUDENT),
-        openings=_NEW.format(kind="course", condition="true"),
-        gone_sections=_GONE.format(kind="section"),
-        gone_courses=_GONE.format(kind="course"),
+        newcomers=NEW.format(kind="student", condition=IS_STUDENT),
+        openings=NEW.format(kind="course", condition="true"),
+        gone_sections=GONE.format(kind="section"),
+        gone_courses=GONE.format(kind="course"),
         **ids,
         **keys,
     )
@@ -300,15 +263,3 @@ def resolve(connection: Connection, import_id: int) -> None:
 def reject_unresolved(connection: Connection, import_id: int) -> None:
     """Reject the rows whose student or course is still not in the catalog."""
     connection.execute(_VANISHED, {"id": import_id})
-
-
-def newcomers(connection: Connection, import_id: int, *, by_role: bool) -> Iterable[tuple[str, str | None]]:
-    """Stream the students for the catalog: sis_id and name."""
-    result = connection.execute(_NEWCOMERS, {"id": import_id, "by_role": by_role}, execution_options=_STREAMED)
-    return ((row[0], row[1]) for row in result)
-
-
-def openings(connection: Connection, import_id: int) -> Iterable[tuple[str, str | None, str | None]]:
-    """Stream the courses for the catalog: sis_id, code and title."""
-    result = connection.execute(_OPENINGS, {"id": import_id}, execution_options=_STREAMED)
-    return ((row[0], row[1], row[2]) for row in result)

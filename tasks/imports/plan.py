@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 
 from enrollment.commands import format_time
 from enrollment.fold import MAX_AHEAD
-from models import catalog, import_snapshots, imports, planning
+from models import catalog, import_entries, import_snapshots, imports, planning
 from models.catalog import NewCourse, NewStudent
 from models.imports import ImportRecord
 from tasks.imports.files import Parts
@@ -91,7 +91,7 @@ def plan(
         record = imports.get(connection, import_id)
         ids = _namespaces_of(record)
         planning.stage(connection, _staged(rows, ids, now))
-        planning.keep_entries(connection, import_id)
+        import_entries.keep_entries(connection, import_id)
         if at_once:
             load_catalog(engine, connection, import_id, by_role=by_role(record))
         by, waits = named_by(record), record.waits_until is not None
@@ -108,9 +108,9 @@ def load_catalog(engine: Engine, connection: Connection, import_id: int, *, by_r
     """Put the students and courses of the files into the catalog, in a transaction of its own. Raises CatalogError."""
     with engine.begin() as other:
         planning.be_patient(other)
-        people = planning.newcomers(connection, import_id, by_role=by_role)
+        people = import_entries.newcomers(connection, import_id, by_role=by_role)
         catalog.upsert_students(other, (NewStudent(sis_id=sis_id, name=name) for sis_id, name in people))
-        courses = planning.openings(connection, import_id)
+        courses = import_entries.openings(connection, import_id)
         catalog.upsert_courses(
             other, (NewCourse(sis_id=sis_id, code=code, title=title) for sis_id, code, title in courses)
         )
