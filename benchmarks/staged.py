@@ -20,11 +20,11 @@ STAGES: Final[dict[str, tuple[str, ...]]] = {
     "deliver (kombu, Celery)": ("worker.transport.channel:Channel.claim",),
     "decode": ("worker.consume.batching:decode_message",),
     "validate": ("tasks.batch:units_of",),
-    "lock and read": ("models.ledger:lock_students", "models.ledger:read_state"),
+    "lock and read": ("tasks.transaction:_lock", "tasks.transaction:_state"),
     "fold": ("tasks.transaction:fold",),
-    "write rows": ("models.ledger:write_changes",),
-    "write commands, outbox": ("models.ledger:write_commands",),
-    "commit": ("sqlalchemy.engine.default:DefaultDialect.do_commit",),
+    "rows, as parameters": ("models.ledger:write_changes",),
+    "commands, as parameters": ("models.ledger:write_commands",),
+    "write, commit": ("sqlalchemy.engine.default:DefaultDialect.do_commit",),
     "make events": ("worker.publishing:event_json",),
     "publish": ("worker.publishing:Publisher.publish",),
     "settle": ("models.outbox:settle_at_once",),
@@ -35,6 +35,7 @@ STAGES: Final[dict[str, tuple[str, ...]]] = {
 LOOP: Final = "event loop, waiting"  # what is in none of them
 EARLIER: Final = {  # what earlier commits have, in the place of a function or besides it
     "worker.publishing:event_json": "worker.publishing:event_of",
+    "tasks.transaction:_state": "models.ledger:read_state",
     "models.ledger:write_commands": "models.outbox:put",
     "models.outbox:settle_at_once": "models.outbox:settle",
 }

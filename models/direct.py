@@ -2,45 +2,79 @@
 
 from collections.abc import Mapping
 from functools import cache
+from itertools import count
 from typing import Any, Final, cast
 
 import psycopg
+from psycopg.pq.abc import PGresult
 from sqlalchemy import Connection, TextClause
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.dialects import postgresql
 
+from models.pipeline import Question, Statement
 from models.session import Session
 
-_DIALECT: Final = PGDialect_psycopg()  # type: ignore[no-untyped-call]
-
-Cursor = psycopg.Cursor[tuple[Any, ...]]
-
-
-def execute(connection: Connection, statement: TextClause, parameters: Mapping[str, Any]) -> Cursor:
-    """Run a statement in the transaction of `connection`; return its cursor. Raises what `connection.execute` does."""
-    session = _session(connection)
-    sql = _sql(statement)
-    try:
-        return session.execute(sql.encode(), parameters)
-    except psycopg.Error as error:
-        # Its own way: wraps the error, tells the listeners, and lets go of a connection that is lost.
-        connection._handle_dbapi_exception(error, sql, parameters, None, None)  # noqa: SLF001
+_DIALECT: Final = postgresql.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+_numbers: Final = count(1)
 
 
-def execute_at_once(connection: Connection, statement: TextClause, parameters: Mapping[str, Any]) -> None:
+class Answer:
+    """What the server says to a statement, once somebody wants to know: until then it may not even be sent."""
+
+    def __init__(self, connection: Connection, question: Question) -> None:
+        self._connection = connection
+        self._question = question
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Return its rows. Raises what `connection.execute` does, for what was sent along, too."""
+        return session_of(self._connection).statements.rows(self._settled())
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows it wrote. Raises what `rows` does."""
+        return self._settled().command_tuples or 0
+
+    def _settled(self) -> PGresult:
+        if self._question.result is None:
+            _send(self._connection, self._question)
+        assert self._question.result is not None  # noqa: S101 (else sending has raised)
+        return self._question.result
+
+
+def ask(connection: Connection, statement: TextClause, parameters: Mapping[str, object]) -> Answer:
+    """Run a statement in the transaction of `connection`: with the next whose answer is wanted, or with the commit.
+
+    What it raises is raised there.
+    """
+    return Answer(connection, _asked(connection, statement, parameters))
+
+
+def execute_at_once(connection: Connection, statement: TextClause, parameters: Mapping[str, object]) -> None:
     """Run a statement that commits by itself, in one round trip; `connection` is in no transaction."""
-    session = _session(connection)
-    session.autocommit = True
-    try:
-        execute(connection, statement, parameters)
-    finally:
-        if not session.closed:
-            session.autocommit = False
+    _send(connection, _asked(connection, statement, parameters), begin=False)
 
 
-def _session(connection: Connection) -> Session:
+def session_of(connection: Connection) -> Session:
+    """Return the session in which the statements of `connection` run."""
     return cast(Session, connection.connection.driver_connection)
 
 
+def _asked(connection: Connection, statement: TextClause, parameters: Mapping[str, object]) -> Question:
+    prepared, names = _compiled(statement)
+    arguments = [str(parameters[name]).encode() for name in names]
+    return session_of(connection).statements.ask(prepared, arguments)
+
+
+def _send(connection: Connection, question: Question, *, begin: bool = True) -> None:
+    try:
+        session_of(connection).statements.send(begin=begin)
+    except psycopg.Error as error:
+        # Its own way: wraps the error, tells the listeners, and lets go of a connection that is lost.
+        sql = question.statement.sql.decode()
+        connection._handle_dbapi_exception(error, sql, None, None, None)  # noqa: SLF001
+
+
 @cache
-def _sql(statement: TextClause) -> str:
-    return str(statement.compile(dialect=_DIALECT))
+def _compiled(statement: TextClause) -> tuple[Statement, tuple[str, ...]]:
+    """Return the statement, and the names of its parameters in order."""
+    compiled: Any = statement.compile(dialect=_DIALECT)
+    return Statement(f"enrollment_{next(_numbers)}".encode(), str(compiled).encode()), tuple(compiled.positiontup)

@@ -1,6 +1,7 @@
 """What one batch reads and writes, set-based: a constant number of statements, whatever the number of commands."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any, Final
@@ -15,7 +16,7 @@ from enrollment.parsing import Invalid, Request
 from enrollment.state import BEFORE_ALL, Pair, Stamp, State, StudentState
 from models.arrays import plain, quoted
 from models.db_errors import Overtaken
-from models.direct import Cursor, execute
+from models.direct import Answer, ask
 from models.records import PUT_RARE_RECORDS, PUT_RECORDS, is_rare, parameters_of
 from models.retention import OLDEST
 
@@ -138,18 +139,26 @@ _TAKE_WAITING: Final = text("""
 """)
 
 
-def lock_students(connection: Connection, student_ids: Collection[int]) -> tuple[set[int], set[int]]:
-    """Lock these students until the end of the transaction; return those that exist and are ours, and the busy ones.
+# What is asked goes to the server when the first answer is wanted (models.direct): these are to be called for theirs.
+Lock = Callable[[], tuple[set[int], set[int]]]  # the students that exist and are ours, and those that are busy
+Reading = Callable[[AbstractSet[int]], tuple[State, datetime]]  # of the students that are ours; and the clock
+
+
+def lock_students(connection: Connection, student_ids: Collection[int]) -> Lock:
+    """Lock these students until the end of the transaction.
 
     Busy is who is locked by another transaction; nobody is waited for.
     """
     if not student_ids:
-        return set(), set()
-    locked = _ids(execute(connection, _LOCK_FREE, {"students": plain(sorted(student_ids))}))
-    rest = set(student_ids) - locked
-    if not rest:
-        return locked, set()
-    return locked, _ids(execute(connection, _EXISTING, {"students": plain(rest)}))
+        return lambda: (set(), set())
+    asked = ask(connection, _LOCK_FREE, {"students": plain(sorted(student_ids))})
+
+    def told() -> tuple[set[int], set[int]]:
+        locked = _ids(asked)
+        rest = set(student_ids) - locked
+        return locked, _ids(ask(connection, _EXISTING, {"students": plain(rest)})) if rest else set()
+
+    return told
 
 
 def wait_for_students(connection: Connection, student_ids: Collection[int]) -> set[int]:
@@ -160,22 +169,27 @@ def wait_for_students(connection: Connection, student_ids: Collection[int]) -> s
     if not student_ids:
         return set()
     connection.execute(_LOCK_TIMEOUT)
-    return _ids(execute(connection, _LOCK_STUDENTS, {"students": plain(sorted(student_ids))}))
+    return _ids(ask(connection, _LOCK_STUDENTS, {"students": plain(sorted(student_ids))}))
 
 
 def read_state(
     connection: Connection,
-    student_ids: Iterable[int],
+    student_ids: Collection[int],
     requests: Sequence[Request],
     told: AbstractSet[UUID] = frozenset(),
-) -> tuple[State, datetime]:
-    """Return what the fold must know to decide these requests, and the database's clock; the students are locked.
+) -> Reading:
+    """Read what the fold must know to decide these requests, and the database's clock, after the lock was asked for.
 
     Those of `told` stand in `commands` as waiting, and are this transaction's to decide.
     """
-    state = State(students={student_id: StudentState() for student_id in student_ids})
+    asked = ask(connection, _READ, {"students": plain(student_ids), **_named(student_ids, requests, told)})
+    return lambda locked: _state(asked.rows(), locked)
+
+
+def _state(rows: Iterable[tuple[Any, ...]], student_ids: AbstractSet[int]) -> tuple[State, datetime]:
+    state = State()
+    students: defaultdict[int, StudentState] = defaultdict(StudentState)  # some of them may not be ours
     now: datetime | None = None
-    rows = execute(connection, _READ, {"students": plain(state.students), **_named(state.students, requests, told)})
     for what, a, b, at, id_, content_hash in rows:
         match what:
             case "course":
@@ -186,7 +200,7 @@ def read_state(
                 state.processed.setdefault(id_, content_hash)
             case "enrolled" | "tombstone":
                 stamp = BEFORE_ALL if at is None or id_ is None else Stamp(at, id_)
-                pairs = state.students[a].pairs
+                pairs = students[a].pairs
                 pair = Pair(what == "enrolled", stamp)
                 # Both are there where another hand put the row back: it counts, but is no older than the tombstone.
                 pairs[b] = pair if b not in pairs else Pair(enrolled=True, stamp=max(stamp, pairs[b].stamp))
@@ -195,10 +209,11 @@ def read_state(
             case "oldest":
                 state.oldest = at
             case "replaced":
-                state.students[a].replaced = Stamp(at, id_)
+                students[a].replaced = Stamp(at, id_)
             case _:
                 now = at
     assert now is not None  # noqa: S101 (the first SELECT always returns its row)
+    state.students = {student_id: students[student_id] for student_id in student_ids}
     return state, now
 
 
@@ -225,22 +240,22 @@ def _is_ageless(request: Request) -> bool:
 def write_changes(connection: Connection, changes: Changes) -> None:
     """Write the rows that follow from a batch. The students concerned are locked. Raises Overtaken."""
     if changes.unenrolled:
-        execute(connection, _TAKE_UNENROLLED, _pairs(changes.unenrolled))
+        ask(connection, _TAKE_UNENROLLED, _pairs(changes.unenrolled))
     if changes.tombstones_removed:
-        execute(connection, _TAKE_TOMBSTONES, _pairs(changes.tombstones_removed))
+        ask(connection, _TAKE_TOMBSTONES, _pairs(changes.tombstones_removed))
     if changes.added:
-        execute(connection, _PUT_ADDED, _stamped_pairs(changes.added))
+        ask(connection, _PUT_ADDED, _stamped_pairs(changes.added))
     if changes.enrolled:
-        execute(connection, _PUT_ENROLLED, _stamped_pairs(changes.enrolled))
+        ask(connection, _PUT_ENROLLED, _stamped_pairs(changes.enrolled))
     if changes.restamped:
-        result = execute(connection, _RESTAMP, _stamped_pairs(changes.restamped))
-        if result.rowcount != len(changes.restamped):
+        restamped = ask(connection, _RESTAMP, _stamped_pairs(changes.restamped))
+        if restamped.rowcount != len(changes.restamped):
             raise Overtaken
     if changes.tombstones_added:
-        execute(connection, _PUT_TOMBSTONES, _stamped_pairs(changes.tombstones_added))
+        ask(connection, _PUT_TOMBSTONES, _stamped_pairs(changes.tombstones_added))
     if changes.replaced:
         marks = changes.replaced
-        execute(
+        ask(
             connection,
             _PUT_REPLACED,
             {
@@ -259,23 +274,21 @@ def write_commands(connection: Connection, records: Sequence[Record], batch_id: 
     rare = [record for record in records if is_rare(record)]
     common = [record for record in records if not is_rare(record)] if rare else records
     if common:
-        execute(connection, _PUT_COMMANDS, {"batch_id": batch_id, **parameters_of(common)})
+        ask(connection, _PUT_COMMANDS, {"batch_id": batch_id, **parameters_of(common)})
     if rare:
         decided = plain([record.command_id.hex for record in rare if record.waiting is None])
         events = quoted([event_json(record) for record in rare if record.waiting is not None])
         parameters = parameters_of(rare, rare=True)
-        execute(
-            connection, _PUT_RARE_COMMANDS, {"batch_id": batch_id, "decided": decided, "events": events, **parameters}
-        )
+        ask(connection, _PUT_RARE_COMMANDS, {"batch_id": batch_id, "decided": decided, "events": events, **parameters})
 
 
 def take_waiting(connection: Connection, command_ids: Collection[UUID]) -> None:
     """Take away that these commands wait: they are decided in this transaction."""
-    execute(connection, _TAKE_WAITING, {"commands": plain([command_id.hex for command_id in command_ids])})
+    ask(connection, _TAKE_WAITING, {"commands": plain([command_id.hex for command_id in command_ids])})
 
 
-def _ids(found: Cursor) -> set[int]:
-    return {row[0] for row in found}
+def _ids(answer: Answer) -> set[int]:
+    return {row[0] for row in answer.rows()}
 
 
 def _pairs(pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:

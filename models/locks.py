@@ -104,7 +104,7 @@ def busy(connection: Connection, changes: Changes, *, dead_letters: bool) -> Bus
 
 def free(connection: Connection, waits: Sequence[Wait]) -> list[Wait]:
     """Return what of this can be locked now, or in a moment, or is not there any more."""
-    _, locked = ledger.lock_students(connection, _of(waits, Reason.STUDENT))
+    _, locked = ledger.lock_students(connection, _of(waits, Reason.STUDENT))()
     enrolled = _of(waits, Reason.ENROLLMENTS)
     held = {
         Reason.STUDENT: held_by_others(connection, locked),

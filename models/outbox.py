@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 
 from enrollment.fold import Record
 from models.arrays import plain
-from models.direct import execute, execute_at_once
+from models.direct import ask, execute_at_once
 from models.records import RECORD_COLUMNS, record_of
 
 # Forgetting a settlement is harmless (the batch is published again and the check in Redis drops it), so it need not
@@ -44,7 +44,7 @@ class Pending:
 
 def settle(connection: Connection, batch_ids: Sequence[UUID]) -> None:
     """Strike off batches whose events are on the stream."""
-    execute(connection, _TAKE, {"batches": plain(batch_ids)})
+    ask(connection, _TAKE, {"batches": plain(batch_ids)})
 
 
 def settle_at_once(connection: Connection, batch_id: UUID) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine, text
 
 from models.db_errors import Moved
+from models.direct import ask
 
 # What was read may be on this server only: its commit was cancelled while it waited, or the server was killed in
 # between, and shows it since. Whoever acts on that waits first. A row that is written would do the same.
@@ -29,7 +30,7 @@ def confirm(connection: Connection) -> None:
 
     Does nothing where replication is not synchronous.
     """
-    connection.execute(_CONFIRM)
+    ask(connection, _CONFIRM, {})
 
 
 def confirm_apart(engine: Engine, connection: Connection) -> None:

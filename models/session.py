@@ -9,7 +9,10 @@ from typing import Any, Final, Self, TypeVar
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.errors import Diagnostic
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
+
+from models.pipeline import Pipeline
 
 QUIET: Final = 1.0  # seconds without an answer after which somebody looks around, and again
 
@@ -39,32 +42,62 @@ def meanwhile(call: Callable[[], None]) -> Iterator[None]:
 
 
 class Session(psycopg.Connection[TupleRow]):
-    """A connection of psycopg, with two differences.
+    """A connection of psycopg, with three differences.
 
     A commit that was not waited for until the standby had it (somebody cancelled the wait) raises OperationalError:
-    the same again waits until a standby has both. And while an answer is waited for, `quiet` is called about every
-    second, as is what `meanwhile` was given; where it raises, the session ends.
+    the same again waits until a standby has both. While an answer is waited for, `quiet` is called about every second,
+    as is what `meanwhile` was given; where it raises, the session ends. And what was asked of `statements` goes first,
+    whatever is sent; the commit goes with it.
     """
 
     quiet: Callable[[], None] | None = None
+    statements: Pipeline
     _alone = False  # the commit under way is known to this server only
 
     @classmethod
     def connect(cls, conninfo: str = "", **options: Any) -> Self:
         """Return a new connection, as psycopg does."""
         session = super().connect(conninfo, **options)
+        session.statements = Pipeline(session)
         session.add_notice_handler(session._note)  # noqa: SLF001 - its own
         return session
 
     def commit(self) -> None:
         """Commit. Raises OperationalError where no standby may have it although it should."""
         self._alone = False
-        super().commit()
+        if self.statements.asked:
+            try:
+                self.statements.send(commit=True)
+            except psycopg.Error:
+                if not self.closed:
+                    super().rollback()  # after a commit, whatever came of it, there is no transaction
+                raise
+        else:
+            super().commit()
         if self._alone:
             raise psycopg.OperationalError("the wait for the standby was cancelled: only this server has the commit")
 
+    def rollback(self) -> None:
+        """Roll back; what was asked and not yet sent is not sent."""
+        self.statements.asked.clear()
+        if self.pgconn.transaction_status != TransactionStatus.IDLE:  # the pool asks for it each time
+            super().rollback()
+
+    @property
+    def begin_command(self) -> bytes:
+        """What begins a transaction of this session."""
+        return self._get_tx_start_command()
+
+    def _deallocate(self, name: bytes | None) -> PQGen[None]:
+        """Deallocate a statement; psycopg, after a rollback, all of them (None), whoever prepared them."""
+        if name is None:
+            self.statements.forget()
+        return super()._deallocate(name)
+
     def wait(self, gen: PQGen[RV], *how: Any, **more: Any) -> RV:
         """Wait for the server, and look around meanwhile (psycopg calls it for each statement)."""
+        if self.statements.asked:
+            self.statements.send()
         attended = self.quiet is not None or _meanwhile.get() is not None
         return super().wait(self._attended(gen) if attended else gen, *how, **more)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Final
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection
 
 from enrollment.commands import Withdraw
 from models.db_errors import describe, is_conflict, is_locked, is_outage, is_too_much
@@ -22,15 +22,14 @@ _SEARCH: Final = 0.3  # seconds in which the commands that need a lock nobody ca
 class Applier:
     """Applies the units of one batch."""
 
-    def __init__(self, engine: Engine, arrival: Arrival, caution: Caution, keep_alive: Callable[[], None]) -> None:
+    def __init__(self, arrival: Arrival, caution: Caution, keep_alive: Callable[[], None]) -> None:
         """Take what the units have in common; `keep_alive` is called after each attempt that failed."""
-        self._engine = engine
         self._arrival = arrival
         self._caution = caution
         self._keep_alive = keep_alive
         self._search_until: float | None = None
 
-    def apply(self, units: Sequence[Unit], how: How) -> Iterator[Committed]:
+    def apply(self, connection: Connection, units: Sequence[Unit], how: How) -> Iterator[Committed]:
         """Apply `units` in one transaction; where one of them breaks it, in as few as it takes to single that one out.
 
         The broken one is committed as a dead letter. What somebody else has locked is left or put off, as `how` says.
@@ -39,7 +38,7 @@ class Applier:
         harmless at any time.
         """
         try:
-            yield self._reading_again(units, how)
+            yield self._reading_again(connection, units, how)
         except Blocked:
             raise
         except Exception as error:
@@ -47,42 +46,48 @@ class Applier:
             if isinstance(error, MemoryError) or (is_outage(error) and not divisible and not is_locked(error)):
                 raise
             self._keep_alive()
-            yield from self._after_lock(units, how) if is_locked(error) else self._after_fault(units, how, error)
+            yield from (
+                self._after_lock(connection, units, how)
+                if is_locked(error)
+                else self._after_fault(connection, units, how, error)
+            )
 
-    def _after_lock(self, units: Sequence[Unit], how: How) -> Iterator[Committed]:
+    def _after_lock(self, connection: Connection, units: Sequence[Unit], how: How) -> Iterator[Committed]:
         """Go on where a lock was waited for in vain: look first; and if that did not tell which, try and see."""
         self._caution.alert()
         careful = replace(how, careful=True, put_off=True, wait_for=frozenset())
         if careful != how:
-            yield from self.apply(units, careful)
+            yield from self.apply(connection, units, careful)
             return
         self._search_until = self._search_until or monotonic() + _SEARCH
         students = set(map(student_of, units))
         if len(students) > 1 and monotonic() < self._search_until:
-            yield from self._halves(units, how)
+            yield from self._halves(connection, units, how)
             return
         if len(students) == 1:
             self._caution.avoid(*students)
-        yield transaction.put_off(self._engine, units, self._arrival)
+        yield transaction.put_off(connection, units, self._arrival)
 
-    def _after_fault(self, units: Sequence[Unit], how: How, error: Exception) -> Iterator[Committed]:
+    def _after_fault(
+        self, connection: Connection, units: Sequence[Unit], how: How, error: Exception
+    ) -> Iterator[Committed]:
         if len(units) == 1:
-            yield transaction.dead_letter(self._engine, units[0], describe(error))
+            yield transaction.dead_letter(connection, units[0], describe(error))
         else:
             # Put off, not left: what the first half leaves would have a later place than the second.
-            yield from self._halves(units, replace(how, put_off=True))
+            yield from self._halves(connection, units, replace(how, put_off=True))
 
-    def _halves(self, units: Sequence[Unit], how: How) -> Iterator[Committed]:
+    def _halves(self, connection: Connection, units: Sequence[Unit], how: How) -> Iterator[Committed]:
         half = len(units) // 2
-        yield from self.apply(units[:half], how)
-        yield from self.apply(units[half:], how)
+        yield from self.apply(connection, units[:half], how)
+        yield from self.apply(connection, units[half:], how)
 
-    def _reading_again(self, units: Sequence[Unit], how: How) -> Committed:
+    def _reading_again(self, connection: Connection, units: Sequence[Unit], how: How) -> Committed:
         run = withdrawing.run if isinstance(units[0].request, Withdraw) else transaction.run
         for _ in range(_CONFLICTS):
             try:
-                return run(self._engine, units, self._arrival, how)
+                return run(connection, units, self._arrival, how)
             except Exception as error:
                 if not is_conflict(error):
                     raise
-        return run(self._engine, units, self._arrival, how)
+        return run(connection, units, self._arrival, how)

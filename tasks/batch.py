@@ -6,7 +6,7 @@ from time import monotonic
 from typing import Final, Protocol
 
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from enrollment.commands import Withdraw
 from enrollment.parsing import Unidentified
@@ -34,8 +34,8 @@ log = structlog.get_logger(__name__)
 class EventRelay(Protocol):
     """Publishes what is committed."""
 
-    def publish(self, batch: Committed) -> None:
-        """Publish the events of one transaction, right after its commit."""
+    def publish(self, connection: Connection, batch: Committed) -> None:
+        """Publish the events of one transaction, right after its commit; `connection` is in none."""
 
     def mark_backlog(self) -> None:
         """Take it that the outbox holds something: a commit whose answer was lost left its events there."""
@@ -125,7 +125,7 @@ class BatchProcessor:
         self, units: Sequence[Unit], arrival: Arrival, keep_alive: Callable[[], None], *, releasing: bool = False
     ) -> list[tuple[Unit, Result]]:
         decided: list[tuple[Unit, Result]] = []
-        applier = Applier(self._engine, arrival, self._caution, keep_alive)
+        applier = Applier(arrival, self._caution, keep_alive)
         deferred = units
         for last in _ROUNDS:
             deferred = self._round(
@@ -161,21 +161,22 @@ class BatchProcessor:
 
         def attempt() -> None:
             committed.clear()
-            for transaction in applier.apply(units, self._knowing(units, how)):
-                committed.append(transaction)
-                self._caution.note(transaction.waits)
-                self._caution.forgive(record.student_id for record in transaction.records)
-                if transaction.more:  # withdrawn: that they wait may not be told yet, and goes first
-                    self._relay.mark_backlog()
-                self._relay.publish(transaction)
+            with self._engine.connect() as connection:
+                for transaction in applier.apply(connection, units, self._knowing(connection, units, how)):
+                    committed.append(transaction)
+                    self._caution.note(transaction.waits)
+                    self._caution.forgive(record.student_id for record in transaction.records)
+                    if transaction.more:  # withdrawn: that they wait may not be told yet, and goes first
+                        self._relay.mark_backlog()
+                    self._relay.publish(connection, transaction)
 
         retry_on_outage(self._engine, attempt, keep_alive, self._relay.mark_backlog, once=how.releasing)
         return committed
 
-    def _knowing(self, units: Sequence[Unit], how: How) -> How:
+    def _knowing(self, connection: Connection, units: Sequence[Unit], how: How) -> How:
         """Return how to go about it, with what is known of the locks of others."""
         if how.put_off:
             students = set(map(student_of, units))
-            with self._engine.begin() as connection:
+            with connection.begin():
                 how = replace(how, wait_for=students - locks.held_by_others(connection, students))
         return how if how.careful else self._caution.advise(how)

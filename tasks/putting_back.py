@@ -80,7 +80,7 @@ def _held(connection: Connection, events: Iterable[Event]) -> tuple[frozenset[UU
 def _write_rows(connection: Connection, commands: Sequence[Command]) -> None:
     """Decide the pairs of commands that were applied, by stamp; whatever else was a reason to reject them was not."""
     students = {command.student_id for command in commands}
-    state, _ = ledger.read_state(connection, students, commands)
+    state, _ = ledger.read_state(connection, students, commands)(students)
     state.courses = {course_id for command in commands for course_id in command.course_ids}
     state.processed, state.closed, state.oldest = {}, set(), BEFORE_ALL.issued_at
     times = [command.issued_at or _END for command in commands]

@@ -1,4 +1,4 @@
-"""One transaction: lock, read, fold, write. What others have locked stays out of it."""
+"""One transaction: lock and read, fold, write and commit. What others have locked stays out of it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import assert_never
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from enrollment.commands import Withdraw
@@ -61,18 +61,21 @@ class Committed:
         return [result.wait for _, result in self.decided if isinstance(result, PutOff)]
 
 
-def run(engine: Engine, units: Sequence[Unit], arrival: Arrival, how: How) -> Committed:
+def run(connection: Connection, units: Sequence[Unit], arrival: Arrival, how: How) -> Committed:
     """Apply units in one transaction. Raises what the database raises, and Blocked."""
     students = {
         unit.request.student_id for unit in units if not isinstance(unit.request, Invalid | Unidentified | Withdraw)
     }
-    with engine.begin() as connection:
-        locked, busy = _lock(connection, students, how)
+    with connection.begin():
+        locked, busy, reading = _lock(connection, students, units, how)
         avoided = students & how.avoided
         selected, deferred, off = _sort(units, busy, avoided, how)
         selected = taken(connection, selected)
-        decided, held = _decide(connection, locked, selected, arrival, how) if selected else ([], [])
-        decided += _keep(connection, held)
+        decided: list[tuple[Unit, Result]] = []
+        if selected:
+            state, now = _state(reading or _read(connection, locked, selected), locked, how)
+            decided, held = _decide(connection, state, now, arrival.of(selected, lambda: now), how)
+            decided += _keep(connection, held)
         if off:
             decided += _put_off(connection, off, arrival, avoided)
         committed = Committed(uuid7(), tuple(decided), tuple(deferred))
@@ -87,16 +90,16 @@ def run(engine: Engine, units: Sequence[Unit], arrival: Arrival, how: How) -> Co
     return committed
 
 
-def put_off(engine: Engine, units: Sequence[Unit], arrival: Arrival) -> Committed:
+def put_off(connection: Connection, units: Sequence[Unit], arrival: Arrival) -> Committed:
     """Put units off that need a lock which nothing can name. Raises Blocked where not even that is possible."""
-    with _blocked(), engine.begin() as connection:
+    with _blocked(), connection.begin():
         replication.confirm(connection)
         return Committed(uuid7(), tuple(_put_off(connection, units, arrival, set(map(student_of, units)))))
 
 
-def dead_letter(engine: Engine, unit: Unit, reason: str) -> Committed:
+def dead_letter(connection: Connection, unit: Unit, reason: str) -> Committed:
     """Keep a unit as a dead letter that could not be processed. Raises what the database raises, and Blocked."""
-    with _blocked(), engine.begin() as connection:
+    with _blocked(), connection.begin():
         if taken(connection, [unit]):
             if is_told(unit) and unit.kept is not None and unit.kept.command_id is not None:
                 ledger.take_waiting(connection, [unit.kept.command_id])
@@ -122,15 +125,23 @@ def _blocked() -> Iterator[None]:
         raise
 
 
-def _lock(connection: Connection, students: AbstractSet[int], how: How) -> tuple[set[int], set[int]]:
+def _lock(
+    connection: Connection, students: AbstractSet[int], units: Sequence[Unit], how: How
+) -> tuple[set[int], set[int], ledger.Reading | None]:
+    """Lock the students, and read what decides the units in the same round trip, unless they waited: that is later."""
     selected = ledger.wait_for_students(connection, how.wait_for & students)
-    if not how.careful:
-        locked, busy = ledger.lock_students(connection, students - how.wait_for)
-    else:
-        with _blocked():
+    with _blocked() if how.careful else nullcontext():
+        if how.careful:
             locks.reserve(connection)
-            locked, busy = ledger.lock_students(connection, students - how.wait_for)
-    return locked | selected, busy
+        lock = ledger.lock_students(connection, students - how.wait_for)
+        reading = None if how.releasing else _read(connection, students, units)
+        locked, busy = lock()
+    return locked | selected, busy, reading
+
+
+def _read(connection: Connection, students: AbstractSet[int], units: Sequence[Unit]) -> ledger.Reading:
+    requests = [unit.request for unit in units if not isinstance(unit.request, Unidentified | Withdraw)]
+    return ledger.read_state(connection, students, requests, _told(units))
 
 
 def _sort(
@@ -156,18 +167,23 @@ def taken(connection: Connection, units: Sequence[Unit]) -> Sequence[Unit]:
     return [unit if it is None else replace(unit, kept=replace(it, until=taken[it.id])) for unit, it in kept]
 
 
-def _decide(
-    connection: Connection, students: AbstractSet[int], units: Sequence[Unit], arrival: Arrival, how: How
-) -> tuple[list[tuple[Unit, Result]], list[Held]]:
-    """Read, fold, and write the rows; return what was decided, and what is held up. The students are locked."""
-    requests = [unit.request for unit in units if not isinstance(unit.request, Unidentified | Withdraw)]
-    kept = [unit.kept for unit in units if unit.kept is not None] if how.releasing else []
-    told = {it.command_id for it in kept if it.told and it.command_id is not None}
+def _told(units: Iterable[Unit]) -> set[UUID]:
+    """Return the commands of which was told that they wait."""
+    return {unit.kept.command_id for unit in units if unit.kept and unit.kept.told and unit.kept.command_id is not None}
+
+
+def _state(reading: ledger.Reading, students: AbstractSet[int], how: How) -> tuple[State, datetime]:
     with _blocked() if how.careful else nullcontext():
-        state, now = ledger.read_state(connection, students, requests, told)
-    state.told = told
+        return reading(students)
+
+
+def _decide(
+    connection: Connection, state: State, now: datetime, seen: Sequence[Seen], how: How
+) -> tuple[list[tuple[Unit, Result]], list[Held]]:
+    """Fold, and write the rows; return what was decided, and what is held up. The students are locked."""
+    kept = [unit.kept for unit, _ in seen if unit.kept is not None]
+    state.told = _told(unit for unit, _ in seen)
     state.promised = {it.command_id: it.promised for it in kept if it.command_id is not None and it.promised}
-    seen = arrival.of(units, lambda: now)
     decided, changes = _folded(state, seen, now, how.policy)
     held: list[Held] = []
     while how.careful and (busy := locks.busy(connection, changes, dead_letters=any(letters(decided)))):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection
 
 from enrollment.commands import Withdraw
 from enrollment.fold import Effects, Record
@@ -20,9 +20,9 @@ from tasks.messages import Unit
 from tasks.transaction import Committed, letters, taken, traced
 
 
-def run(engine: Engine, units: Sequence[Unit], _arrival: Arrival, _how: How) -> Committed:
+def run(connection: Connection, units: Sequence[Unit], _arrival: Arrival, _how: How) -> Committed:
     """Withdraw in one transaction. Raises what the database raises, and Overtaken: what waits is being decided."""
-    with engine.begin() as connection:
+    with connection.begin():
         units = taken(connection, units)
         requests = [unit.request for unit in units if isinstance(unit.request, Withdraw)]
         ids = {request.command_id for request in requests}

@@ -10,7 +10,7 @@ from collections import Counter as Count
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import monotonic, time
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
 import structlog
@@ -76,7 +76,7 @@ _batch_seconds: Final = Histogram(
 )
 _stages: Final = Histogram(
     "enrollment_worker_stage_seconds",
-    "Seconds per batch or transaction: transaction (lock, read, decide, write), commit, publish, acknowledge.",
+    "Seconds per batch or transaction: transaction (lock, read, decide), commit (write, commit), publish, acknowledge.",
     ["stage"],
     buckets=_SHORT,
     registry=registry,
@@ -122,27 +122,27 @@ _progress: Final = Gauge(
     "When this process last took or finished work, or found none waiting, Unix time.",
     registry=registry,
 )
+_of_stage: Final = {name: _stages.labels(name) for name in get_args(Stage)}
 for _server in ("database", "broker", "stream"):
     _waits.labels(_server)  # a series from the start: `increase` sees the first of its seconds
 
 _sources: Final[set[str]] = set()
 
 
-def committed(batch: Committed, *, claimed: float) -> None:
-    """Count what one transaction decided. `claimed`: seconds since its messages were claimed, until the commit."""
+def committed(batch: Committed, *, at: float, claimed: float) -> None:
+    """Count what one transaction decided, committed `at` this Unix time, `claimed` seconds after its messages were."""
     units = batch.decided
     for labels, count in Count(_labels(unit, result) for unit, result in units).items():
         _commands.labels(*labels).inc(count)
         _last_command.labels(labels[3]).set_to_current_time()
-    now = time()
     # Not of those that waited for their time or the catalog: that tells nothing of the system.
     requests = [
         unit.request
         for unit, _ in units
         if not isinstance(unit.request, Unidentified | Withdraw) and (unit.kept is None or not unit.kept.told)
     ]
-    _issued.observe([now - request.issued_at.timestamp() for request in requests if request.issued_at is not None])
-    _sent.observe([now - sent for request in requests if (sent := sent_at(request.command_id)) is not None])
+    _issued.observe([at - request.issued_at.timestamp() for request in requests if request.issued_at is not None])
+    _sent.observe([at - sent for request in requests if (sent := sent_at(request.command_id)) is not None])
     _claimed.observe_same(claimed, len(units))
     _batch_commands.observe(len(units))
 
@@ -184,7 +184,7 @@ def progressed() -> None:
 
 def staged(name: Stage, seconds: float) -> None:
     """Note how long a stage took."""
-    _stages.labels(name).observe(seconds)
+    _of_stage[name].observe(seconds)
 
 
 @contextmanager

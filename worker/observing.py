@@ -1,7 +1,7 @@
 """What is counted and logged of a transaction right after its commit, and how its stages are timed."""
 
 import logging
-from time import monotonic
+from time import monotonic, time
 from typing import Any, Final
 
 import structlog
@@ -33,18 +33,19 @@ class Observed:
         """Note that a batch begins."""
         self._claimed = monotonic()
 
-    def publish(self, batch: Committed) -> None:
-        """Measure the transaction that was committed just now, and publish its events."""
-        metrics.staged("transaction", self._committing - self._begun)
-        metrics.staged("commit", monotonic() - self._committing)
-        metrics.committed(batch, claimed=monotonic() - self._claimed)
+    def publish(self, connection: Connection, batch: Committed) -> None:
+        """Publish the events of the transaction that was committed just now, and measure it."""
+        begun, committing, committed, now = self._begun, self._committing, monotonic(), time()
+        self._relay.publish(connection, batch)  # first: somebody waits for it
+        metrics.staged("transaction", committing - begun)
+        metrics.staged("commit", committed - committing)
+        metrics.committed(batch, at=now, claimed=committed - self._claimed)
         match batch.decided:  # what could not be processed is alone in its transaction
             case ((unit, Failed()),):
                 log.warning("dead_letter", key=unit.message.task_id, code=DeadLetterCode.PROCESSING_FAILED)
         if _stdlib.isEnabledFor(logging.DEBUG):  # structlog would build each line before the level is looked at
             for unit, result in batch.decided:
                 log.debug("command_processed", batch_id=str(batch.batch_id), **_shown(unit, result))
-        self._relay.publish(batch)
 
     def mark_backlog(self) -> None:
         """Pass on that the outbox may hold something."""

@@ -1,14 +1,13 @@
 """Result events onto the Redis Stream: a batch at a time, in one atomic step, once."""
 
 from collections.abc import Sequence
-from hashlib import sha1
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from redis import CredentialProvider, Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as Disconnected
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from enrollment.addresses import redis_url
@@ -16,7 +15,7 @@ from enrollment.consumer.reader import LUA
 from enrollment.events import event_json
 from enrollment.fold import Record
 from enrollment.redis_client import client as redis_client
-from enrollment.replication import write
+from worker.scripts import Script, Scripts
 from worker.secret_files import renewing
 
 REMEMBERED: Final = 24 * 60 * 60  # seconds during which publishing a batch again adds nothing
@@ -82,7 +81,7 @@ return count
 """
 
 
-_SHA: Final = sha1((_PUBLISH + _TRIM).encode(), usedforsecurity=False).hexdigest()
+_SCRIPT: Final = Script(_PUBLISH + _TRIM)
 
 
 class Publisher:
@@ -95,6 +94,7 @@ class Publisher:
         """
         self._most = max(maxlen, most or 2 * maxlen)
         self._client = client
+        self._scripts = Scripts(lambda: client.connection_pool)
         self._stream = stream
         self._maxlen = maxlen
         self._replicas = replicas
@@ -112,7 +112,10 @@ class Publisher:
         # The hash tag keeps both keys on one node of a Redis Cluster.
         keys = [self._stream, f"{{{self._stream}}}:batch:{batch_id}"]
         try:
-            return self._run(2, *keys, REMEMBERED, lines, self._maxlen, self._most, SILENT)
+            limits = (self._maxlen, self._most, SILENT)
+            return int(
+                self._scripts.run(_SCRIPT, 2, *keys, REMEMBERED, lines, *limits, replicas=self._replicas, again=True)
+            )
         except ResponseError:
             # A master that became a replica answers, and refuses writes for ever: a new connection finds the new one.
             self.disconnect()
@@ -121,24 +124,6 @@ class Publisher:
     def disconnect(self) -> None:
         """Hang up; the next batch finds the server anew."""
         self._client.connection_pool.disconnect()
-
-    def _run(self, *arguments: Any) -> int:
-        pool = self._client.connection_pool
-        connection: Any = pool.get_connection()
-
-        def once() -> int:
-            try:
-                return int(write(connection, self._replicas, "EVALSHA", _SHA, *arguments))
-            except NoScriptError:  # a restarted server has forgotten its scripts
-                return int(write(connection, self._replicas, "EVAL", _PUBLISH + _TRIM, *arguments))
-
-        try:
-            return int(connection.retry.call_with_retry(once, lambda _: connection.disconnect()))
-        except BaseException:  # what this connection answers next may be meant for this batch
-            connection.disconnect()
-            raise
-        finally:
-            pool.release(connection)
 
 
 def connect(url: str, *, patience: float = 5, credentials: CredentialProvider | None = None) -> Redis:

@@ -8,7 +8,7 @@ from typing import Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from enrollment.fold import Record
 from enrollment.pauses import pauses
@@ -48,17 +48,16 @@ class Relay:
         self._not_before = 0.0
         self._publisher.disconnect()
 
-    def publish(self, batch: Committed) -> None:
-        """Publish a batch right after its commit, and whatever was left before it."""
+    def publish(self, connection: Connection, batch: Committed) -> None:
+        """Publish a batch right after its commit, on `connection`, and whatever was left before it."""
         if not batch.records:
             return
         if self._backlog:
-            self.catch_up(older_than=0)  # the batch is in the outbox, too
+            self._catch_up(connection, older_than=0)  # the batch is in the outbox, too
             return
         with self._outages():
             self._send(batch.batch_id, batch.records)
-            with self._engine.connect() as connection:
-                outbox.settle_at_once(connection, batch.batch_id)
+            outbox.settle_at_once(connection, batch.batch_id)
 
     def catch_up(self, *, older_than: float | None = None) -> int:
         """Publish what is committed and not yet sent; return the number of events added.
@@ -67,15 +66,22 @@ class Relay:
         at hand. What was committed in the last seconds is left to the worker that committed it,
         unless that may be this one (`older_than` None).
         """
+        if monotonic() < self._not_before:
+            return 0
+        if older_than is None:
+            older_than = 0 if self._backlog else GRACE
+        with self._outages(), self._engine.connect() as connection:
+            return self._catch_up(connection, older_than=older_than)
+        return 0
+
+    def _catch_up(self, connection: Connection, *, older_than: float) -> int:
         added = 0
         if monotonic() < self._not_before:
             return added
-        if older_than is None:
-            older_than = 0 if self._backlog else GRACE
         until = monotonic() + BUDGET
         with self._outages():
             while True:
-                events, last = self._page(older_than)
+                events, last = self._page(connection, older_than)
                 added += events
                 if last and older_than == 0:
                     self._backlog = False
@@ -85,9 +91,9 @@ class Relay:
             log.info("events_relayed", events=added)
         return added
 
-    def _page(self, older_than: float) -> tuple[int, bool]:
+    def _page(self, connection: Connection, older_than: float) -> tuple[int, bool]:
         """Publish some; return how many events were added, and whether these were the last."""
-        with self._engine.begin() as connection:
+        with connection.begin():
             batches = outbox.pending(connection, older_than=older_than, batches=BATCHES)
             if batches:
                 replication.confirm_apart(self._engine, connection)

@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from enrollment.names import ENROLL
 from models.engine import WORKER, WORKER_NAME, make_engine
+from models.pipeline import Pipeline, Question, Statement
 from tasks.messages import Message
 from worker.publishing import Publisher, connect
 from worker.service import Service
@@ -31,16 +32,21 @@ def message(task: str = ENROLL, /, *args: Any, task_id: object = None, **kwargs:
 
 @contextmanager
 def counted() -> Iterator[list[str]]:
-    """Give the statements that are sent meanwhile by this process, by SQLAlchemy and by psycopg itself."""
+    """Give the statements that are sent meanwhile by this process, by SQLAlchemy and by pipelines."""
     statements: list[str] = []
-    execute = psycopg.Cursor.execute
+    execute, ask = psycopg.Cursor.execute, Pipeline.ask
 
     def note(cursor: Any, statement: Any, *arguments: Any, **how: Any) -> Any:
         statements.append(statement.decode() if isinstance(statement, bytes) else str(statement))
         return execute(cursor, statement, *arguments, **how)
 
+    def note_asked(pipeline: Pipeline, statement: Statement, *arguments: Any) -> Question:
+        statements.append(statement.sql.decode())
+        return ask(pipeline, statement, *arguments)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(psycopg.Cursor, "execute", note)
+        patch.setattr(Pipeline, "ask", note_asked)
         yield statements
 
 

@@ -7,7 +7,7 @@ from time import monotonic, sleep
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from enrollment.names import ENROLL, UNENROLL
 from models import ledger
@@ -67,9 +67,9 @@ def test_a_student_is_waited_for_whom_a_worker_has_just_locked(
     waited: list[set[int]] = []
     run = transaction.run
 
-    def spy(engine: Engine, units: Any, arrival: Any, how: How) -> transaction.Committed:
+    def spy(connection: Connection, units: Any, arrival: Any, how: How) -> transaction.Committed:
         waited.append(set(how.wait_for))
-        return run(engine, units, arrival, how)
+        return run(connection, units, arrival, how)
 
     monkeypatch.setattr(transaction, "run", spy)
     service.handle([message(ENROLL, 3, [10])])

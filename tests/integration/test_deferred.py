@@ -132,7 +132,7 @@ def test_events_go_on_whoever_holds_the_relays_rows(
     service: Service, engine: Engine, rows: Rows, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:  # as if killed right after the commit
-        patch.setattr(service._relay, "publish", lambda _: None)
+        patch.setattr(service._relay, "publish", lambda *_: None)
         service.handle([message(ENROLL, 1, [10])])
         service.handle([message(ENROLL, 2, [10])])
     service._relay.mark_backlog()

@@ -288,7 +288,7 @@ def test_a_record_that_another_hand_deletes_does_not_stop_the_relay(
     service: Service, owner: psycopg.Connection, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(service._relay, "publish", lambda _: None)
+        patch.setattr(service._relay, "publish", lambda *_: None)
         service.handle([message(ENROLL, 1, [10]), message(ENROLL, 2, [10])])
     owner.execute("DELETE FROM commands WHERE student_id = 1")
     service.handle([message(ENROLL, 3, [10])])

@@ -174,7 +174,7 @@ def test_doctor_says_which_server_is_a_standby(pair: Pair) -> None:
 
 def test_the_relay_tells_nothing_that_only_one_server_has(pair: Pair, service: Service, events: Events) -> None:
     with pytest.MonkeyPatch.context() as patch:  # as if killed right after its commit
-        patch.setattr(service._relay, "publish", lambda _: None)
+        patch.setattr(service._relay, "publish", lambda *_: None)
         service.handle([message(ENROLL, 2, [10])])
     pair.standby.kill()
     with ThreadPoolExecutor() as threads:

@@ -36,7 +36,7 @@ models.engine._OPTIONS["idle_in_transaction_session_timeout"] = "2s"
 engine = models.engine.make_engine(database_url, application_name="frozen")
 service = Service(engine, Publisher(connect(redis_url), stream=STREAM, maxlen=1000))
 if where == "batch":
-    ledger.read_state = freeze
+    ledger.write_changes = freeze
     service.handle([message("enrollment.enroll.v1", 1, [10])])
 else:
     outbox.pending = freeze
@@ -75,7 +75,7 @@ def test_its_turn_to_relay_is_over(
     service: Service, rows: Rows, events: Events, frozen: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:  # as if killed right after the commit
-        patch.setattr(service._relay, "publish", lambda _: None)
+        patch.setattr(service._relay, "publish", lambda *_: None)
         service.handle([message(ENROLL, 1, [10])])
     frozen("relay")
     eventually(lambda: service.relay(older_than=0))

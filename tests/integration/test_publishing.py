@@ -29,7 +29,7 @@ def test_events_of_a_dead_worker_are_relayed_once_in_order_of_commit(
     service: Service, monkeypatch: pytest.MonkeyPatch, rows: Rows, events: Events
 ) -> None:
     with monkeypatch.context() as patch:  # as if killed right after each commit
-        patch.setattr(service._relay, "publish", lambda _: None)
+        patch.setattr(service._relay, "publish", lambda *_: None)
         for course in range(10, 15):
             service.handle([message(ENROLL, 1, [course])])
     assert events() == []
@@ -60,7 +60,7 @@ def test_a_batch_that_was_published_and_not_settled_is_not_published_again(
     service: Service, monkeypatch: pytest.MonkeyPatch, events: Events
 ) -> None:
     with monkeypatch.context() as patch:  # as if killed between publishing and settling
-        patch.setattr(outbox, "settle", lambda *_: None)
+        patch.setattr(outbox, "settle_at_once", lambda *_: None)
         service.handle([message(ENROLL, 1, [10])])
     assert service.relay(older_than=0) == 0
     assert len(events()) == 1

@@ -22,7 +22,7 @@ Pauses = Callable[[Iterator[bool]], list[float]]
 def pauses(service: Service, publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> Pauses:
     """Give a function that relays five batches in six attempts; it is told of each whether the stream is there."""
     with monkeypatch.context() as patch:  # as if killed right after each commit
-        patch.setattr(service._relay, "publish", lambda _: None)
+        patch.setattr(service._relay, "publish", lambda *_: None)
         for course in range(10, 15):
             service.handle([message(ENROLL, 1, [course])])
 

@@ -37,7 +37,7 @@ def test_statements_stay_prepared_through_what_is_done_between_batches(service: 
     def prepared() -> set[object]:
         with worker_engine.begin() as connection:
             session: Any = connection.connection.driver_connection
-            return set(session._prepared._names)
+            return set(session.statements._prepared)
 
     for _ in range(7):
         service.handle([message(ENROLL, 1, [10])])

@@ -190,7 +190,7 @@ def test_that_a_command_waits_is_told_first_though_its_worker_was_killed_before_
     service = Service(worker_engine, publisher)
     sent = message(ENROLL, 1, [99], wait_until=LATER)
     with monkeypatch.context() as patch:  # as if killed right after the commit
-        patch.setattr(service._relay, "publish", lambda _: None)
+        patch.setattr(service._relay, "publish", lambda *_: None)
         service.handle([sent, message(ENROLL, 1, [98])])
     load("INSERT INTO courses (id) VALUES (99)")
     release_all(Service(worker_engine, publisher))

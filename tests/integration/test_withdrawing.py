@@ -95,7 +95,8 @@ def test_that_it_waited_is_told_before_that_it_is_withdrawn_though_its_worker_wa
     service: Service, worker_engine: Engine, events: Events
 ) -> None:
     sent = message(ENROLL, 1, [10], effective_at=LATER)
-    run(worker_engine, units_of([sent]), Arrival(), How())  # and dies before it publishes
+    with worker_engine.connect() as connection:
+        run(connection, units_of([sent]), Arrival(), How())  # and dies before it publishes
     service.handle([withdraw(sent.task_id)])
     service.relay(older_than=0)
     assert kinds(events, sent.task_id) == ["waiting", "withdrawn"]

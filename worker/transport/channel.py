@@ -63,6 +63,7 @@ class Channel(kombu_redis.Channel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._peeks: dict[str, Peek] = {}
+        self._sources: dict[str, Source] = {}
         self.peek_handlers: dict[str, Callable[[], bool]] = {}
         self._turn = 0
         self._peek_from = 0.0
@@ -136,6 +137,7 @@ class Channel(kombu_redis.Channel):
         if not no_ack and queue not in self._fanout_queues and queue not in self._peeks:
             peek = Peek(self._create_client(asynchronous=True), self._key(queue))
             self._peeks[queue] = peek
+            self._sources[queue] = self._source(queue)
             self.peek_handlers[peek.kind] = lambda: self._on_answer(peek)
         return super().basic_consume(queue, no_ack, *args, **kwargs)
 
@@ -171,9 +173,11 @@ class Channel(kombu_redis.Channel):
             return None
 
     def _basic_cancel(self, consumer_tag: str) -> Any:
-        peek = self._peeks.pop(self._tag_to_queue.get(consumer_tag, ""), None)
+        queue = self._tag_to_queue.get(consumer_tag, "")
+        peek = self._peeks.pop(queue, None)
         if peek is not None:
             self.peek_handlers.pop(peek.kind)
+            self._sources.pop(queue)
             peek.close()
         return super()._basic_cancel(consumer_tag)
 
@@ -220,7 +224,7 @@ class Channel(kombu_redis.Channel):
         """Take what may be taken now and deliver it; return how many messages came."""
         if not self._may_claim():
             return 0
-        sources = [self._source(queue) for queue in self._peeks]
+        sources = list(self._sources.values())
         first = self._turn % len(sources)
         claims = self.claims.take(
             sources[first:] + sources[:first],

@@ -17,7 +17,6 @@ At every moment a message is in one list or in `unacked`, never in both and neve
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha1
 from importlib.resources import files
 from json import dumps
 from time import monotonic
@@ -26,9 +25,10 @@ from uuid import uuid4
 
 from redis import ConnectionError as RedisConnectionError
 from redis import ConnectionPool
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import ResponseError
 
-from enrollment.replication import NotReplicated, write
+from enrollment.replication import NotReplicated
+from worker.scripts import Script, Scripts
 
 LARGE: Final = ":large"  # how the tag of a message ends that was set aside
 TOUCHED: Final = -1  # deliveries of a claim that was made young again (touch.lua)
@@ -88,17 +88,15 @@ class Claim:
         return self.fresh and not self.started and not self.too_large
 
 
-class _Script:
-    def __init__(self, name: str) -> None:
-        self.text = files(__package__).joinpath(name).read_text(encoding="utf-8")
-        self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+def _script(name: str) -> Script:
+    return Script(files(__package__).joinpath(name).read_text(encoding="utf-8"))
 
 
-_CLAIM: Final = _Script("claim.lua")
-_ACKNOWLEDGE: Final = _Script("acknowledge.lua")
-_BEGIN: Final = _Script("begin.lua")
-_GIVE_BACK: Final = _Script("give_back.lua")
-_TOUCH: Final = _Script("touch.lua")
+_CLAIM: Final = _script("claim.lua")
+_ACKNOWLEDGE: Final = _script("acknowledge.lua")
+_BEGIN: Final = _script("begin.lua")
+_GIVE_BACK: Final = _script("give_back.lua")
+_TOUCH: Final = _script("touch.lua")
 
 
 class Claims:
@@ -117,7 +115,7 @@ class Claims:
         replicas: int = 0,
     ) -> None:
         """A message counts as claimed when `replicas` replicas have it so: one that is none of ours keeps its tag."""
-        self._pool = pool
+        self._scripts = Scripts(pool)
         self._replicas = replicas
         self._keys = (index, unacked, f"{unacked}_deliveries")
         self.aside = f"{unacked}_too_large"
@@ -194,22 +192,12 @@ class Claims:
         ]
         return int(self._run(_GIVE_BACK, list(numbers), args)) if held else 0
 
-    def _run(self, script: _Script, keys: Sequence[str], args: Sequence[str | float], replicas: int = 0) -> Any:
+    def _run(self, script: Script, keys: Sequence[str], args: Sequence[str | float], replicas: int = 0) -> Any:
         all_keys = (*self._keys, *keys)
-        pool = self._pool()
-        connection: Any = pool.get_connection()
         try:
-            try:
-                return write(connection, replicas, "EVALSHA", script.sha, len(all_keys), *all_keys, *args)
-            except NoScriptError:  # a restarted server has forgotten its scripts
-                return write(connection, replicas, "EVAL", script.text, len(all_keys), *all_keys, *args)
+            return self._scripts.run(script, len(all_keys), *all_keys, *args, replicas=replicas)
         except ResponseError as error:
             raise BrokerRefused(str(error)) from error
-        except BaseException:
-            connection.disconnect()  # what it answers next may be meant for this
-            raise
-        finally:
-            pool.release(connection)
 
 
 def _claims(reply: Any, lists: Sequence[tuple[Source, str]], prefix: str) -> list[Claim]:

@@ -14,8 +14,8 @@ from tests.integration.conftest import counted
 
 def process(connection: Connection, *requests: Request) -> None:
     """Do what the worker does with one batch."""
-    students, _ = ledger.lock_students(connection, {r.student_id for r in requests if r.student_id is not None})
-    state, now = ledger.read_state(connection, students, requests)
+    students, _ = ledger.lock_students(connection, {r.student_id for r in requests if r.student_id is not None})()
+    state, now = ledger.read_state(connection, students, requests)(students)
     folded = fold(state, requests, now)
     ledger.write_changes(connection, folded.changes)
     records = [verdict for verdict in folded.verdicts if isinstance(verdict, Record)]

@@ -1,0 +1,121 @@
+"""Several statements in one round trip: libpq's pipeline (PostgreSQL manual, 32.5), without psycopg's layers above it.
+
+What is asked is sent when the first answer is wanted, or with the commit: a transaction takes as many round trips as
+there are times at which it must know something.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import psycopg
+from psycopg import errors, generators
+from psycopg.abc import PQGen
+from psycopg.adapt import Transformer
+from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
+from psycopg.pq.abc import PGresult
+
+if TYPE_CHECKING:
+    from models.session import Session
+
+
+class Statement(NamedTuple):
+    """SQL with the parameters `$1`, `$2` and so on. Each session prepares it once, under its name."""
+
+    name: bytes
+    sql: bytes
+
+
+_DONE: Final = {ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK}
+_COMMIT: Final = Statement(b"enrollment_commit", b"COMMIT")
+
+
+class Question:
+    """A statement with its arguments, as PostgreSQL writes them, and in the end what the server says to it."""
+
+    __slots__ = ("arguments", "result", "statement")
+
+    def __init__(self, statement: Statement, arguments: Sequence[bytes] = ()) -> None:
+        self.statement = statement
+        self.arguments = arguments
+        self.result: PGresult | None = None
+
+
+class Pipeline:
+    """What one session has yet to send."""
+
+    def __init__(self, session: "Session") -> None:
+        self._session = session
+        self._prepared: set[Statement] = set()
+        self._transformer = Transformer(session)
+        self.asked: list[Question] = []
+
+    def ask(self, statement: Statement, arguments: Sequence[bytes]) -> Question:
+        """Take a statement, to be sent with the next one that has to be answered."""
+        question = Question(statement, arguments)
+        self.asked.append(question)
+        return question
+
+    def send(self, *, commit: bool = False, begin: bool = True) -> None:
+        """Send what was asked, and read the answers; `begin`: in a transaction. Raises psycopg.Error.
+
+        Where one statement fails, those after it are not run, nor is the commit.
+        """
+        questions, self.asked = self.asked, []
+        if begin and self._session.pgconn.transaction_status == TransactionStatus.IDLE:
+            questions = [Question(Statement(b"enrollment_begin", self._session.begin_command)), *questions]
+        if commit:
+            questions.append(Question(_COMMIT))
+        try:
+            sent = self._sent(questions)
+            results = self._session.wait(self._results(len(sent) + 1))
+            if self._session.pgconn.status == ConnStatus.OK:
+                self._session.pgconn.exit_pipeline_mode()
+        except BaseException:  # in the middle of the answers: nothing else can be asked any more
+            self._session.pgconn.finish()
+            raise
+        for each, result in zip(sent, results, strict=False):
+            if result.status not in _DONE:
+                raise errors.error_from_result(result, encoding=self._session.info.encoding)
+            if isinstance(each, Question):
+                each.result = result
+            else:
+                self._prepared.add(each)
+        if len(results) <= len(sent):  # not even what was sent last is known to be done
+            raise psycopg.OperationalError("the server hung up in the middle of its answers")
+
+    def _sent(self, questions: Sequence[Question]) -> "list[Question | Statement]":
+        """Hand questions to libpq; return what the results will be of, in order: of what is prepared, too."""
+        pgconn = self._session.pgconn
+        sent: list[Question | Statement] = []
+        pgconn.enter_pipeline_mode()
+        for question in questions:
+            statement = question.statement
+            if statement not in self._prepared and statement not in sent:
+                pgconn.send_prepare(statement.name, statement.sql)
+                sent.append(statement)
+            pgconn.send_query_prepared(statement.name, question.arguments)
+            sent.append(question)
+        pgconn.pipeline_sync()
+        return sent
+
+    def forget(self) -> None:
+        """Take it that nothing is prepared any more."""
+        self._prepared.clear()
+
+    def rows(self, result: PGresult) -> list[tuple[Any, ...]]:
+        """Return the rows of an answer, as psycopg reads them."""
+        self._transformer.set_pgresult(result)
+        return self._transformer.load_rows(0, result.ntuples, tuple)
+
+    def _results(self, count: int) -> PQGen[list[PGresult]]:
+        pgconn = self._session.pgconn
+        yield from generators.send(pgconn)
+        results: list[PGresult] = []
+        try:
+            for _ in range(count):
+                results += yield from generators.fetch_many(pgconn)
+        except psycopg.OperationalError:
+            # A server that ends the session says why first.
+            if not any(result.status == ExecStatus.FATAL_ERROR for result in results):
+                raise
+        return results
