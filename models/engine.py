@@ -31,7 +31,7 @@ _OPTIONS: Final = {
 BY_KEY: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
 
 # For the worker: while it waits for a lock, everybody's commands wait. What is locked for longer is deferred.
-WORKER: Final = {**BY_KEY, "lock_timeout": "300ms", "plan_cache_mode": "force_generic_plan"}
+WORKER: Final = {**BY_KEY, "lock_timeout": "300ms"}
 WORKER_NAME: Final = "enrollment worker"  # its application_name
 
 _NETWORK: Final = {

@@ -4,6 +4,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
+from math import inf
+from time import monotonic
 from typing import Any, Final
 from uuid import UUID
 
@@ -31,6 +33,14 @@ _EXISTING: Final = text("SELECT id FROM students WHERE id = ANY(CAST(:students A
 # two workers would put each other's commands off again and again. After 2 s it is no worker any more (models.locks).
 PATIENCE: Final = 1500
 _LOCK_TIMEOUT: Final = text(f"SET LOCAL lock_timeout = '{PATIENCE}ms'")
+
+# PostgreSQL takes a plan for one command to be cheaper than one for any number, and plans anew each time, which takes
+# longer than to run it. But a plan from when a table was empty may read all of it: so for small batches alone, which
+# would see it grow slowly, and for a minute.
+SMALL: Final = 50  # commands
+KEPT: Final = 60.0  # seconds
+_USE_KEPT_PLANS: Final = text("SET LOCAL plan_cache_mode = force_generic_plan")
+_FORGET_PLANS: Final = text("DISCARD PLANS")
 
 # All that the fold must know, in one round trip; `what` says of which kind a row is. A statement of its own after the
 # lock, so that it sees what was committed while we waited for it; the clock, too, is read under the lock.
@@ -142,6 +152,17 @@ _TAKE_WAITING: Final = text("""
 # What is asked goes to the server when the first answer is wanted (models.direct): these are to be called for theirs.
 Lock = Callable[[], tuple[set[int], set[int]]]  # the students that exist and are ours, and those that are busy
 Reading = Callable[[AbstractSet[int]], tuple[State, datetime]]  # of the students that are ours; and the clock
+
+
+def use_plans(connection: Connection, commands: int) -> None:
+    """Let a small batch go by plans that were made before. To be called first in a transaction."""
+    if commands > SMALL:
+        return
+    info, now = connection.info, monotonic()  # of the session, as long as it lives
+    if now - info.get("planned", -inf) > KEPT:
+        info["planned"] = now
+        ask(connection, _FORGET_PLANS, {})
+    ask(connection, _USE_KEPT_PLANS, {})
 
 
 def lock_students(connection: Connection, student_ids: Collection[int]) -> Lock:

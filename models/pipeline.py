@@ -26,7 +26,7 @@ class Statement(NamedTuple):
 
 
 _DONE: Final = {ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK}
-_COMMIT: Final = Statement(b"enrollment_commit", b"COMMIT")
+_COMMIT: Final = Statement(b"COMMIT", b"COMMIT")
 
 
 class Question:
@@ -62,7 +62,7 @@ class Pipeline:
         """
         questions, self.asked = self.asked, []
         if begin and self._session.pgconn.transaction_status == TransactionStatus.IDLE:
-            questions = [Question(Statement(b"enrollment_begin", self._session.begin_command)), *questions]
+            questions = [Question(Statement(b"BEGIN", self._session.begin_command)), *questions]
         if commit:
             questions.append(Question(_COMMIT))
         try:

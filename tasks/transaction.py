@@ -67,6 +67,7 @@ def run(connection: Connection, units: Sequence[Unit], arrival: Arrival, how: Ho
         unit.request.student_id for unit in units if not isinstance(unit.request, Invalid | Unidentified | Withdraw)
     }
     with connection.begin():
+        ledger.use_plans(connection, len(units))
         locked, busy, reading = _lock(connection, students, units, how)
         avoided = students & how.avoided
         selected, deferred, off = _sort(units, busy, avoided, how)
