@@ -125,7 +125,35 @@ def parse_many(
         fault = f"commands must be a list of 1 to {MAX_COMMANDS} commands."
     if fault or not isinstance(commands, list):
         return [Unidentified(DeadLetterCode.INVALID_COMMAND, fault or "", canonical([list(args), dict(kwargs)]))]
-    return [_parse_item(item, eta) for item in commands]
+    return [parse_item(item, eta) for item in commands]
+
+
+def parse_item(item: object, eta: datetime | None = None) -> Request | Unidentified:
+    """Read one command of an `apply` message."""
+    if not isinstance(item, dict):
+        return Unidentified(
+            DeadLetterCode.INVALID_COMMAND,
+            "A command must be an object with a command_id and a command.",
+            canonical(item),
+        )
+    name = item.get("command")
+    model = MODELS.get(name) if isinstance(name, str) else None  # type: ignore[call-overload]
+    if model is not None and eta is None and len(item) <= _MAX_FIELDS:
+        try:  # model_validate, without its own layer, which takes a fifth as long again
+            command: Command = model.__pydantic_validator__.validate_python(item)
+        except ValidationError:
+            pass  # what is wrong is told below
+        else:
+            return command
+    try:
+        command_id = parse_uuid(item.get("command_id"))
+    except ValueError:
+        return Unidentified(DeadLetterCode.COMMAND_ID_MISSING, "command_id is missing or not a UUID.", canonical(item))
+    said = {name: value for name, value in item.items() if name not in ("command_id", "command")}
+    if model is not None:
+        return _validate(model, model.kind, command_id, _with(eta, said))
+    fault = f"command must be one of {', '.join(MODELS)}"
+    return _invalid(None, command_id, said, {"command": fault}, canonical(item))
 
 
 def content_hash(request: Request | Withdraw) -> bytes:
@@ -167,25 +195,6 @@ def hash_without_times(kind: Kind, student_id: int, course_ids: Sequence[int], s
 
 def _digest(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=16).digest()
-
-
-def _parse_item(item: object, eta: datetime | None) -> Request | Unidentified:
-    if not isinstance(item, dict):
-        return Unidentified(
-            DeadLetterCode.INVALID_COMMAND,
-            "A command must be an object with a command_id and a command.",
-            canonical(item),
-        )
-    try:
-        command_id = parse_uuid(item.get("command_id"))
-    except ValueError:
-        return Unidentified(DeadLetterCode.COMMAND_ID_MISSING, "command_id is missing or not a UUID.", canonical(item))
-    said = {name: value for name, value in item.items() if name not in ("command_id", "command")}
-    name = item.get("command")
-    if isinstance(name, str) and name in MODELS:
-        return _validate(MODELS[Kind(name)], Kind(name), command_id, _with(eta, said))
-    fault = f"command must be one of {', '.join(MODELS)}"
-    return _invalid(None, command_id, said, {"command": fault}, canonical(item))
 
 
 def _validate(model: type[M], kind: Kind, command_id: UUID, said: dict[str, Any]) -> M | Invalid:

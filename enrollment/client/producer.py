@@ -10,7 +10,6 @@
 Sending the same command again, under its `command_id`, is always harmless: it takes effect once.
 """
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -21,10 +20,10 @@ from uuid import UUID
 from enrollment.addresses import is_redis
 from enrollment.client.broker_connection import PATIENCE, BrokerConnection, OutgoingMessage
 from enrollment.client.errors import InvalidCommand, NoEventsAddress
-from enrollment.commands import MAX_COMMANDS, Command, Kind, Withdraw, as_fields
+from enrollment.commands import MAX_COMMANDS, Command, Withdraw
 from enrollment.ids import uuid7
 from enrollment.names import APPLY, BULK_QUEUE, QUEUE, STREAM, TASKS
-from enrollment.parsing import Invalid, Unidentified, parse_many, parse_withdraw
+from enrollment.parsing import Invalid, Unidentified, parse_item, parse_withdraw
 
 if TYPE_CHECKING:
     from enrollment.client.outcomes import Outcomes
@@ -33,8 +32,8 @@ if TYPE_CHECKING:
 
 OUTCOME: Final = 10.0  # seconds that `wait_for` waits; an idle worker needs some milliseconds
 MAX_BYTES: Final = 512 * 1024  # of commands in one `apply` message; a worker holds a claim's messages in memory at once
-_encode = json.JSONEncoder(separators=(",", ":")).encode
-_EMBED: Final = _encode({"callbacks": None, "errbacks": None, "chain": None, "chord": None})
+_EMBED: Final = '{"callbacks":null,"errbacks":null,"chain":null,"chord":null}'
+_BESIDE: Final = {"command", "command_id"}  # what the message of one command says beside its arguments
 
 
 def read_command(fields: Mapping[str, Any]) -> Command:
@@ -47,7 +46,7 @@ def read_command(fields: Mapping[str, Any]) -> Command:
     if "command_id" not in given:
         given["command_id"] = uuid7()
         given.setdefault("issued_at", datetime.now(UTC))
-    request = parse_many((), {"commands": [given]})[0]
+    request = parse_item(given)
     if isinstance(request, Invalid):
         raise InvalidCommand(request.rejection.message, request.rejection.fields)
     if isinstance(request, Unidentified):
@@ -70,15 +69,15 @@ class Sender(ABC):
 
     def enroll(self, student_id: int, course_ids: Iterable[int], **fields: Unpack[CommandFields]) -> UUID:
         """Add these courses to the student's. Return the command's id. Raises InvalidCommand, BrokerAway."""
-        return self._send_new(Kind.ENROLL, student_id, course_ids, fields)
+        return self._send_new("enroll", student_id, course_ids, fields)
 
     def unenroll(self, student_id: int, course_ids: Iterable[int], **fields: Unpack[CommandFields]) -> UUID:
         """Take these courses from the student's. Return the command's id. Raises InvalidCommand, BrokerAway."""
-        return self._send_new(Kind.UNENROLL, student_id, course_ids, fields)
+        return self._send_new("unenroll", student_id, course_ids, fields)
 
     def replace(self, student_id: int, course_ids: Iterable[int], **fields: Unpack[CommandFields]) -> UUID:
         """Make the student's courses exactly these; none is allowed. Return the command's id. Raises as `enroll`."""
-        return self._send_new(Kind.REPLACE, student_id, course_ids, fields)
+        return self._send_new("replace", student_id, course_ids, fields)
 
     @abstractmethod
     def send(self, command: Command | Withdraw) -> UUID:
@@ -95,9 +94,9 @@ class Sender(ABC):
             raise InvalidCommand(request.rejection.message, request.rejection.fields)
         return self.send(request)
 
-    def _send_new(self, kind: Kind, student_id: int, course_ids: Iterable[int], fields: CommandFields) -> UUID:
-        command = {"command": kind.value, "student_id": student_id, "course_ids": list(course_ids)}
-        return self.send(read_command({**command, **fields}))
+    def _send_new(self, command: str, student_id: int, course_ids: Iterable[int], fields: CommandFields) -> UUID:
+        said = {"command": command, "student_id": student_id, "course_ids": list(course_ids), **fields}
+        return self.send(read_command(said))
 
 
 class Client(Sender):
@@ -182,10 +181,10 @@ class Bulk(Sender):
 
     def send(self, command: Command | Withdraw) -> UUID:
         """Take a command; return its id. It leaves with the next message, a withdraw at once. Raises BrokerAway."""
-        if isinstance(command, Withdraw):
+        if command.command == "withdraw":
             self._broker.publish(_message(command), (command.command_id,))
             return command.command_id
-        item = _encode(as_fields(command))
+        item = command.model_dump_json(exclude_none=True)
         if self._items and (len(self._items) == MAX_COMMANDS or self._bytes + len(item) > MAX_BYTES):
             self.flush()
         self._items.append(item)
@@ -213,11 +212,11 @@ class Bulk(Sender):
 
 
 def _message(command: Command | Withdraw) -> OutgoingMessage:
-    fields = as_fields(command)
-    task_id, kind = fields.pop("command_id"), command.kind
-    del fields["command"]
-    about = command.target if isinstance(command, Withdraw) else _number(len(command.course_ids), "course")
-    return OutgoingMessage(QUEUE, TASKS[kind], task_id, f"<{about}>", f"[[],{_encode(fields)},{_EMBED}]")
+    about = command.target if command.command == "withdraw" else _number(len(command.course_ids), "course")
+    # model_dump_json, without its own layer, which takes a third as long again
+    said = command.__pydantic_serializer__.to_json(command, exclude_none=True, exclude=_BESIDE).decode()
+    body = f"[[],{said},{_EMBED}]"
+    return OutgoingMessage(QUEUE, TASKS[command.kind], str(command.command_id), f"<{about}>", body)
 
 
 def _number(count: int, noun: str) -> str:

@@ -7,13 +7,19 @@ from contextlib import contextmanager
 _NONE: Mapping[str, str] = {}
 
 
+def is_traced() -> bool:
+    """Tell whether the program traces: whoever does has imported it, and said where spans go."""
+    trace = sys.modules.get("opentelemetry.trace")
+    return trace is not None and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
 @contextmanager
 def sending(task: str, queue: str, message_id: str, commands: int) -> Iterator[Mapping[str, str]]:
     """Trace the sending of one message; give the headers with which its trace goes on in the worker."""
-    trace = sys.modules.get("opentelemetry.trace")  # whoever traces has imported it, and said where spans go
-    if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+    if not is_traced():
         yield _NONE
         return
+    from opentelemetry import trace  # noqa: PLC0415
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
 
     about: dict[str, str | int] = {

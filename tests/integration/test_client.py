@@ -95,6 +95,14 @@ def test_a_message_is_byte_for_byte_what_kombu_would_put_on_the_list(redis_url: 
     assert len({entry["properties"]["delivery_tag"] for entry in entries(redis_client, QUEUE)}) == 2
 
 
+def test_no_two_messages_have_one_delivery_tag(client: Client, redis_client: Any) -> None:
+    for _ in range(2):
+        client.enroll(1, [2])
+        client.enroll(1, [2])
+        client.close()
+    assert len({entry["properties"]["delivery_tag"] for entry in entries(redis_client, QUEUE)}) == 4
+
+
 def test_another_broker_gets_its_messages_by_kombu() -> None:
     with Client("memory://") as client, KombuConnection("memory://") as connection:
         command_id = client.enroll(1, [2])

@@ -6,12 +6,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from enrollment import names
 from enrollment.client import Bulk, Client, InvalidCommand, read_command
 from enrollment.client import producer as client_module
 from enrollment.client.broker_connection import OutgoingMessage
-from enrollment.commands import MAX_COMMANDS, Enroll, Replace
+from enrollment.commands import MAX_COMMANDS, MAX_ID, Enroll, Replace, Withdraw, as_fields
 
 ID = "11111111-1111-4111-8111-111111111111"
 
@@ -138,6 +140,26 @@ def test_an_empty_bulk_sends_nothing(broker: BrokerConnection) -> None:
     with bulk(broker):
         pass
     assert broker.sent == []
+
+
+@given(st.datetimes(timezones=st.just(UTC)), st.booleans())
+def test_what_travels_says_what_the_command_says(time: datetime, later: bool) -> None:  # noqa: FBT001
+    command = Replace(
+        command_id=UUID(ID), student_id=MAX_ID, course_ids=(), issued_at=time, effective_at=time if later else None
+    )
+    broker = BrokerConnection()
+    with bulk(broker) as sender:
+        sender.send(command)
+    assert broker.commands == [as_fields(command)]
+    _, said, _ = json.loads(client_module._message(command).body)
+    assert {**said, "command_id": ID, "command": "replace"} == as_fields(command)
+
+
+def test_a_withdraw_says_what_it_ends(broker: BrokerConnection) -> None:
+    bulk(broker).send(Withdraw(command_id=UUID(ID), target=UUID(int=1), source="portal"))
+    [message] = broker.sent
+    assert (message.task, message.task_id) == (names.WITHDRAW, ID)
+    assert json.loads(message.body)[1] == {"target": str(UUID(int=1)), "source": "portal"}
 
 
 def test_student_ids_are_in_the_body_alone(broker: BrokerConnection) -> None:
