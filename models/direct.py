@@ -1,9 +1,9 @@
 """Statements of the hot path, sent by psycopg itself: SQLAlchemy's layers take longer than psycopg and the network."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from itertools import count
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import psycopg
 from psycopg.pq.abc import PGresult
@@ -15,6 +15,7 @@ from models.session import Session
 
 _DIALECT: Final = postgresql.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 _numbers: Final = count(1)
+T = TypeVar("T")
 
 
 class Answer:
@@ -26,7 +27,11 @@ class Answer:
 
     def rows(self) -> list[tuple[Any, ...]]:
         """Return its rows. Raises what `connection.execute` does, for what was sent along, too."""
-        return session_of(self._connection).statements.rows(self._settled())
+        return self.each(tuple)
+
+    def each(self, make: Callable[[Any], T]) -> list[T]:
+        """Return what `make` makes of each row. Raises what `rows` does."""
+        return session_of(self._connection).statements.rows(self._settled(), make)
 
     @property
     def rowcount(self) -> int:

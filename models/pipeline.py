@@ -4,8 +4,8 @@ What is asked is sent when the first answer is wanted, or with the commit: a tra
 there are times at which it must know something.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 import psycopg
 from psycopg import errors, generators
@@ -15,7 +15,11 @@ from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 if TYPE_CHECKING:
+    from psycopg.rows import RowMaker
+
     from models.session import Session
+
+T = TypeVar("T")
 
 
 class Statement(NamedTuple):
@@ -61,7 +65,8 @@ class Pipeline:
         Where one statement fails, those after it are not run, nor is the commit.
         """
         questions, self.asked = self.asked, []
-        if begin and self._session.pgconn.transaction_status == TransactionStatus.IDLE:
+        idle = self._session.pgconn.transaction_status == TransactionStatus.IDLE
+        if begin and idle and not self._session.autocommit:
             questions = [Question(Statement(b"BEGIN", self._session.begin_command)), *questions]
         if commit:
             questions.append(Question(_COMMIT))
@@ -102,10 +107,10 @@ class Pipeline:
         """Take it that nothing is prepared any more."""
         self._prepared.clear()
 
-    def rows(self, result: PGresult) -> list[tuple[Any, ...]]:
-        """Return the rows of an answer, as psycopg reads them."""
-        self._transformer.set_pgresult(result)
-        return self._transformer.load_rows(0, result.ntuples, tuple)
+    def rows(self, result: PGresult, make: Callable[[Any], T]) -> list[T]:
+        """Return what `make` makes of the rows of an answer, as psycopg reads them."""
+        self._transformer.set_pgresult(result)  # as text: binary, a name of type citext would be bytes
+        return self._transformer.load_rows(0, result.ntuples, cast("RowMaker[T]", make))
 
     def _results(self, count: int) -> PQGen[list[PGresult]]:
         pgconn = self._session.pgconn

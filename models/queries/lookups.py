@@ -5,7 +5,8 @@ tuples. Long answers come page by page, in order of id: `after` is the id that t
 """
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -40,6 +41,11 @@ class StudentWithCourses(NamedTuple):
     student: StudentRow
     courses: tuple[CourseRow, ...]
 
+
+# `_make` without its count of the columns: the statements here have as many.
+_student_row: Final = partial(tuple.__new__, StudentRow)
+_course_row: Final = partial(tuple.__new__, CourseRow)
+_student_with_courses: Final = partial(tuple.__new__, StudentWithCourses)
 
 # Tables that are older than this project may have names that are null.
 _STUDENT: Final = "s.id, s.sis_id, coalesce(s.name, '')"
@@ -110,12 +116,12 @@ def course(connection: Connection, course_id: int) -> CourseRow:
 
 def students(connection: Connection, *, after: int | None = None, limit: int = 100) -> Page[StudentRow]:
     """Return all students, page by page."""
-    return fetch_page(connection, _STUDENTS, StudentRow._make, after, limit)
+    return fetch_page(connection, _STUDENTS, _student_row, after, limit)
 
 
 def courses(connection: Connection, *, after: int | None = None, limit: int = 100) -> Page[CourseRow]:
     """Return all courses, page by page."""
-    return fetch_page(connection, _COURSES, CourseRow._make, after, limit)
+    return fetch_page(connection, _COURSES, _course_row, after, limit)
 
 
 def students_by_sis_id(connection: Connection, sis_ids: Iterable[str]) -> dict[str, StudentRow]:
@@ -132,10 +138,10 @@ def courses_by_sis_id(connection: Connection, sis_ids: Iterable[str]) -> dict[st
 
 def courses_of(connection: Connection, student_id: int) -> list[CourseRow]:
     """Return the courses a student is enrolled in. Raises UnknownStudent."""
-    rows = fetch_rows(connection, _COURSES_OF, id=student_id) if is_id(student_id) else []
+    rows: list[Any] = fetch_rows(connection, _COURSES_OF, _course_row, id=student_id) if is_id(student_id) else []
     if not rows:
         raise UnknownStudent(student_id)
-    return [] if rows[0][0] is None else list(map(CourseRow._make, rows))
+    return [] if rows[0].id is None else rows
 
 
 def students_in(
@@ -144,7 +150,7 @@ def students_in(
     """Return the students enrolled in a course, page by page. Raises UnknownCourse; asks again where there is none."""
     if not is_id(course_id):
         raise UnknownCourse(course_id)
-    page = fetch_page(connection, _STUDENTS_IN, StudentRow._make, after, limit, id=course_id)
+    page = fetch_page(connection, _STUDENTS_IN, _student_row, after, limit, id=course_id)
     if not page.items:
         course(connection, course_id)
     return page
@@ -155,12 +161,19 @@ def students_with_courses(
 ) -> Page[StudentWithCourses]:
     """Return all students with their courses, page by page; those without courses as well."""
     start, limit = bounds(after, limit)
-    rows = fetch_rows(connection, _STUDENTS_WITH_COURSES, after=start, limit=limit + 1)
-    known = {row[0]: CourseRow._make(row[:4]) for row in rows if row[4] is None}
+    known: dict[int, CourseRow] = {}
+
+    def student_and_ids(row: tuple[Any, ...]) -> tuple[StudentRow, list[int]] | None:
+        """Of a row that is a course, which becomes known, make nothing."""
+        if row[4] is None:
+            known[row[0]] = _course_row(row[:4])
+            return None
+        return _student_row(row[:3]), row[4]
+
+    rows = fetch_rows(connection, _STUDENTS_WITH_COURSES, student_and_ids, after=start, limit=limit + 1)
     items = [
-        StudentWithCourses(StudentRow._make(row[:3]), tuple(map(known.__getitem__, row[4])))
-        for row in rows
-        if row[4] is not None
+        _student_with_courses((student, tuple(map(known.__getitem__, course_ids))))
+        for student, course_ids in filter(None, rows)
     ]
     items.sort()  # by id
     more = len(items) > limit

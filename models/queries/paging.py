@@ -1,6 +1,6 @@
 """How long answers come page by page, and which ids can be asked for."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -8,6 +8,8 @@ from sqlalchemy import Connection, TextClause
 
 from enrollment.commands import MAX_ID
 from enrollment.errors import UnknownCourse, UnknownStudent
+from models.direct import ask, session_of
+from models.session import Session
 
 MAX_LIMIT: Final = 10_000  # rows of one page; a larger `limit` gives pages of this size
 _MIN_ID: Final = -(2**63)  # PostgreSQL's bigint; below every id, those of a foreign system included
@@ -25,24 +27,32 @@ class Page(Generic[T]):
 def fetch_page(
     connection: Connection,
     statement: TextClause,
-    make: Callable[[Iterable[Any]], T],
+    make: Callable[[tuple[Any, ...]], T],
     after: int | None,
     limit: int,
     **parameters: int,
 ) -> Page[T]:
-    """Ask for one row more than wanted: that it comes says that there is a next page."""
+    """Ask for one row more than wanted: that it comes says that there is a next page. The id comes first in a row."""
     start, limit = bounds(after, limit)
-    rows = fetch_rows(connection, statement, after=start, limit=limit + 1, **parameters)
+    rows: list[Any] = fetch_rows(connection, statement, make, after=start, limit=limit + 1, **parameters)
     more = len(rows) > limit
-    return Page(list(map(make, rows[:limit])), rows[limit - 1][0] if more else None)
+    return Page(rows[:limit], rows[limit - 1][0] if more else None)
 
 
-def fetch_rows(connection: Connection, statement: TextClause, **parameters: int) -> list[tuple[Any, ...]]:
-    """Return the rows as psycopg gives them; to make SQLAlchemy's own of them is a tenth of a page's time."""
-    with connection.execute(statement, parameters) as result:
-        cursor: Any = result.cursor
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
-    return rows
+def fetch_rows(
+    connection: Connection, statement: TextClause, make: Callable[[tuple[Any, ...]], T], **parameters: int
+) -> list[T]:
+    """Return what `make` makes of each row.
+
+    On a session of ours, which makes them while it reads, SQLAlchemy's layers are passed over: they take longer.
+    """
+    if not isinstance(session_of(connection), Session):
+        with connection.execute(statement, parameters) as result:
+            rows: Any = result.cursor
+            return list(map(make, rows.fetchall()))
+    if not connection.in_transaction():
+        connection.begin()  # as `execute` does: it ends with `commit`, or with the connection
+    return ask(connection, statement, parameters).each(make)
 
 
 def bounds(after: int | None, limit: int) -> tuple[int, int]:

@@ -1,7 +1,10 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
+from psycopg.pq import TransactionStatus
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from enrollment.errors import UnknownCourse, UnknownStudent
 from models import queries
@@ -171,3 +174,44 @@ def test_names_that_are_null_in_a_table_of_another_system_are_empty(connection: 
     assert queries.student(connection, 1).name == ""
     [first, *_] = queries.students_with_courses(connection).items
     assert first.courses[0] == CourseRow(101, "c-101", "", "")
+
+
+# Whose connection it is
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda c: queries.courses_of(c, 1),
+        lambda c: queries.students_in(c, 101),
+        lambda c: queries.courses(c, limit=2),
+        queries.students_with_courses,
+    ],
+    ids=["courses_of", "students_in", "courses", "students_with_courses"],
+)
+def test_a_program_with_an_engine_of_its_own_is_told_the_same(
+    connection: Connection, database_url: str, ask: Callable[[Connection], object]
+) -> None:
+    engine = create_engine(database_url)
+    with engine.connect() as theirs:
+        assert ask(theirs) == ask(connection)
+    engine.dispose()
+
+
+def test_a_lookup_is_part_of_the_transaction_of_its_connection(connection: Connection) -> None:
+    queries.courses_of(connection, 1)
+    assert connection.in_transaction()
+    connection.commit()
+    session: Any = connection.connection.driver_connection
+    assert session.info.transaction_status == TransactionStatus.IDLE
+
+
+def test_a_lookup_over_a_lost_connection_is_an_error_of_sqlalchemy_and_lets_go_of_it(
+    connection: Connection, engine: Engine
+) -> None:
+    pid = connection.scalar(text("SELECT pg_backend_pid()"))
+    with engine.begin() as another:
+        another.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+    with pytest.raises(OperationalError):
+        queries.students_with_courses(connection)
+    assert connection.invalidated
