@@ -244,8 +244,8 @@ def _named(students: Collection[int], requests: Sequence[Request], told: Abstrac
     whole, named = needed(requests)
     pairs = sorted(pair for pair in named if pair[0] in students)
     return {
-        "commands": plain({request.command_id for request in requests} - told),
-        "timeless": plain({request.command_id for request in requests if _is_ageless(request)} - told),
+        "commands": plain([id_.hex for id_ in {request.command_id for request in requests} - told]),
+        "timeless": plain([id_.hex for id_ in {it.command_id for it in requests if _is_ageless(it)} - told]),
         "courses": plain({course_id for command in commands for course_id in command.course_ids}),
         "whole": plain(whole.intersection(students)),
         "named_students": plain([pair[0] for pair in pairs]),

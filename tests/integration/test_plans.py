@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
 from enrollment.names import ENROLL, REPLACE, UNENROLL
-from tests.integration.conftest import message
+from models import ledger
+from tests.integration.conftest import counted, message
 from worker.service import Service
 from worker.settings import Settings
 
@@ -39,3 +41,18 @@ def test_plans_made_while_tables_were_small_do_not_read_them_whole_when_they_hav
     service._batches._engine.dispose()  # a session tells what it has read in the end
     read = dict(rows("relname, seq_tup_read", f"pg_stat_user_tables WHERE relname IN {tuple(TABLES)}"))
     assert max(read.values()) < 20_000, read
+
+
+def test_small_batches_go_by_plans_that_are_kept_for_a_minute_and_larger_ones_by_their_own(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planned(commands: int) -> list[str]:
+        with counted() as statements:
+            service.handle([message(ENROLL, 1 + n % 5, [10]) for n in range(commands)])
+        return [it for it in statements if "plan" in it.lower()]
+
+    assert planned(1) == ["DISCARD PLANS", "SET LOCAL plan_cache_mode = force_generic_plan"]
+    assert planned(ledger.SMALL) == ["SET LOCAL plan_cache_mode = force_generic_plan"]
+    assert planned(ledger.SMALL + 1) == []
+    monkeypatch.setattr(ledger, "KEPT", 0.0)
+    assert planned(1) == ["DISCARD PLANS", "SET LOCAL plan_cache_mode = force_generic_plan"]
