@@ -89,7 +89,7 @@ def measure(
         ground.checkpoint()
     with running(ground, system, url) as children:
         events = _Events(ground, system)
-        used = _Used(ground, children)
+        used = Used(ground, children)
         try:
             wait(lambda: _alive(children) and events.length() > 0, seconds=START, what=f"the start of {system.key}")
             first, start = events.length(), used.now()
@@ -175,13 +175,14 @@ def _event_ids(ground: Ground, system: System) -> Iterable[str]:
             start = f"({entries[-1][0].decode()}"
 
 
-class _Used:
+class Used:
     """Processor seconds of the workers, of PostgreSQL and of Redis."""
 
     def __init__(self, ground: Ground, children: Sequence[Child]) -> None:
         self._roots = ([child.pid for child in children], [ground.postgres.pid], [ground.redis.pid])
 
     def now(self) -> tuple[float, ...]:
+        """Return how much each has used until now."""
         return tuple(map(cpu_seconds, self._roots))
 
 

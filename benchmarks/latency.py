@@ -1,4 +1,4 @@
-"""Idle latency: one command on an idle system, from the moment it is sent to the moment its event can be read."""
+"""One command on an idle system: the time until its event can be read, and the processor time that it takes."""
 
 import random
 import time
@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 
 from celery import Celery
 
+from benchmarks.backlog import Used
 from benchmarks.ground import Ground, wait
 from benchmarks.processes import running
 from benchmarks.systems import System
@@ -22,31 +23,41 @@ ANSWER_MS: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds."""
+    """Milliseconds. `processor`: of worker, PostgreSQL and Redis, per command."""
 
     p50: float
     p99: float
+    processor: float
     commands: int
 
 
-def latencies(ground: Ground, system: System, count: int) -> list[float]:
-    """Return the milliseconds of `count` commands. All are sent by Celery's own `send_task`, whoever applies them."""
+def latencies(ground: Ground, system: System, count: int) -> tuple[list[float], float]:
+    """Return the milliseconds of `count` commands, and those of the processors for all of them.
+
+    All are sent by Celery's own `send_task`, whoever applies them.
+    """
     url = ground.fresh()
     commands = enrolls(WARM_UP + count, seed=count)
     app = Celery("bench", broker=ground.redis.url, set_as_current=False)
     app.conf.task_ignore_result = True
-    with running(ground, system, url), ground.client() as client:
+    with running(ground, system, url) as children, ground.client() as client:
         _send(app, system, commands[0])
         wait(lambda: client.xlen(system.stream) > 0, seconds=START, what=f"the start of {system.key}")
-        found = [_one(app, system, client, command) for command in commands[1:]]
+        for command in commands[1:WARM_UP]:
+            _one(app, system, client, command)
+        used = Used(ground, children)
+        before = sum(used.now())
+        found = [_one(app, system, client, command) for command in commands[WARM_UP:]]
+        processor = 1000 * (sum(used.now()) - before)
     app.close()
-    return found[WARM_UP - 1 :]
+    return found, processor
 
 
-def summary(milliseconds: Sequence[float]) -> Latency:
-    """Return the median and the 99th percentile."""
-    cuts = quantiles(milliseconds, n=100)
-    return Latency(cuts[49], cuts[98], len(milliseconds))
+def summary(runs: Sequence[tuple[list[float], float]]) -> Latency:
+    """Return the median and the 99th percentile of these, and what the processors did for each command."""
+    times = [each for found, _ in runs for each in found]
+    cuts = quantiles(times, n=100)
+    return Latency(cuts[49], cuts[98], sum(processor for _, processor in runs) / len(times), len(times))
 
 
 def _one(app: Celery, system: System, client: Any, command: Enroll) -> float:

@@ -155,12 +155,12 @@ def _row(label: str, runs: list[Run]) -> dict[str, Any]:
 def latency(ground: Ground, form: Form, say: Say) -> dict[str, Any]:
     """Idle latency in turn: ours, plain Celery, which the goal is about, and Celery at its leanest."""
     prepare(ground.folder.parent, [name for name in [PLAIN.peer] if name])
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[tuple[list[float], float]]] = {}
     for _ in range(form.rounds):
         for system in (ours(1), PLAIN, SOLO):
-            found.setdefault(system.key, []).extend(latencies(ground, system, form.latency))
+            found.setdefault(system.key, []).append(latencies(ground, system, form.latency))
             say(f"idle: {system.label}: {summary(found[system.key]).p50:.1f} ms")
-    return {key: asdict(summary(times)) for key, times in found.items()}
+    return {key: asdict(summary(runs)) for key, runs in found.items()}
 
 
 def grown(ground: Ground, form: Form, say: Say) -> dict[str, Any]:

@@ -43,11 +43,12 @@ def latency(results: Results) -> Grid:
         "celery-solo": "Celery, tuned, one solo process",
     }
     rows = [
-        [names.get(key, key), f"{each['p50']:.1f}", f"{each['p99']:.1f}", str(each["commands"])]
+        [names.get(key, key), *(f"{each[what]:.1f}" for what in ("p50", "p99", "processor")), str(each["commands"])]
         for key, each in results["latency"].items()
         if key != "about"
     ]
-    return Grid("Idle latency, ms, command sent to event readable", ["system", "p50", "p99", "commands"], rows)
+    columns = ["system", "p50", "p99", "processor time", "commands"]
+    return Grid("Idle latency, ms, command sent to event readable", columns, rows)
 
 
 def profile(results: Results, title: str = "Where a command's time goes, µs per command") -> Grid:

@@ -47,7 +47,7 @@ the cores. With all {cores} cores always busy, the highest possible rate is {mos
 _LATENCY: Final = """
 Batching has no timer, so it adds no latency to an idle system. The goals compare with plain Celery: an ORM task and
 the default pool. With {commands} commands, p99 depends on the slowest {slowest} only, so it varies much between
-measurements.
+measurements. Processor time is that of worker, PostgreSQL and Redis for one command.
 """
 _SOLO: Final = """
 Celery with a solo pool and tuned statements has a lower median: {solo:.1f} ms, against {ours:.1f} ms here. It does

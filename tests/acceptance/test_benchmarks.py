@@ -64,9 +64,11 @@ def test_results_become_tables_a_plot_and_a_page() -> None:
             "missing": {"rq": "no environment"},
             "about": {},
         },
-        "latency": {"ours-single-1": {"p50": 1, "p99": 2, "commands": 9}, "celery-orm": {"p50": 2, "p99": 1}},
+        "latency": {
+            "ours-single-1": {"p50": 1, "p99": 2, "processor": 3, "commands": 9},
+            "celery-orm": {"p50": 2, "p99": 1, "processor": 3, "commands": 9},
+        },
     }
-    results["latency"]["celery-orm"]["commands"] = 9
     results["distance"] = {"rates": {"0": US, "1": US, "20": {**US, "median": 100.0}}}
 
     text = page.markdown(results)
