@@ -1,6 +1,7 @@
 """The server process: uvicorn, with an end that does not wait for streams of events."""
 
 import asyncio
+import gc
 import socket
 from types import FrameType
 from typing import Final
@@ -29,6 +30,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http="h11",  # httptools refuses methods that it does not know, and drops the body beside an `Upgrade`
                 host=host,
                 port=port,
                 log_config=None,
@@ -56,6 +58,7 @@ class Server(uvicorn.Server):
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until told to end."""
         self._loop = asyncio.get_running_loop()
+        gc.freeze()  # what is there now stays: to look through it all again and again would hold up requests
         await super().serve(sockets)
 
 

@@ -14,13 +14,12 @@ from enrollment.commands import Kind
 from enrollment.errors import SEND_AGAIN, SEND_IT_AGAIN, ErrorCode, Rejection, unknown_courses, unknown_student
 from enrollment.events import Event
 from gateway.authentication import Caller
-from gateway.dependencies import Gateway, Held, Who
+from gateway.dependencies import Gateway, held_by, sender_of
 from gateway.preferences import Preference, preference_of
 from gateway.problems import Problem
-from gateway.schemas.parameters import IdempotencyKey, Prefer
-from gateway.schemas.responses import Accepted, Command, Course, Effects, Written, answer, outcome_of
+from gateway.schemas.parameters import IdempotencyKey
+from gateway.schemas.responses import Accepted, Command, Effects, Written, answer, outcome_of
 from gateway.submission import Change, repeatable_id
-from models import queries
 from models.queries import checks
 
 # The first of them that a rejection has is what the request is answered with.
@@ -65,14 +64,14 @@ class WriteRequest:
         if any(event.is_waiting for event in submitted.events):
             commands = list(map(Command.of, submitted.events))
             return answer(Accepted(student_id=student_id, commands=commands), 202, _later(commands, headers))
-        courses = await self.gateway.read.lookup(queries.courses_of, student_id)
-        written = Written(
-            student_id=student_id,
-            courses=list(map(Course.of, courses)),
-            effects=_together(submitted.events),
-            commands=list(map(Command.of, submitted.events)),
-        )
-        return answer(written, headers=headers)
+        courses = await self.gateway.read.courses_of(student_id)
+        written = {
+            "student_id": student_id,
+            "courses": courses,
+            "effects": _together(submitted.events),
+            "commands": list(map(Command.of, submitted.events)),
+        }
+        return answer(Written.model_validate(written), headers=headers)
 
     async def withdraw(self, target: UUID) -> Response:
         """Withdraw a command, and return the answer. Raises a Problem where it does not wait any more."""
@@ -112,15 +111,13 @@ def _later(commands: Sequence[Command], headers: Mapping[str, str]) -> dict[str,
 
 async def write_request_of(
     request: Request,
-    gateway: Held,
-    client: Who,
-    _: Prefer = None,
     idempotency_key: IdempotencyKey = None,
 ) -> WriteRequest:
     """Return what a write is submitted by."""
+    gateway = held_by(request)
     return WriteRequest(
         gateway=gateway,
-        client=client,
+        client=sender_of(request),
         preference=preference_of(request.headers.getlist("prefer"), gateway.settings.gateway_wait),
         request=f"{request.method} {request.scope['route'].path}",
         key=idempotency_key,

@@ -9,7 +9,7 @@ from enrollment.events import Event, event_of
 from gateway.dependencies import Gateway, Held
 from gateway.openapi import COMMAND, WITHDRAW
 from gateway.preferences import preference_of
-from gateway.schemas.parameters import CommandId, IfNoneMatch, Prefer
+from gateway.schemas.parameters import CommandId
 from gateway.schemas.responses import Command, answer, lookup
 from gateway.write_response import Submit
 from models import queries
@@ -18,9 +18,7 @@ router = APIRouter(tags=["commands"])
 
 
 @router.get("/commands/{command_id}", response_model=Command, responses=COMMAND)
-async def get_command(
-    request: Request, gateway: Held, command_id: CommandId, _: Prefer = None, __: IfNoneMatch = None
-) -> Response:
+async def get_command(request: Request, gateway: Held, command_id: CommandId) -> Response:
     """A command and what came of it; `pending` or `waiting` while that is not known. `Prefer: wait=N` waits for it."""
     preference = preference_of(request.headers.getlist("prefer"), 0)
     with gateway.listener.expecting([command_id]) as expected:

@@ -15,10 +15,10 @@ from enrollment.commands import Kind, Time
 from enrollment.errors import Rejection
 from enrollment.events import Event
 from enrollment.waiting import WaitingFor
-from models.queries import CourseRow, StudentRow, StudentWithCourses
+from models.queries import StudentWithCourses
 
 JSON: Final = "application/json"
-
+_ROW: Final = ConfigDict(from_attributes=True)  # what `models.queries` returns will do
 
 Outcome = Literal["applied", "rejected", "waiting", "withdrawn", "pending"]
 
@@ -26,28 +26,22 @@ Outcome = Literal["applied", "rejected", "waiting", "withdrawn", "pending"]
 class Course(BaseModel):
     """A course."""
 
+    model_config = _ROW
+
     id: int
     sis_id: Annotated[str | None, Field(description="Its name in the student information system.")]
     code: str
     title: str
 
-    @classmethod
-    def of(cls, row: CourseRow) -> "Course":
-        """Return the answer for a row."""
-        return cls.model_construct(**row._asdict())
-
 
 class Student(BaseModel):
     """A student."""
 
+    model_config = _ROW
+
     id: int
     sis_id: Annotated[str | None, Field(description="Their name in the student information system.")]
     name: str
-
-    @classmethod
-    def of(cls, row: StudentRow) -> "Student":
-        """Return the answer for a row."""
-        return cls.model_construct(**row._asdict())
 
 
 class StudentCourses(BaseModel):
@@ -61,8 +55,7 @@ class StudentCourses(BaseModel):
     @classmethod
     def of(cls, found: StudentWithCourses) -> "StudentCourses":
         """Return the answer for a row."""
-        courses = list(map(Course.of, found.courses))
-        return cls.model_construct(**found.student._asdict(), courses=courses)
+        return cls.model_validate({**found.student._asdict(), "courses": found.courses})
 
 
 class CoursesOf(BaseModel):
@@ -74,6 +67,8 @@ class CoursesOf(BaseModel):
 
 class StudentPage(BaseModel):
     """Students, by id. `after` asks for the next page; null where this is the last."""
+
+    model_config = _ROW
 
     items: list[Student]
     after: int | None
@@ -88,6 +83,8 @@ class StudentCoursesPage(BaseModel):
 
 class CoursePage(BaseModel):
     """Courses, by id. `after` asks for the next page; null where this is the last."""
+
+    model_config = _ROW
 
     items: list[Course]
     after: int | None

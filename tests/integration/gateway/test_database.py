@@ -7,9 +7,10 @@ from typing import Any, cast
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import TimeoutError as NoAnswer
 
+from enrollment.errors import UnknownStudent
 from gateway.database import CONNECTIONS, Database
 from gateway.event_listener import EventListener
 from gateway.event_stream import Stream, connect
@@ -55,6 +56,33 @@ def test_connections_that_went_stale_are_replaced(url: str, engine: Engine, post
         postgres.kill()
         postgres.start()
         assert all(await everyone())
+        read.close()
+
+    asyncio.run(ask())
+
+
+def test_courses_that_are_asked_for_at_one_moment_are_one_statement(url: str, catalog: None) -> None:
+    statements: list[str] = []
+
+    async def ask() -> None:
+        read = Database.connect(url)
+        event.listen(read._engine, "before_cursor_execute", lambda *it: statements.append(it[2]))
+        found = await asyncio.gather(*(read.courses_of(id_) for id_ in (1, 404, 2, 1)), return_exceptions=True)
+        assert [found[0], found[2], found[3]] == [[], [], []]
+        assert isinstance(found[1], UnknownStudent)
+        read.close()
+
+    asyncio.run(ask())
+    assert len(statements) == 1
+
+
+def test_who_gives_up_does_not_keep_the_others_from_their_answers(url: str, catalog: None) -> None:
+    async def ask() -> None:
+        read = Database.connect(url)
+        gone, other = asyncio.create_task(read.courses_of(1)), asyncio.create_task(read.courses_of(2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        assert await other == []
         read.close()
 
     asyncio.run(ask())
