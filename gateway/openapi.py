@@ -43,15 +43,13 @@ def problems(descriptions: Mapping[int, str]) -> Responses:
     }
 
 
-def _read_from_request(name: str, about: str) -> dict[str, Any]:
-    """Return a header that may be sent, and that no parameter of a function stands for."""
-    return {"name": name, "in": "header", "required": False, **_header(about)}
+def _taken(name: str, about: str) -> dict[str, Any]:
+    """Return a header that is read from the request; to resolve it as a parameter would cost each request."""
+    return {"name": name, "in": "header", **_header(about)}
 
 
-_PREFER: Final = _read_from_request(
-    "Prefer", "RFC 7240: `wait=N` seconds for the outcome (30 at most), or `respond-async`."
-)
-_IF_NONE_MATCH: Final = _read_from_request("If-None-Match", "The `ETag` of the answer that the client has.")
+_PREFER: Final = _taken("Prefer", "RFC 7240: `wait=N` seconds for the outcome (30 at most), or `respond-async`.")
+_IF_NONE_MATCH: Final = _taken("If-None-Match", "The `ETag` of the answer that the client has.")
 _ETAG: Final = {"ETag": _header("Changes with the answer."), "Cache-Control": _header("Ask again each time.")}
 _NOT_MODIFIED: Final[Responses] = {304: {"description": "The client has it already."}}
 LOOKUP: Final[Responses] = {

@@ -9,9 +9,9 @@ from enrollment.events import Event, event_of
 from gateway.dependencies import Gateway, Held
 from gateway.openapi import COMMAND, WITHDRAW
 from gateway.preferences import preference_of
-from gateway.schemas.parameters import CommandId
+from gateway.schemas.parameters import CommandId, IdempotencyKey
 from gateway.schemas.responses import Command, answer, lookup
-from gateway.write_response import Submit
+from gateway.write_response import submit
 from models import queries
 
 router = APIRouter(tags=["commands"])
@@ -37,9 +37,9 @@ async def get_command(request: Request, gateway: Held, command_id: CommandId) ->
 
 
 @router.delete("/commands/{command_id}", response_model=Command, responses=WITHDRAW)
-async def withdraw_command(submit: Submit, command_id: CommandId) -> Response:
+async def withdraw_command(request: Request, command_id: CommandId, key: IdempotencyKey = None) -> Response:
     """End a command that waits: what comes of it is `withdrawn`. One that has not come yet is ended when it comes."""
-    return await submit.withdraw(command_id)
+    return await submit(request, key).withdraw(command_id)
 
 
 async def _stored(gateway: Gateway, command_id: UUID) -> Event | None:

@@ -6,14 +6,14 @@ from hashlib import blake2b
 from typing import Annotated, Final, Literal, Self, cast
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from enrollment import commands
 from enrollment.commands import Kind, Time
 from enrollment.errors import Rejection
-from enrollment.events import Event
+from enrollment.events import Event, EventData
 from enrollment.waiting import WaitingFor
 from models.queries import StudentWithCourses
 
@@ -42,6 +42,9 @@ class Student(BaseModel):
     id: int
     sis_id: Annotated[str | None, Field(description="Their name in the student information system.")]
     name: str
+
+
+COURSES: Final = TypeAdapter(list[Course])
 
 
 class StudentCourses(BaseModel):
@@ -98,6 +101,16 @@ class Effects(BaseModel):
     unchanged: Annotated[list[int], Field(description="It already was so.")] = []
     superseded: Annotated[list[int], Field(description="A newer command had decided already.")] = []
 
+    @classmethod
+    def of(cls, data: EventData) -> "Effects":
+        """Return those of one command."""
+        return cls.model_construct(
+            enrolled=list(data.enrolled),
+            unenrolled=list(data.unenrolled),
+            unchanged=list(data.unchanged),
+            superseded=list(data.superseded),
+        )
+
 
 class Command(BaseModel):
     """A command, and what came of it. Of one that is `pending`, little more may be known than that it was sent."""
@@ -146,12 +159,7 @@ class Command(BaseModel):
             issued_at=data.issued_at,
             processed_at=event.time,
             source=data.source,
-            effects=Effects.model_construct(
-                enrolled=list(data.enrolled),
-                unenrolled=list(data.unenrolled),
-                unchanged=list(data.unchanged),
-                superseded=list(data.superseded),
-            ),
+            effects=Effects.of(data),
             errors=list(data.errors),
             waiting_for=list(data.waiting_for),
             until=data.until,
