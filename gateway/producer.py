@@ -1,13 +1,13 @@
 """The producer: messages of `enrollment.client.producer`, off the event loop, over a few connections to the broker."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import chain
 from queue import LifoQueue
 from typing import Any, Final
 from uuid import UUID
-
-from anyio import CapacityLimiter, to_thread
 
 from enrollment.addresses import is_redis, kombu_url
 from enrollment.client import BrokerAway
@@ -35,8 +35,8 @@ class CommandProducer:
         for _ in range(CONNECTIONS):
             self._connections.put(BrokerConnection(broker_url, PATIENCE, transport_options))
         self._together = Together(self._publish) if is_redis(broker_url) else None
-        self._limiter = CapacityLimiter(CONNECTIONS)
-        self._checks = CapacityLimiter(1)  # of its own: nobody who asks for a sign of life holds up a write
+        self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="producer")
+        self._checks = ThreadPoolExecutor(1)  # of its own: nobody who asks for a sign of life holds up a write
         self._broker_url = broker_url
         self._known_by: dict[str, Any] = {"credential_provider": (transport_options or {}).get("credential_provider")}
 
@@ -53,16 +53,18 @@ class CommandProducer:
 
     async def check(self) -> None:
         """Ask the broker for a sign of life. Raises what kombu raises."""
-        await to_thread.run_sync(self._check, limiter=self._checks)
+        await asyncio.get_running_loop().run_in_executor(self._checks, self._check)
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up. What is still under way ends by itself."""
+        self._checks.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False)
         while not self._connections.empty():
             self._connections.get().close()
 
     async def _publish(self, sent: Sequence[tuple[OutgoingMessage, tuple[UUID, ...]]]) -> Sequence[None]:
         messages, ids = [message for message, _ in sent], tuple(chain.from_iterable(ids for _, ids in sent))
-        await to_thread.run_sync(self._publish_all, messages, ids, limiter=self._limiter)
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._publish_all, messages, ids)
         return [None] * len(sent)
 
     def _publish_all(self, messages: Sequence[OutgoingMessage], ids: tuple[UUID, ...]) -> None:

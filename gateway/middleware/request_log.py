@@ -26,22 +26,25 @@ class RequestLogMiddleware:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on, and tell what came of it when the answer begins."""
+        """Hand on, and tell what came of it when the answer has begun; who asked does not wait for that."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         began, method = perf_counter(), method_of(scope)
         if method == "HEAD" and not is_endless(scope["path"]):
             scope = {**scope, "method": "GET"}  # the same answer; the server leaves the body out (RFC 9110, 9.3.2)
-        answered = False
+        answered = recorded = False
+        status, seconds = 0, 0.0
 
         async def observed(message: Message) -> None:
-            nonlocal answered
+            nonlocal answered, recorded, status, seconds
             if message["type"] == "http.response.start":
-                answered = True
+                answered, status, seconds = True, int(message["status"]), perf_counter() - began
                 message["headers"] = [*message.get("headers", ()), *_HEADERS]
-                self._record(method, scope, int(message["status"]), perf_counter() - began)
             await send(message)
+            if message["type"] == "http.response.body" and not recorded:
+                recorded = True
+                self._record(method, scope, status, seconds)
 
         try:
             await self._app(scope, receive, observed)

@@ -1,13 +1,14 @@
 """What the gateway does when its database hangs or was restarted, and what asking for its readiness costs."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from threading import Event
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import TimeoutError as NoAnswer
 
 from enrollment.errors import UnknownStudent
@@ -62,18 +63,24 @@ def test_connections_that_went_stale_are_replaced(url: str, engine: Engine, post
 
 
 def test_courses_that_are_asked_for_at_one_moment_are_one_statement(url: str, catalog: None) -> None:
-    statements: list[str] = []
+    asked: list[Sequence[int]] = []
 
     async def ask() -> None:
         read = Database.connect(url)
-        event.listen(read._engine, "before_cursor_execute", lambda *it: statements.append(it[2]))
+        together, answer = read._courses_of, read._courses_of._ask
+
+        def counted(student_ids: Sequence[int]) -> Any:
+            asked.append(student_ids)
+            return answer(student_ids)
+
+        together._ask = counted
         found = await asyncio.gather(*(read.courses_of(id_) for id_ in (1, 404, 2, 1)), return_exceptions=True)
         assert [found[0], found[2], found[3]] == [[], [], []]
         assert isinstance(found[1], UnknownStudent)
         read.close()
 
     asyncio.run(ask())
-    assert len(statements) == 1
+    assert asked == [[1, 404, 2, 1]]
 
 
 def test_who_gives_up_does_not_keep_the_others_from_their_answers(url: str, catalog: None) -> None:
@@ -118,8 +125,8 @@ def test_readiness_is_asked_once_whoever_asks_and_waits_for_no_one(url: str, red
             return probe(*arguments)
 
         readiness = Readiness(cast("Database", question), producer, live, now=lambda: now)
-        writers = [producer._limiter.acquire_on_behalf_of(object()) for _ in range(4)]  # as many as there may be
-        await asyncio.gather(*writers)
+        written = Event()
+        writers = [producer._threads.submit(written.wait) for _ in range(4)]  # as many as there may be
         assert {await readiness.parts() for _ in range(20)} == {("ok", "ok", "ok")}
         assert set(await asyncio.gather(*(readiness.parts() for _ in range(20)))) == {("ok", "ok", "ok")}
         assert asked == 1
@@ -131,6 +138,8 @@ def test_readiness_is_asked_once_whoever_asks_and_waits_for_no_one(url: str, red
         now = 2.0
         assert (await readiness.parts()).away == ["database"]
         held.cancel()
+        assert not any(writer.done() for writer in writers)
+        written.set()
         producer.close()
         await stream._client.aclose()
         probe.close()
