@@ -58,7 +58,6 @@ class Server(uvicorn.Server):
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until told to end."""
         self._loop = asyncio.get_running_loop()
-        gc.freeze()  # what is there now stays: to look through it all again and again would hold up requests
         await super().serve(sockets)
 
 
@@ -75,6 +74,7 @@ def run(host: str | None, port: int | None) -> None:
     server = Server(create_app(settings), host=host, port=port)
     if not settings.gateway_keys:
         log.warning("no_keys", listening="on loopback only, for everyone on this machine", see="enrollment gateway key")
+    gc.freeze()  # what is there now stays: to look through it all again and again would hold up requests
     server.run()
 
 

@@ -44,3 +44,6 @@ class Together(Generic[Q, A]):
             for future in waiting:
                 if not future.done():
                     future.set_exception(error)
+        finally:
+            for future in waiting:  # cancelled, as at the end of the process, this would leave them waiting
+                future.cancel()
