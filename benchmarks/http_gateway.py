@@ -73,20 +73,21 @@ def _load(url: str) -> None:
 
 def _compare(broker_url: str, port: int) -> None:
     """Send commands both ways in turn, one at a time, and wait for the outcome of each."""
-    queue, web = _queue(broker_url), _http(port)
+    queue, web = through_queue(broker_url), over_http(port)
     for number in range(50):
         queue(number)
         web(number)
     times: dict[str, list[float]] = {"queue": [], "HTTP": []}
     for number in range(WRITES):
-        times["queue"].append(_timed(queue, number))
-        times["HTTP"].append(_timed(web, number))
+        times["queue"].append(timed(queue, number))
+        times["HTTP"].append(timed(web, number))
     _say(f"{WRITES} writes each way, one at a time, until the outcome is known; milliseconds:")
     for name, seconds in times.items():
         _say(f"  {name:6} {_percentiles(seconds)}")
 
 
-def _queue(broker_url: str) -> Callable[[int], None]:
+def through_queue(broker_url: str) -> Callable[[int], None]:
+    """Return what sends a command by the client, and waits for its event."""
     client, redis = Client(broker_url), Redis.from_url(broker_url, decode_responses=True, protocol=2)
 
     def send(number: int) -> None:
@@ -103,7 +104,8 @@ def _queue(broker_url: str) -> Callable[[int], None]:
     return send
 
 
-def _http(port: int) -> Callable[[int], None]:
+def over_http(port: int) -> Callable[[int], None]:
+    """Return what sends the same command to a gateway, and waits for the answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
 
     def send(number: int) -> None:
@@ -125,7 +127,7 @@ def _streams(port: int, pid: int) -> None:
         stream.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         _chunks([stream], time.monotonic() + PATIENCE)
     time.sleep(0.5)
-    send, delays = _http(port), []
+    send, delays = over_http(port), []
     for number in range(STREAMED):
         send(number)
         began = time.perf_counter()
@@ -163,7 +165,7 @@ def _until_it_answers(port: int) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:
-            _http(port)(0)
+            over_http(port)(0)
         except (OSError, RuntimeError):
             time.sleep(0.1)
         else:
@@ -171,7 +173,8 @@ def _until_it_answers(port: int) -> None:
     raise RuntimeError("the gateway does not answer")
 
 
-def _timed(send: Callable[[int], None], number: int) -> float:
+def timed(send: Callable[[int], None], number: int) -> float:
+    """Return the seconds of one."""
     began = time.perf_counter()
     send(number)
     return time.perf_counter() - began

@@ -19,6 +19,7 @@ from benchmarks.root import ROOT
 from benchmarks.stages import profiles
 from benchmarks.starts import starts
 from benchmarks.systems import PLAIN, SOLO, SYSTEMS, System, ours
+from benchmarks.web import web
 from benchmarks.workload import Enroll, enrolls
 
 Say = Callable[[str], None]
@@ -42,9 +43,10 @@ class Form:
     file: int
     loop: int
     reads: int
+    web: float  # seconds of each run
     profile: float  # of the sizes in stages.py
     peers: tuple[System, ...] = SYSTEMS
-    before: Path | None = None  # a checkout of an earlier commit, to be profiled in turn with this one
+    before: Path | None = None  # a checkout of an earlier commit, to be measured in turn with this one
 
 
 FULL: Final = Form(
@@ -62,6 +64,7 @@ FULL: Final = Form(
     file=50_000,
     loop=1_000,
     reads=2_000,
+    web=1.5,
     profile=0.7,
 )
 SHORT: Final = Form(
@@ -79,6 +82,7 @@ SHORT: Final = Form(
     file=20_000,
     loop=500,
     reads=500,
+    web=1.0,
     profile=0.3,
 )
 
@@ -217,6 +221,13 @@ def reading(ground: Ground, form: Form, say: Say) -> dict[str, Any]:
     return asdict(found)
 
 
+def serving(ground: Ground, form: Form, say: Say) -> dict[str, Any]:
+    """The HTTP gateway beside a bare route, an earlier gateway and the queue."""
+    found = web(ground, seconds=form.web, writes=form.latency, rounds=form.rounds, before=form.before)
+    say(f"HTTP: {found.lookups[0]:,.0f} lookups/s, {found.writes[0]:,.0f} writes/s")
+    return asdict(found)
+
+
 def starting(ground: Ground, form: Form, say: Say) -> dict[str, Any]:
     """How long things take to start."""
     prepare(ground.folder.parent, [name for name in [PLAIN.peer] if name])
@@ -239,6 +250,7 @@ PARTS: Final[Mapping[str, Callable[[Ground, Form, Say], dict[str, Any]]]] = {
     "profile": profile,
     "producers": sending,
     "reads": reading,
+    "http": serving,
     "starts": starting,
     "memory": memory,
     "growth": grown,

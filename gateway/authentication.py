@@ -7,6 +7,7 @@ import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from time import time
 from typing import Final
@@ -42,6 +43,9 @@ class Caller:
             raise Problem(403, "forbidden", f"This key lacks the scope `{scope}`; use one that has it.")
 
 
+_LOCAL: Final = Caller(LOCAL, frozenset(Scope))
+
+
 class Authenticator:
     """The clients there are. Without any, this machine alone is answered, and may do everything."""
 
@@ -57,7 +61,7 @@ class Authenticator:
         """Return who sent a request from `address`. Raises a Problem, 401 or 403."""
         if self.local_only:
             _require_local(headers, address)
-            return Caller(LOCAL, frozenset(Scope))
+            return _LOCAL
         key = _key_of(headers)
         # All are compared, so that the time says nothing about which client it is.
         found = [client for client in self._keys if client.matches(key)] if key else []
@@ -89,6 +93,7 @@ def _require_local(headers: Headers, address: str | None) -> None:
         )
 
 
+@lru_cache
 def is_loopback(address: str) -> bool:
     """Tell whether an address is this machine's own."""
     if address.lower() == "localhost":
@@ -99,6 +104,7 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+@lru_cache
 def network_of(address: str) -> str:
     """Return what counts as one place when requests are counted: an address, and of IPv6 its network (/64)."""
     try:

@@ -9,6 +9,9 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoAnswer
 
+from enrollment.errors import UnknownStudent
+from gateway.together import Together
+from models import queries
 from models.engine import make_engine
 from models.standby import Standby
 
@@ -38,6 +41,9 @@ class Database:
         self._patience = patience
         # As many threads as connections, and no more: one that a hung database holds is not replaced by another.
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="reader")
+        self._courses_of: Together[int, list[queries.CourseRow] | None] = Together(
+            lambda student_ids: self.lookup(queries.courses_of_each, student_ids)
+        )
 
     @classmethod
     def connect(
@@ -80,6 +86,13 @@ class Database:
             return self._ask(lambda connection: question(connection, *args, **kwargs))
 
         return await self._in_thread(ask)
+
+    async def courses_of(self, student_id: int) -> list[queries.CourseRow]:
+        """Return the courses a student is enrolled in. Raises UnknownStudent, and as a lookup."""
+        courses = await self._courses_of(student_id)
+        if courses is None:
+            raise UnknownStudent(student_id)
+        return courses
 
     def _ask(self, question: Callable[[Connection], T]) -> T:
         try:

@@ -82,12 +82,7 @@ async def gateway_of(request: Request) -> Gateway:
 
 async def client_of(request: Request) -> Caller:
     """Return who sent the request; `gateway.middleware.admission` has checked it."""
-    return cast(Caller, request.state.client)
-
-
-async def database_of(request: Request) -> Database:
-    """Return what asks the database."""
-    return held_by(request).read
+    return sender_of(request)
 
 
 def held_by(request: Request) -> Gateway:
@@ -95,6 +90,10 @@ def held_by(request: Request) -> Gateway:
     return cast(Gateway, request.app.state.gateway)
 
 
+def sender_of(request: Request) -> Caller:
+    """Return who sent the request, to whoever has only that."""
+    return cast(Caller, request.state.client)
+
+
 Held = Annotated[Gateway, Depends(gateway_of)]
 Who = Annotated[Caller, Depends(client_of)]
-Read = Annotated[Database, Depends(database_of)]

@@ -7,7 +7,7 @@ the stream is away nothing arrives, and what waits looks at the stored outcome w
 import asyncio
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 from uuid import UUID
@@ -64,7 +64,7 @@ class EventListener:
         self.closed = False
         self._live = asyncio.Event()
         self._position = ""
-        self._waiters: defaultdict[UUID, set[asyncio.Future[Event]]] = defaultdict(set)
+        self._waiters: defaultdict[UUID, set[asyncio.Future[Event | None]]] = defaultdict(set)
         self._watchers: set[Watcher] = set()
         self._streams: Counter[str] = Counter()
         self._task: asyncio.Task[None] | None = None
@@ -115,7 +115,8 @@ class EventListener:
             watcher.close()
         for futures in self._waiters.values():
             for future in futures:
-                future.cancel()
+                if not future.done():
+                    future.set_result(None)
 
     async def stop(self) -> None:
         """Let everyone go and hang up."""
@@ -128,11 +129,13 @@ class EventListener:
     def expecting(self, command_ids: Sequence[UUID]) -> "Iterator[Expected]":
         """Expect the events of these commands, from now on and as long as the block lasts."""
         loop = asyncio.get_running_loop()
-        futures: dict[UUID, asyncio.Future[Event]] = {command_id: loop.create_future() for command_id in command_ids}
+        futures: dict[UUID, asyncio.Future[Event | None]] = {
+            command_id: loop.create_future() for command_id in command_ids
+        }
         for command_id, future in futures.items():
             self._waiters[command_id].add(future)
         try:
-            yield Expected(futures)
+            yield Expected(futures.values())
         finally:
             for command_id, future in futures.items():
                 future.cancel()
@@ -182,6 +185,7 @@ class EventListener:
         for entry in await self.stream.next(self._position):
             self._position = entry.id
             self._dispatch(entry)
+        await asyncio.sleep(0)  # those who waited go first
 
     def _dispatch(self, entry: StreamEntry) -> None:
         for watcher in self._watchers:
@@ -202,17 +206,22 @@ class EventListener:
 class Expected:
     """Events that are to come."""
 
-    def __init__(self, futures: dict[UUID, asyncio.Future[Event]]) -> None:
+    def __init__(self, futures: Collection[asyncio.Future[Event | None]]) -> None:
         self._futures = futures
+        self._events: list[Event | None] = []
 
     async def wait(self, seconds: float) -> bool:
         """Wait until all have come, at most `seconds`; tell whether they have."""
-        done, _ = await asyncio.wait(self._futures.values(), timeout=seconds)
-        return len(done) == len(self._futures) and not any(future.cancelled() for future in done)
+        try:
+            async with asyncio.timeout(seconds):
+                self._events = [await future for future in self._futures]
+        except TimeoutError:
+            return False
+        return None not in self._events
 
     def events(self) -> list[Event]:
         """Return the events, in the order of the commands. Only after all have come."""
-        return [future.result() for future in self._futures.values()]
+        return [event for event in self._events if event is not None]
 
 
 def _command_of(entry: StreamEntry) -> UUID | None:

@@ -43,6 +43,13 @@ def problems(descriptions: Mapping[int, str]) -> Responses:
     }
 
 
+def _taken(name: str, about: str) -> dict[str, Any]:
+    """Return a header that is read from the request; to resolve it as a parameter would cost each request."""
+    return {"name": name, "in": "header", **_header(about)}
+
+
+_PREFER: Final = _taken("Prefer", "RFC 7240: `wait=N` seconds for the outcome (30 at most), or `respond-async`.")
+_IF_NONE_MATCH: Final = _taken("If-None-Match", "The `ETag` of the answer that the client has.")
 _ETAG: Final = {"ETag": _header("Changes with the answer."), "Cache-Control": _header("Ask again each time.")}
 _NOT_MODIFIED: Final[Responses] = {304: {"description": "The client has it already."}}
 LOOKUP: Final[Responses] = {
@@ -50,13 +57,17 @@ LOOKUP: Final[Responses] = {
     **_NOT_MODIFIED,
     **problems({404: "There is none.", **_UNPROCESSABLE}),
 }
-COMMAND: Final[Responses] = {**LOOKUP, **problems({409: "It has no outcome: its message is a dead letter."})}
 PAGES: Final[Responses] = {
     200: {"description": "A page.", "headers": {**_ETAG, "Link": _header('The next page, `rel="next"` (RFC 8288).')}},
     **_NOT_MODIFIED,
     **problems(_UNPROCESSABLE),
 }
 _APPLIED: Final = {"Preference-Applied": _header("What was done of `Prefer` (RFC 7240).")}
+COMMAND: Final[Responses] = {
+    **LOOKUP,
+    200: {"description": "Found.", "headers": {**_ETAG, **_APPLIED}},
+    **problems({409: "It has no outcome: its message is a dead letter."}),
+}
 WRITE: Final[Responses] = {
     200: {"description": "Applied: the student's courses, and what was done.", "headers": _APPLIED},
     202: {
@@ -124,6 +135,11 @@ def _completed(document: dict[str, Any], keys: bool) -> dict[str, Any]:  # noqa:
     document["paths"] = {path: item for path, item in document["paths"].items() if not is_admin(path)}
     for path, item in document["paths"].items():
         for operation in item.values():
+            takes = operation.setdefault("parameters", [])
+            if "304" in operation["responses"]:
+                takes.append(_IF_NONE_MATCH)
+            if _APPLIED.keys() <= operation["responses"]["200"].get("headers", {}).keys():
+                takes.append(_PREFER)
             if path in OPEN:
                 operation["responses"].update({"429": problems(_OF_ALL)[429]})
             else:

@@ -1,58 +1,78 @@
-"""The producer: the one of `enrollment.client.producer`, off the event loop, over a few connections to the broker."""
+"""The producer: messages of `enrollment.client.producer`, off the event loop, over a few connections to the broker."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from itertools import chain
 from queue import LifoQueue
 from typing import Any, Final
-
-from anyio import CapacityLimiter, to_thread
+from uuid import UUID
 
 from enrollment.addresses import is_redis, kombu_url
-from enrollment.client import Client
+from enrollment.client import BrokerAway
+from enrollment.client.broker_connection import BrokerConnection, OutgoingMessage
+from enrollment.client.producer import outgoing
+from enrollment.client.tracing import is_traced, sending
 from enrollment.commands import Command, Withdraw
 from enrollment.connections import Connection
-from enrollment.names import QUEUE
 from enrollment.redis_client import transport_options
+from gateway.together import Together
 
 CONNECTIONS: Final = 4  # per process
 PATIENCE: Final = 2.0  # seconds for a broker that is away; the client is told to come again
 
 
 class CommandProducer:
-    """Puts commands on the queue. Raises BrokerAway, and nothing is swallowed."""
+    """Puts commands on the queue. Raises BrokerAway, and nothing is swallowed.
+
+    What is sent at one moment goes to Redis in one round trip. RabbitMQ confirms message by message: there, each has a
+    connection for itself.
+    """
 
     def __init__(self, broker_url: str, transport_options: Mapping[str, Any] | None = None) -> None:
-        self._clients: LifoQueue[Client] = LifoQueue()
+        self._connections: LifoQueue[BrokerConnection] = LifoQueue()
         for _ in range(CONNECTIONS):
-            self._clients.put(Client(broker_url, patience=PATIENCE, transport_options=transport_options))
-        self._limiter = CapacityLimiter(CONNECTIONS)
-        self._checks = CapacityLimiter(1)  # of its own: nobody who asks for a sign of life holds up a write
+            self._connections.put(BrokerConnection(broker_url, PATIENCE, transport_options))
+        self._together = Together(self._publish) if is_redis(broker_url) else None
+        self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="producer")
+        self._checks = ThreadPoolExecutor(1)  # of its own: nobody who asks for a sign of life holds up a write
         self._broker_url = broker_url
         self._known_by: dict[str, Any] = {"credential_provider": (transport_options or {}).get("credential_provider")}
 
     async def send(self, commands: Sequence[Command | Withdraw]) -> None:
         """Send commands: one by itself, more in one `apply` message, so all or none. Raises BrokerAway."""
-        await to_thread.run_sync(self._send, commands, limiter=self._limiter)
+        message, ids = outgoing(commands), tuple(command.command_id for command in commands)
+        about = message.task, message.queue, message.task_id, len(ids)
+        with sending(*about) if is_traced() else nullcontext(message.trace) as trace:
+            question = message._replace(trace=trace), ids
+            try:
+                await (self._together(question) if self._together else self._publish([question]))
+            except BrokerAway as error:
+                raise error.of(ids) from error
 
     async def check(self) -> None:
         """Ask the broker for a sign of life. Raises what kombu raises."""
-        await to_thread.run_sync(self._check, limiter=self._checks)
+        await asyncio.get_running_loop().run_in_executor(self._checks, self._check)
 
     def close(self) -> None:
-        """Hang up."""
-        while not self._clients.empty():
-            self._clients.get().close()
+        """Hang up. What is still under way ends by itself."""
+        self._checks.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False)
+        while not self._connections.empty():
+            self._connections.get().close()
 
-    def _send(self, commands: Sequence[Command | Withdraw]) -> None:
-        client = self._clients.get()
+    async def _publish(self, sent: Sequence[tuple[OutgoingMessage, tuple[UUID, ...]]]) -> Sequence[None]:
+        messages, ids = [message for message, _ in sent], tuple(chain.from_iterable(ids for _, ids in sent))
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._publish_all, messages, ids)
+        return [None] * len(sent)
+
+    def _publish_all(self, messages: Sequence[OutgoingMessage], ids: tuple[UUID, ...]) -> None:
+        connection = self._connections.get()
         try:
-            if len(commands) == 1:
-                client.send(commands[0])
-                return
-            with client.bulk(QUEUE) as bulk:  # somebody waits for it: not behind an import
-                for command in commands:
-                    bulk.send(command)
+            connection.publish_all(messages, ids)
         finally:
-            self._clients.put(client)
+            self._connections.put(connection)
 
     def _check(self) -> None:
         waits = {"socket_connect_timeout": 1.0, "socket_timeout": 1.0} if is_redis(self._broker_url) else {}

@@ -1,6 +1,7 @@
 """The server process: uvicorn, with an end that does not wait for streams of events."""
 
 import asyncio
+import gc
 import socket
 from types import FrameType
 from typing import Final
@@ -29,6 +30,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http="h11",  # httptools refuses methods that it does not know, and drops the body beside an `Upgrade`
                 host=host,
                 port=port,
                 log_config=None,
@@ -72,6 +74,7 @@ def run(host: str | None, port: int | None) -> None:
     server = Server(create_app(settings), host=host, port=port)
     if not settings.gateway_keys:
         log.warning("no_keys", listening="on loopback only, for everyone on this machine", see="enrollment gateway key")
+    gc.freeze()  # what is there now stays: to look through it all again and again would hold up requests
     server.run()
 
 

@@ -5,22 +5,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
-from typing import Annotated, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
-from fastapi import Depends, Request, Response
+from fastapi import Request, Response
 
 from enrollment.commands import Kind
 from enrollment.errors import SEND_AGAIN, SEND_IT_AGAIN, ErrorCode, Rejection, unknown_courses, unknown_student
 from enrollment.events import Event
 from gateway.authentication import Caller
-from gateway.dependencies import Gateway, Held, Who
+from gateway.dependencies import Gateway, held_by, sender_of
 from gateway.preferences import Preference, preference_of
 from gateway.problems import Problem
-from gateway.schemas.parameters import IdempotencyKey, Prefer
-from gateway.schemas.responses import Accepted, Command, Course, Effects, Written, answer, outcome_of
+from gateway.schemas.responses import COURSES, Accepted, Command, Effects, Written, answer, outcome_of
 from gateway.submission import Change, repeatable_id
-from models import queries
 from models.queries import checks
 
 # The first of them that a rejection has is what the request is answered with.
@@ -65,10 +63,10 @@ class WriteRequest:
         if any(event.is_waiting for event in submitted.events):
             commands = list(map(Command.of, submitted.events))
             return answer(Accepted(student_id=student_id, commands=commands), 202, _later(commands, headers))
-        courses = await self.gateway.read.lookup(queries.courses_of, student_id)
-        written = Written(
+        courses = await self.gateway.read.courses_of(student_id)
+        written = Written.model_construct(
             student_id=student_id,
-            courses=list(map(Course.of, courses)),
+            courses=COURSES.validate_python(courses),
             effects=_together(submitted.events),
             commands=list(map(Command.of, submitted.events)),
         )
@@ -110,24 +108,16 @@ def _later(commands: Sequence[Command], headers: Mapping[str, str]) -> dict[str,
     return {**headers, "Location": f"/commands/{asked.command_id}", "Retry-After": "1"}
 
 
-async def write_request_of(
-    request: Request,
-    gateway: Held,
-    client: Who,
-    _: Prefer = None,
-    idempotency_key: IdempotencyKey = None,
-) -> WriteRequest:
-    """Return what a write is submitted by."""
+def submit(request: Request, key: str | None) -> WriteRequest:
+    """Return what the changes of a request are submitted by. `key` is its Idempotency-Key."""
+    gateway = held_by(request)
     return WriteRequest(
         gateway=gateway,
-        client=client,
+        client=sender_of(request),
         preference=preference_of(request.headers.getlist("prefer"), gateway.settings.gateway_wait),
         request=f"{request.method} {request.scope['route'].path}",
-        key=idempotency_key,
+        key=key,
     )
-
-
-Submit = Annotated[WriteRequest, Depends(write_request_of)]
 
 
 def require_applied(events: Sequence[Event], headers: Mapping[str, str]) -> None:
@@ -172,6 +162,9 @@ def _over_http(error: Rejection) -> str:
 
 
 def _together(events: Sequence[Event]) -> Effects:
+    if len(events) == 1:
+        return Effects.of(events[0].data)
+
     def ids(effect: str) -> list[int]:
         return sorted(course_id for event in events for course_id in getattr(event.data, effect))
 

@@ -107,6 +107,15 @@ def _reads(part: Results) -> Iterator[Goal]:
     yield Goal("page of 100 vs psycopg", part["page"][0] / part["page"][1], 1.5, at_most=True)
 
 
+def _http(part: Results) -> Iterator[Goal]:
+    yield Goal("HTTP lookups/s vs a bare FastAPI route", part["lookups"][0] / part["lookups"][1], 0.8)
+    ours, earlier = part["writes"]
+    if earlier:
+        yield Goal("HTTP writes/s, 16 clients, vs an earlier gateway", ours / earlier, 4)
+    over, through = part["write_ms"]
+    yield Goal("HTTP write, one client, ms more than through the queue", over - through, 2, at_most=True)
+
+
 _PARTS: Final[dict[str, Callable[[Any], Iterator[Goal]]]] = {
     "backlog": _backlog,
     "latency": _latency,
@@ -114,6 +123,7 @@ _PARTS: Final[dict[str, Callable[[Any], Iterator[Goal]]]] = {
     "memory": _memory,
     "producers": _producers,
     "reads": _reads,
+    "http": _http,
     "distance": _distance,
 }
 

@@ -68,7 +68,7 @@ def profile(results: Results, title: str = "Where a command's time goes, µs per
 def others(results: Results) -> Grid:
     """Return everything that is one number."""
     rows = [row for part, make in _OTHERS.items() if part in results for row in make(results[part])]
-    return Grid("Producers, reads, starts, memory, growth, distance", ["what", "measured", "compared with"], rows)
+    return Grid("Producers, reads, HTTP, starts, memory, growth, distance", ["what", "measured", "compared with"], rows)
 
 
 def _producers(part: Results) -> list[list[str]]:
@@ -88,6 +88,23 @@ def _reads(part: Results) -> list[list[str]]:
     return [
         [f"{name}, 500,000 rows", f"{part[key][0]:,.0f} µs", f"psycopg {part[key][1]:,.0f} µs"]
         for key, name in names.items()
+    ]
+
+
+def _http(part: Results) -> list[list[str]]:
+    (lookups, bare), (writes, earlier), (over, through) = part["lookups"], part["writes"], part["write_ms"]
+    return [
+        [
+            "HTTP lookups of a student's courses, one process",
+            f"{lookups:,.0f}/s",
+            f"a bare FastAPI route {bare:,.0f}/s",
+        ],
+        [
+            "HTTP writes until the outcome is known, one process",
+            f"{writes:,.0f}/s",
+            f"an earlier gateway {earlier:,.0f}/s" if earlier else "",
+        ],
+        ["HTTP write, one client, p50", f"{over:.1f} ms", f"through the queue {through:.1f} ms"],
     ]
 
 
@@ -154,6 +171,7 @@ def _distance(part: Results) -> list[list[str]]:
 _OTHERS: Final[Mapping[str, Callable[[Results], list[list[str]]]]] = {
     "producers": _producers,
     "reads": _reads,
+    "http": _http,
     "starts": _starts,
     "memory": _memory,
     "growth": _growth,

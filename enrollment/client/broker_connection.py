@@ -6,7 +6,7 @@ import re
 import socket
 from base64 import b64encode
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
 from json import JSONEncoder
@@ -39,8 +39,6 @@ _REDIS: Final = {
 _ALARM: Final = "it blocks producers: an alarm, its memory or disk is short"
 _AMQP: Final = {"confirm_publish": True, "read_timeout": _ANSWER, "write_timeout": _ANSWER}
 
-_LPUSH: Final = b"*3\r\n$5\r\nLPUSH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
-
 _GAP: Final = re.compile(r"\{(\w+)\}")
 _encode: Final = JSONEncoder().encode
 
@@ -56,7 +54,7 @@ class OutgoingMessage(NamedTuple):
     trace: Mapping[str, str] = MappingProxyType({})  # headers of W3C Trace Context
 
 
-Send = Callable[[OutgoingMessage], None]
+Send = Callable[[Sequence[OutgoingMessage]], None]  # all of them on the queue of the first
 
 
 class BrokerConnection:
@@ -85,12 +83,13 @@ class BrokerConnection:
     def publish(self, message: OutgoingMessage, command_ids: tuple[UUID, ...]) -> None:
         """Put one message on its queue. Raises BrokerAway."""
         if not is_traced():  # as nearly always: spare it the context
-            self._publish(message, command_ids)
+            self.publish_all([message], command_ids)
             return
         with sending(message.task, message.queue, message.task_id, len(command_ids)) as trace:
-            self._publish(message._replace(trace=trace), command_ids)
+            self.publish_all([message._replace(trace=trace)], command_ids)
 
-    def _publish(self, message: OutgoingMessage, command_ids: tuple[UUID, ...]) -> None:
+    def publish_all(self, messages: Sequence[OutgoingMessage], command_ids: tuple[UUID, ...]) -> None:
+        """Put messages, which say what trace they belong to, on one queue: in Redis all or none. Raises BrokerAway."""
         deadline = monotonic() + self._patience
         waits = pauses(*_PAUSES)
         while True:
@@ -98,7 +97,7 @@ class BrokerConnection:
             try:
                 if self._send is None:
                     self._send = _open(connection, replicas_of(self._urls[0]))
-                return self._send(message)
+                return self._send(messages)
             except self._errors as error:
                 self.close()
                 self._urls.rotate(-1)
@@ -169,26 +168,30 @@ def _open(connection: "Connection", replicas: int) -> Send:
 
 
 def _pushing(connection: Any, replicas: int, prefix: str) -> Send:
-    """Return what puts messages on lists of Redis: what kombu would put there, at a fraction of its cost.
+    """Return what puts messages on a list of Redis: what kombu would put there, at a fraction of its cost.
 
-    `connection` is redis-py's; an error of its own means that the message may not be there, or not on the replicas.
+    `connection` is redis-py's; an error of its own means that the messages may not be there, or not on the replicas.
     """
     pieces = _GAP.split(_envelope())  # every second one names a gap
     tags = count(uuid4().node >> 1)  # half of what twelve digits hold is there to count on
 
-    def push(message: OutgoingMessage) -> None:
+    def entry(message: OutgoingMessage) -> bytes:
         queue, task, id_, about, said, trace = message
         body = b64encode(said.encode()).decode()
         more = _further(trace) if trace else ""
         parts = pieces.copy()
         parts[1::2] = (body, task, id_, id_, about, more, id_, queue, f"{next(tags):012x}")
-        key, entry = f"{prefix}{queue}".encode(), "".join(parts).encode()
+        return "".join(parts).encode()
+
+    def push(messages: Sequence[OutgoingMessage]) -> None:
+        words = [b"LPUSH", f"{prefix}{messages[0].queue}".encode(), *map(entry, messages)]
         if replicas:
             from enrollment.replication import write  # noqa: PLC0415 - as above
 
-            write(connection, replicas, "LPUSH", key, entry)
+            write(connection, replicas, *words)
         else:  # as redis-py would pack it, at a tenth of its cost
-            connection.send_packed_command([_LPUSH % (len(key), key, len(entry), entry)])
+            packed = b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+            connection.send_packed_command([b"*%d\r\n%b" % (len(words), packed)])
             connection.read_response()
 
     return push
@@ -221,7 +224,12 @@ def _envelope() -> str:
     return text.replace('"stamps": {}', '"stamps": {}{trace}', 1)  # where there is a trace, it follows
 
 
-def _produce(producer: "Producer", message: OutgoingMessage) -> None:
+def _produce(producer: "Producer", messages: Sequence[OutgoingMessage]) -> None:
+    for message in messages:
+        _produce_one(producer, message)
+
+
+def _produce_one(producer: "Producer", message: OutgoingMessage) -> None:
     producer.publish(
         message.body,
         routing_key=message.queue,

@@ -29,6 +29,11 @@ class BrokerAway(EnrollmentError):
             "can be reached, then send again; a command that did arrive takes effect once all the same."
         )
         self.command_ids = command_ids
+        self._about = broker, seconds, reason
+
+    def of(self, command_ids: tuple[UUID, ...]) -> "BrokerAway":
+        """Return the same, of some of the commands."""
+        return BrokerAway(*self._about, command_ids)
 
 
 class NoOutcomeYet(EnrollmentError):

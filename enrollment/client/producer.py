@@ -11,7 +11,7 @@ Sending the same command again, under its `command_id`, is always harmless: it t
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, Unpack
@@ -196,9 +196,7 @@ class Bulk(Sender):
         """Send what was taken. Raises BrokerAway; then it is still waiting, and may be tried again."""
         if not self._items:
             return
-        body = f'[[],{{"commands":[{",".join(self._items)}]}},{_EMBED}]'
-        about = f"<{_number(len(self._items), 'command')}>"
-        self._broker.publish(OutgoingMessage(self._queue, APPLY, str(uuid7()), about, body), tuple(self._ids))
+        self._broker.publish(_apply(self._queue, self._items), tuple(self._ids))
         self.sent += len(self._items)
         self.messages += 1
         self._items, self._ids, self._bytes = [], [], 0
@@ -209,6 +207,18 @@ class Bulk(Sender):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if kind is None:
             self.flush()
+
+
+def outgoing(commands: Sequence[Command | Withdraw]) -> OutgoingMessage:
+    """Return the message that sends these: one by itself, more in one `apply` message, none of them a withdraw."""
+    if len(commands) == 1:
+        return _message(commands[0])
+    return _apply(QUEUE, [command.model_dump_json(exclude_none=True) for command in commands])
+
+
+def _apply(queue: str, items: Sequence[str]) -> OutgoingMessage:
+    body = f'[[],{{"commands":[{",".join(items)}]}},{_EMBED}]'
+    return OutgoingMessage(queue, APPLY, str(uuid7()), f"<{_number(len(items), 'command')}>", body)
 
 
 def _message(command: Command | Withdraw) -> OutgoingMessage:

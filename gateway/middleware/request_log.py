@@ -26,22 +26,26 @@ class RequestLogMiddleware:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on, and tell what came of it when the answer begins."""
+        """Hand on, and tell what came of it when the answer has begun; who asked does not wait for that."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         began, method = perf_counter(), method_of(scope)
         if method == "HEAD" and not is_endless(scope["path"]):
             scope = {**scope, "method": "GET"}  # the same answer; the server leaves the body out (RFC 9110, 9.3.2)
-        answered = False
+        answered, untold = False, None  # the status and the seconds that are still to be recorded
 
         async def observed(message: Message) -> None:
-            nonlocal answered
+            nonlocal answered, untold
             if message["type"] == "http.response.start":
-                answered = True
+                answered, untold = True, (int(message["status"]), perf_counter() - began)
                 message["headers"] = [*message.get("headers", ()), *_HEADERS]
-                self._record(method, scope, int(message["status"]), perf_counter() - began)
+                await send(message)
+                return
             await send(message)
+            if untold is not None:
+                told, untold = untold, None
+                self._record(method, scope, *told)
 
         try:
             await self._app(scope, receive, observed)
@@ -51,6 +55,9 @@ class RequestLogMiddleware:
             if not answered:
                 problem = Problem(500, "internal_error", "This was not foreseen. It is in the gateway's log.")
                 await problem.response()(scope, receive, observed)
+        finally:
+            if untold is not None:  # the client left, or the answer broke off before its first byte
+                self._record(method, scope, *untold)
 
     def _record(self, method: str, scope: Scope, status: int, seconds: float) -> None:
         route = route_of(scope)

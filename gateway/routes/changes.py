@@ -7,7 +7,7 @@ from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from enrollment.commands import IssuedAt
-from gateway.dependencies import Read
+from gateway.dependencies import Held
 from gateway.openapi import problems
 from gateway.problems import Problem
 from gateway.schemas.parameters import PAGE, Limit
@@ -21,7 +21,7 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 @router.get("/changes", responses=_PROBLEMS, response_class=Response)
 async def read_changes(
-    read: Read,
+    gateway: Held,
     after: Annotated[str | None, Query(max_length=80, description="The cursor of the page before.")] = None,
     since: Annotated[IssuedAt | None, Query(description="Instead: from this time on, and a little before.")] = None,
     ahead: Annotated[  # noqa: FBT002 - a query parameter
@@ -35,8 +35,8 @@ async def read_changes(
     """
     try:
         if after is None and since is not None:
-            after = str(await read(feed.since, since))
-        page = await read(feed.page, after, rows=limit, ahead=ahead)
+            after = str(await gateway.read(feed.since, since))
+        page = await gateway.read(feed.page, after, rows=limit, ahead=ahead)
     except feed.WrongCursor as error:
         raise Problem(422, "invalid_request", str(error)) from None
     except feed.ChangesGone as error:
@@ -47,10 +47,10 @@ async def read_changes(
 
 
 @router.get("/snapshot", response_class=StreamingResponse)
-async def read_snapshot(read: Read) -> Response:
+async def read_snapshot(gateway: Held) -> Response:
     """All enrollments with their stamps, as JSON Lines: first `cursor`, from which `/changes` goes on, at last `pairs`.
 
     A snapshot without its last line, the number of enrollments, was cut off.
     """
-    lines = iterate_in_threadpool(read.stream(feed.snapshot))
+    lines = iterate_in_threadpool(gateway.read.stream(feed.snapshot))
     return StreamingResponse(lines, media_type="application/jsonl", headers=_NO_STORE)

@@ -9,18 +9,16 @@ from enrollment.events import Event, event_of
 from gateway.dependencies import Gateway, Held
 from gateway.openapi import COMMAND, WITHDRAW
 from gateway.preferences import preference_of
-from gateway.schemas.parameters import CommandId, IfNoneMatch, Prefer
+from gateway.schemas.parameters import CommandId, IdempotencyKey
 from gateway.schemas.responses import Command, answer, lookup
-from gateway.write_response import Submit
+from gateway.write_response import submit
 from models import queries
 
 router = APIRouter(tags=["commands"])
 
 
 @router.get("/commands/{command_id}", response_model=Command, responses=COMMAND)
-async def get_command(
-    request: Request, gateway: Held, command_id: CommandId, _: Prefer = None, __: IfNoneMatch = None
-) -> Response:
+async def get_command(request: Request, gateway: Held, command_id: CommandId) -> Response:
     """A command and what came of it; `pending` or `waiting` while that is not known. `Prefer: wait=N` waits for it."""
     preference = preference_of(request.headers.getlist("prefer"), 0)
     with gateway.listener.expecting([command_id]) as expected:
@@ -39,9 +37,9 @@ async def get_command(
 
 
 @router.delete("/commands/{command_id}", response_model=Command, responses=WITHDRAW)
-async def withdraw_command(submit: Submit, command_id: CommandId) -> Response:
+async def withdraw_command(request: Request, command_id: CommandId, key: IdempotencyKey = None) -> Response:
     """End a command that waits: what comes of it is `withdrawn`. One that has not come yet is ended when it comes."""
-    return await submit.withdraw(command_id)
+    return await submit(request, key).withdraw(command_id)
 
 
 async def _stored(gateway: Gateway, command_id: UUID) -> Event | None:

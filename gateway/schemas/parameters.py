@@ -38,11 +38,6 @@ After = Annotated[
 Limit = Annotated[
     int, Query(ge=1, le=MAX_PAGE, description="How many there may be on the page."), BeforeValidator(_page_size)
 ]
-# Described here and read from the request, where it may stand more than once.
-Prefer = Annotated[
-    str | None,
-    Header(alias="Prefer", description="RFC 7240: `wait=N` seconds for the outcome (30 at most), or `respond-async`."),
-]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -52,7 +47,4 @@ IdempotencyKey = Annotated[
         pattern=r"^[\x20-\x7e]+$",
         description="Makes a repeat safe: the same key, in the same kind of request, is the same command.",
     ),
-]
-IfNoneMatch = Annotated[
-    str | None, Header(alias="If-None-Match", description="The `ETag` of the answer that the client has.")
 ]

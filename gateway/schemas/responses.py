@@ -6,19 +6,19 @@ from hashlib import blake2b
 from typing import Annotated, Final, Literal, Self, cast
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from enrollment import commands
 from enrollment.commands import Kind, Time
 from enrollment.errors import Rejection
-from enrollment.events import Event
+from enrollment.events import Event, EventData
 from enrollment.waiting import WaitingFor
-from models.queries import CourseRow, StudentRow, StudentWithCourses
+from models.queries import StudentWithCourses
 
 JSON: Final = "application/json"
-
+_ROW: Final = ConfigDict(from_attributes=True)  # what `models.queries` returns will do
 
 Outcome = Literal["applied", "rejected", "waiting", "withdrawn", "pending"]
 
@@ -26,28 +26,25 @@ Outcome = Literal["applied", "rejected", "waiting", "withdrawn", "pending"]
 class Course(BaseModel):
     """A course."""
 
+    model_config = _ROW
+
     id: int
     sis_id: Annotated[str | None, Field(description="Its name in the student information system.")]
     code: str
     title: str
 
-    @classmethod
-    def of(cls, row: CourseRow) -> "Course":
-        """Return the answer for a row."""
-        return cls.model_construct(**row._asdict())
-
 
 class Student(BaseModel):
     """A student."""
+
+    model_config = _ROW
 
     id: int
     sis_id: Annotated[str | None, Field(description="Their name in the student information system.")]
     name: str
 
-    @classmethod
-    def of(cls, row: StudentRow) -> "Student":
-        """Return the answer for a row."""
-        return cls.model_construct(**row._asdict())
+
+COURSES: Final = TypeAdapter(list[Course])
 
 
 class StudentCourses(BaseModel):
@@ -61,8 +58,7 @@ class StudentCourses(BaseModel):
     @classmethod
     def of(cls, found: StudentWithCourses) -> "StudentCourses":
         """Return the answer for a row."""
-        courses = list(map(Course.of, found.courses))
-        return cls.model_construct(**found.student._asdict(), courses=courses)
+        return cls.model_validate({**found.student._asdict(), "courses": found.courses})
 
 
 class CoursesOf(BaseModel):
@@ -74,6 +70,8 @@ class CoursesOf(BaseModel):
 
 class StudentPage(BaseModel):
     """Students, by id. `after` asks for the next page; null where this is the last."""
+
+    model_config = _ROW
 
     items: list[Student]
     after: int | None
@@ -89,6 +87,8 @@ class StudentCoursesPage(BaseModel):
 class CoursePage(BaseModel):
     """Courses, by id. `after` asks for the next page; null where this is the last."""
 
+    model_config = _ROW
+
     items: list[Course]
     after: int | None
 
@@ -100,6 +100,16 @@ class Effects(BaseModel):
     unenrolled: list[int] = []
     unchanged: Annotated[list[int], Field(description="It already was so.")] = []
     superseded: Annotated[list[int], Field(description="A newer command had decided already.")] = []
+
+    @classmethod
+    def of(cls, data: EventData) -> "Effects":
+        """Return those of one command."""
+        return cls.model_construct(
+            enrolled=list(data.enrolled),
+            unenrolled=list(data.unenrolled),
+            unchanged=list(data.unchanged),
+            superseded=list(data.superseded),
+        )
 
 
 class Command(BaseModel):
@@ -149,12 +159,7 @@ class Command(BaseModel):
             issued_at=data.issued_at,
             processed_at=event.time,
             source=data.source,
-            effects=Effects.model_construct(
-                enrolled=list(data.enrolled),
-                unenrolled=list(data.unenrolled),
-                unchanged=list(data.unchanged),
-                superseded=list(data.superseded),
-            ),
+            effects=Effects.of(data),
             errors=list(data.errors),
             waiting_for=list(data.waiting_for),
             until=data.until,

@@ -4,7 +4,7 @@ Each function takes a connection, sends a constant number of statements (one, un
 tuples. Long answers come page by page, in order of id: `after` is the id that the page before ended with.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from enrollment.errors import UnknownCommand, UnknownCourse, UnknownStudent
 from enrollment.fold import Record
-from models.arrays import quoted, storable
+from models.arrays import plain, quoted, storable
 from models.queries.paging import Page, bounds, fetch_page, fetch_rows, is_id, require_ids
 from models.records import RECORD_COLUMNS, record_of
 
@@ -73,6 +73,13 @@ _COURSES_OF: Final = text(f"""
       LEFT JOIN student_courses AS e ON e.student_id = s.id
       LEFT JOIN courses AS c ON c.id = e.course_id
      WHERE s.id = CAST(:id AS bigint) ORDER BY c.id
+""")
+_COURSES_OF_EACH: Final = text(f"""
+    SELECT s.id, {_COURSE}
+      FROM students AS s
+      LEFT JOIN student_courses AS e ON e.student_id = s.id
+      LEFT JOIN courses AS c ON c.id = e.course_id
+     WHERE s.id = ANY(CAST(:ids AS bigint[])) ORDER BY s.id, c.id
 """)
 _STUDENTS_IN: Final = text(f"""
     SELECT {_STUDENT} FROM student_courses AS e JOIN students AS s ON s.id = e.student_id
@@ -142,6 +149,17 @@ def courses_of(connection: Connection, student_id: int) -> list[CourseRow]:
     if not rows:
         raise UnknownStudent(student_id)
     return [] if rows[0].id is None else rows
+
+
+def courses_of_each(connection: Connection, student_ids: Sequence[int]) -> list[list[CourseRow] | None]:
+    """Return the courses of each of these students, in the order of the ids; None for one who does not exist."""
+    found: dict[int, list[CourseRow]] = {}
+    ids = plain(id_ for id_ in student_ids if is_id(id_))
+    for row in fetch_rows(connection, _COURSES_OF_EACH, tuple, ids=ids):
+        courses = found.setdefault(row[0], [])
+        if row[1] is not None:
+            courses.append(_course_row(row[1:]))
+    return list(map(found.get, student_ids))
 
 
 def students_in(

@@ -40,7 +40,7 @@ def fetch_page(
 
 
 def fetch_rows(
-    connection: Connection, statement: TextClause, make: Callable[[tuple[Any, ...]], T], **parameters: int
+    connection: Connection, statement: TextClause, make: Callable[[tuple[Any, ...]], T], **parameters: int | str
 ) -> list[T]:
     """Return what `make` makes of each row.
 

@@ -72,7 +72,16 @@ def test_results_become_tables_a_plot_and_a_page() -> None:
     results["distance"] = {"rates": {"0": US, "1": US, "20": {**US, "median": 100.0}}}
 
     text = page.markdown(results)
+    http = {"lookups": [900.0, 1000.0], "writes": [300.0, 100.0], "write_ms": [7.5, 5.0]}
+    with_http = {**results, "http": http}
 
+    assert "HTTP" not in text
+    assert "| HTTP lookups/s vs a bare FastAPI route | 0.90 | at least 0.80 | met |" in page.markdown(with_http)
+    assert [row[1:] for row in goals(with_http).rows if "HTTP write" in row[0]] == [
+        ["3.00", "at least 4.00", "missed"],
+        ["2.50", "at most 2.00", "missed"],
+    ]
+    assert len(goals({"http": {**http, "writes": [300.0, None]}}).rows) == 2
     assert "Missing: rq (no environment)" in text
     assert ["single commands vs Celery tuned", "10.00", "at least 10.00", "met"] in goals(results).rows
     assert ["idle latency p99 vs plain Celery", "2.00", "at most 1.00", "missed"] in goals(results).rows

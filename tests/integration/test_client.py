@@ -88,7 +88,7 @@ def test_a_message_is_byte_for_byte_what_kombu_would_put_on_the_list(redis_url: 
     ours.publish(message, ())
     ours.close()
     with KombuConnection(redis_url) as connection:
-        broker_connection._produce(Producer(connection.channel()), message)
+        broker_connection._produce(Producer(connection.channel()), [message])
     without_tag = [re.sub(r'"delivery_tag": "[0-9a-f-]{36}"', "", entry) for entry in redis_client.lrange(QUEUE, 0, -1)]
     assert len(without_tag) == 2
     assert without_tag[0] == without_tag[1]

@@ -1,5 +1,6 @@
 """One trace from whoever sends a command to its event, with spans in memory; and nothing of it where it is off."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 from celery import Celery
 from opentelemetry import trace
@@ -17,16 +19,19 @@ from opentelemetry.instrumentation.celery import CeleryInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from pydantic import SecretStr
 from redis import Redis
 from sqlalchemy import Engine
 
 from enrollment.client import Client
 from enrollment.names import ENROLL, QUEUE
 from tasks.messages import Message
+from tests.gateway import served
 from tests.integration.conftest import STREAM, message
 from worker import tracing
 from worker.publishing import Publisher
 from worker.service import Service
+from worker.settings import Settings
 
 memory = InMemorySpanExporter()
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -131,6 +136,27 @@ def test_an_event_that_the_relay_publishes_after_an_outage_has_the_same_text(
     assert service.relay(older_than=0) == 1
     [(_, again)] = redis_client.xrange(STREAM)
     assert again == first
+
+
+def test_each_of_the_requests_that_come_together_has_its_trace_and_no_span_names_an_id(
+    spans: Callable[[], list[ReadableSpan]], redis_url: str, database_url: str, redis_client: Redis
+) -> None:
+    url = SecretStr(redis_url)
+    with served(Settings(database_url=SecretStr(database_url), broker_url=url, gateway_rate=0)) as address:
+
+        async def post() -> list[int]:
+            async with httpx.AsyncClient(base_url=address, headers={"Prefer": "respond-async"}) as client:
+                writes = (client.post(f"/students/{77000 + n}/courses", json={"course_id": 10}) for n in range(5))
+                return [answer.status_code for answer in await asyncio.gather(*writes)]
+
+        assert asyncio.run(post()) == [202] * 5
+    of_requests = [span for span in spans() if span.name == "POST /students/{student_id}/courses"]
+    traces = [span.context.trace_id for span in of_requests if span.context]
+    sent = [taken(redis_client).headers["traceparent"] for _ in range(5)]
+    assert len(set(traces)) == 5
+    assert {int(traceparent.split("-")[1], 16) for traceparent in sent} == set(traces)
+    assert len(spans()) == 2 * 5  # the request, and the message that was sent
+    assert "7700" not in "".join(span.to_json() for span in spans())
 
 
 def test_without_opentelemetry_everything_works_and_a_wish_for_traces_is_answered_with_a_sentence() -> None:

@@ -59,7 +59,7 @@ async def choose(
     add: Annotated[list[str] | None, Query(max_length=2000)] = None,
 ) -> Response:
     """Show courses to add; those that are ticked stay."""
-    enrolled = await gateway.read.lookup(queries.courses_of, student_id)
+    enrolled = await gateway.read.courses_of(student_id)
     ids = [course.id for course in enrolled]
     offered = await gateway.read.lookup(views.choices, ids, q, numbers(add or ()))
     return render(
@@ -81,7 +81,7 @@ async def save(request: Request, gateway: Held, who: Who, form: Posted, student_
         ticked = Ticked.of(form)
     except NoIds as error:
         return await _not_sent(request, gateway, student_id, ids, str(error), ids_wrong=str(error))
-    enrolled = await gateway.read.lookup(queries.courses_of, student_id)
+    enrolled = await gateway.read.courses_of(student_id)
     change = ticked.change(student_id, frozenset(course.id for course in enrolled))
     if change is None:
         return await _answer(request, gateway, student_id, {"said": "nothing"})

@@ -1,7 +1,8 @@
 """What the gateway does when its database hangs or was restarted, and what asking for its readiness costs."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from threading import Event
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import TimeoutError as NoAnswer
 
+from enrollment.errors import UnknownStudent
 from gateway.database import CONNECTIONS, Database
 from gateway.event_listener import EventListener
 from gateway.event_stream import Stream, connect
@@ -60,6 +62,39 @@ def test_connections_that_went_stale_are_replaced(url: str, engine: Engine, post
     asyncio.run(ask())
 
 
+def test_courses_that_are_asked_for_at_one_moment_are_one_statement(url: str, catalog: None) -> None:
+    asked: list[Sequence[int]] = []
+
+    async def ask() -> None:
+        read = Database.connect(url)
+        together, answer = read._courses_of, read._courses_of._ask
+
+        def counted(student_ids: Sequence[int]) -> Any:
+            asked.append(student_ids)
+            return answer(student_ids)
+
+        together._ask = counted
+        found = await asyncio.gather(*(read.courses_of(id_) for id_ in (1, 404, 2, 1)), return_exceptions=True)
+        assert [found[0], found[2], found[3]] == [[], [], []]
+        assert isinstance(found[1], UnknownStudent)
+        read.close()
+
+    asyncio.run(ask())
+    assert asked == [[1, 404, 2, 1]]
+
+
+def test_who_gives_up_does_not_keep_the_others_from_their_answers(url: str, catalog: None) -> None:
+    async def ask() -> None:
+        read = Database.connect(url)
+        gone, other = asyncio.create_task(read.courses_of(1)), asyncio.create_task(read.courses_of(2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        assert await other == []
+        read.close()
+
+    asyncio.run(ask())
+
+
 def test_a_database_that_hangs_is_an_outage_in_time_and_holds_no_more_threads_than_connections(
     url: str, hung: Any
 ) -> None:
@@ -90,8 +125,8 @@ def test_readiness_is_asked_once_whoever_asks_and_waits_for_no_one(url: str, red
             return probe(*arguments)
 
         readiness = Readiness(cast("Database", question), producer, live, now=lambda: now)
-        writers = [producer._limiter.acquire_on_behalf_of(object()) for _ in range(4)]  # as many as there may be
-        await asyncio.gather(*writers)
+        written = Event()
+        writers = [producer._threads.submit(written.wait) for _ in range(4)]  # as many as there may be
         assert {await readiness.parts() for _ in range(20)} == {("ok", "ok", "ok")}
         assert set(await asyncio.gather(*(readiness.parts() for _ in range(20)))) == {("ok", "ok", "ok")}
         assert asked == 1
@@ -103,6 +138,8 @@ def test_readiness_is_asked_once_whoever_asks_and_waits_for_no_one(url: str, red
         now = 2.0
         assert (await readiness.parts()).away == ["database"]
         held.cancel()
+        assert not any(writer.done() for writer in writers)
+        written.set()
         producer.close()
         await stream._client.aclose()
         probe.close()

@@ -82,6 +82,12 @@ def test_a_student_without_courses_has_an_empty_list(connection: Connection) -> 
     assert queries.courses_of(connection, 3) == []
 
 
+def test_the_courses_of_several_students_come_in_the_order_in_which_they_are_asked_for(connection: Connection) -> None:
+    asked = [3, 1, 404, 2, 1, 10**30]
+    expected = [[], [ALGEBRA, BIOLOGY], None, [ALGEBRA], [ALGEBRA, BIOLOGY], None]
+    assert queries.courses_of_each(connection, asked) == expected
+
+
 def test_the_students_in_a_course_come_page_by_page(connection: Connection) -> None:
     first = queries.students_in(connection, 101, limit=1)
     assert first == Page([ANA], after=1)
@@ -143,11 +149,12 @@ def test_a_page_after_any_number_is_a_page(connection: Connection, listing: List
         (lambda c: queries.student(c, 1), 1),
         (queries.students, 1),
         (lambda c: queries.courses_of(c, 1), 1),
+        (lambda c: queries.courses_of_each(c, [1, 2, 3]), 1),
         (lambda c: queries.students_in(c, 101), 1),
         (queries.students_with_courses, 1),
         (lambda c: queries.is_enrolled(c, 1, 101), 1),
     ],
-    ids=["student", "students", "courses_of", "students_in", "students_with_courses", "is_enrolled"],
+    ids=["student", "students", "courses_of", "courses_of_each", "students_in", "students_with_courses", "is_enrolled"],
 )
 @pytest.mark.parametrize("more", [0, 500])
 def test_the_number_of_statements_does_not_grow_with_the_rows(
