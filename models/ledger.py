@@ -36,9 +36,9 @@ _LOCK_TIMEOUT: Final = text(f"SET LOCAL lock_timeout = '{PATIENCE}ms'")
 
 # PostgreSQL takes a plan for one command to be cheaper than one for any number, and plans anew each time, which takes
 # longer than to run it. But a plan from when a table was empty may read all of it: so for small batches alone, which
-# would see it grow slowly, and for a minute.
-SMALL: Final = 50  # commands
-KEPT: Final = 60.0  # seconds
+# see it grow slowly, and for seconds.
+SMALL: Final = 20  # commands
+KEPT: Final = 5.0  # seconds
 _USE_KEPT_PLANS: Final = text("SET LOCAL plan_cache_mode = force_generic_plan")
 _FORGET_PLANS: Final = text("DISCARD PLANS")
 

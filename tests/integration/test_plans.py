@@ -43,7 +43,7 @@ def test_plans_made_while_tables_were_small_do_not_read_them_whole_when_they_hav
     assert max(read.values()) < 20_000, read
 
 
-def test_small_batches_go_by_plans_that_are_kept_for_a_minute_and_larger_ones_by_their_own(
+def test_small_batches_go_by_plans_that_are_kept_for_a_while_and_larger_ones_by_their_own(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def planned(commands: int) -> list[str]:
