@@ -2,19 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from itertools import count
 from typing import Any, Final, TypeVar, cast
 
-import psycopg
 from psycopg.pq.abc import PGresult
 from sqlalchemy import Connection, TextClause
 from sqlalchemy.dialects import postgresql
 
-from models.pipeline import Question, Statement
+from models.pipeline import Question, Statement, statement_of
 from models.session import Session
 
 _DIALECT: Final = postgresql.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
-_numbers: Final = count(1)
 T = TypeVar("T")
 
 
@@ -72,8 +69,8 @@ def _asked(connection: Connection, statement: TextClause, parameters: Mapping[st
 def _send(connection: Connection, question: Question, *, begin: bool = True) -> None:
     try:
         session_of(connection).statements.send(begin=begin)
-    except psycopg.Error as error:
-        # Its own way: wraps the error, tells the listeners, and lets go of a connection that is lost.
+    except BaseException as error:  # noqa: BLE001 (raised again)
+        # Its own way: wraps the error, tells the listeners, and lets go of a connection that is lost or interrupted.
         sql = question.statement.sql.decode()
         connection._handle_dbapi_exception(error, sql, None, None, None)  # noqa: SLF001
 
@@ -82,4 +79,4 @@ def _send(connection: Connection, question: Question, *, begin: bool = True) -> 
 def _compiled(statement: TextClause) -> tuple[Statement, tuple[str, ...]]:
     """Return the statement, and the names of its parameters in order."""
     compiled: Any = statement.compile(dialect=_DIALECT)
-    return Statement(f"enrollment_{next(_numbers)}".encode(), str(compiled).encode()), tuple(compiled.positiontup)
+    return statement_of(str(compiled).encode()), tuple(compiled.positiontup)

@@ -5,6 +5,8 @@ there are times at which it must know something.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
+from hashlib import sha1
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 import psycopg
@@ -29,8 +31,17 @@ class Statement(NamedTuple):
     sql: bytes
 
 
+@cache
+def statement_of(sql: bytes) -> Statement:
+    """Return a statement. What has its name is the same in every process: a pooler may share sessions among them."""
+    return Statement(f"enrollment_{sha1(sql, usedforsecurity=False).hexdigest()}".encode(), sql)
+
+
 _DONE: Final = {ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK}
-_COMMIT: Final = Statement(b"COMMIT", b"COMMIT")
+_COMMIT: Final = statement_of(b"COMMIT")
+# The functions of the server that say so where a prepared statement is not there any more, or what it reads has changed
+# its type: by function, as the codes are those of other errors, too.
+_STALE: Final = {"FetchPreparedStatement", "RevalidateCachedQuery"}
 
 
 class Question:
@@ -67,7 +78,7 @@ class Pipeline:
         questions, self.asked = self.asked, []
         idle = self._session.pgconn.transaction_status == TransactionStatus.IDLE
         if begin and idle and not self._session.autocommit:
-            questions = [Question(Statement(b"BEGIN", self._session.begin_command)), *questions]
+            questions = [Question(statement_of(self._session.begin_command)), *questions]
         if commit:
             questions.append(Question(_COMMIT))
         try:
@@ -80,7 +91,11 @@ class Pipeline:
             raise
         for each, result in zip(sent, results, strict=False):
             if result.status not in _DONE:
-                raise errors.error_from_result(result, encoding=self._session.info.encoding)
+                error = errors.error_from_result(result, encoding=self._session.info.encoding)
+                if error.diag.source_function in _STALE:  # a new session prepares it anew
+                    self._session.pgconn.finish()
+                    raise psycopg.OperationalError(str(error))
+                raise error
             if isinstance(each, Question):
                 each.result = result
             else:

@@ -1,14 +1,14 @@
 """Statements that are sent together: what is answered, in which order they run, and what is left after a fault."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from models.direct import ask, execute_at_once
-from models.session import Session
+from models.direct import ask, execute_at_once, session_of
+from models.session import Session, meanwhile
 from tests.integration.conftest import message
 from worker.service import Service
 
@@ -91,6 +91,30 @@ def test_a_statement_commits_by_itself(connection: Connection) -> None:
     assert count(connection.engine) == 1
 
 
+def test_a_session_may_change_its_isolation(worker_engine: Engine) -> None:
+    for level in ("READ COMMITTED", "REPEATABLE READ", "READ COMMITTED"):
+        with worker_engine.connect().execution_options(isolation_level=level) as connection, connection.begin():
+            assert ask(connection, text("SHOW transaction_isolation"), {}).rows() == [(level.lower(),)]
+
+
+@pytest.mark.parametrize("command", ["DEALLOCATE ALL", "DISCARD ALL"])
+def test_what_a_pooler_forgets_is_prepared_anew(service: Service, worker_engine: Engine, command: str) -> None:
+    service.handle([message(student_id=1, course_ids=[10])])
+    with worker_engine.connect() as connection:
+        session_of(connection).pgconn.exec_(command.encode())
+    assert service.handle([message(student_id=1, course_ids=[11])]) == ["applied"]
+
+
+def test_a_column_that_changes_its_type_spoils_no_command(
+    service: Service, load: Callable[[str], None], rows: Callable[[str, str], list[Any]]
+) -> None:
+    service.handle([message(student_id=1, course_ids=[10])])
+    load("ALTER TABLE student_courses DROP CONSTRAINT student_courses_student_id_fkey")
+    load("ALTER TABLE students ALTER id TYPE integer")
+    assert service.handle([message(student_id=1, course_ids=[11])]) == ["applied"]
+    assert rows("code", "dead_letters") == []
+
+
 @pytest.mark.parametrize("when", ["before", "during"])
 def test_a_session_that_is_ended_is_a_lost_connection(connection: Connection, engine: Engine, when: str) -> None:
     def work() -> None:
@@ -107,6 +131,20 @@ def test_a_session_that_is_ended_is_a_lost_connection(connection: Connection, en
     with pytest.raises(OperationalError) as failed:
         work()
     assert failed.value.connection_invalidated
+    with connection.begin():
+        assert ask(connection, COUNT, {}).rows() == [(0,)]
+
+
+def test_who_is_told_to_stop_while_waiting_stops(connection: Connection) -> None:
+    def stop() -> None:
+        raise SystemExit
+
+    def wait() -> None:
+        with connection.begin(), meanwhile(stop):
+            ask(connection, text("SELECT pg_sleep(5)"), {}).rows()
+
+    with pytest.raises(SystemExit):
+        wait()
     with connection.begin():
         assert ask(connection, COUNT, {}).rows() == [(0,)]
 
