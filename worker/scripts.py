@@ -1,5 +1,6 @@
 """Lua scripts in Redis, run on a connection that is kept: to take one from a pool takes longer than a script."""
 
+import os
 from collections.abc import Callable
 from hashlib import sha1
 from threading import Lock
@@ -24,7 +25,8 @@ class Scripts:
 
     def __init__(self, pool: Callable[[], ConnectionPool]) -> None:
         self._pool = pool
-        self._taken: tuple[ConnectionPool, Any] | None = None
+        self._taken: Any = None  # the connection
+        self._of: tuple[ConnectionPool, int] | None = None  # its pool, and the process that took it
         self._lock = Lock()
 
     def run(self, script: Script, keys: int, *arguments: str | float, replicas: int = 0, again: bool = False) -> Any:
@@ -51,11 +53,11 @@ class Scripts:
                 raise
 
     def _connection(self) -> Any:
-        pool = self._pool()
-        if self._taken is None or self._taken[0] is not pool:
-            self._taken = pool, pool.get_connection()
-            return self._taken[1]
-        connection = self._taken[1]
+        pool, connection = self._pool(), self._taken
+        if self._of != (pool, os.getpid()):
+            self._taken = pool.get_connection()
+            self._of = pool, os.getpid()
+            return self._taken
         try:
             stale = connection.can_read()  # nothing was asked: a pool would not give it, either
         except (OSError, RedisError):

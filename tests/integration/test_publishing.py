@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from tests.integration.conftest import STREAM, message
 from worker import publishing
 from worker.local.redis import Redis as RedisServer
 from worker.publishing import Publisher, connect
+from worker.scripts import Script, Scripts
 from worker.service import Service
 
 Rows = Callable[..., list[tuple[Any, ...]]]
@@ -54,6 +56,25 @@ def test_relays_and_workers_at_once_publish_each_event_once(
     service.relay(older_than=0)
     assert len(events()) == len({e["id"] for e in events()}) == 120
     assert rows("*", "outbox") == []
+
+
+def test_a_forked_process_has_its_own_connection(redis_url: str, redis_client: Redis) -> None:
+    def connections() -> int:
+        return int(redis_client.info("stats")["total_connections_received"])
+
+    with connect(redis_url) as client:
+        scripts, script = Scripts(lambda: client.connection_pool), Script("return 1")
+        scripts.run(script, 0)
+        before = connections()
+        child = os.fork()
+        if not child:
+            try:
+                scripts.run(script, 0)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        scripts.run(script, 0)
+        assert connections() == before + 1
 
 
 def test_a_batch_that_was_published_and_not_settled_is_not_published_again(
