@@ -37,7 +37,7 @@ def statement_of(sql: bytes) -> Statement:
     return Statement(f"enrollment_{sha1(sql, usedforsecurity=False).hexdigest()}".encode(), sql)
 
 
-_DONE: Final = {ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK}
+_DONE: Final = {ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.PIPELINE_SYNC}
 _COMMIT: Final = Statement(b"COMMIT", b"COMMIT")  # to be seen on the wire, too: the fault suite looks for it there
 # The functions of the server that say so where a prepared statement is not there any more, or what it reads has changed
 # its type: by function, as the codes are those of other errors, too.
@@ -91,32 +91,39 @@ class Pipeline:
             raise
         for each, result in zip(sent, results, strict=False):
             if result.status not in _DONE:
-                error = errors.error_from_result(result, encoding=self._session.info.encoding)
-                if error.diag.source_function in _STALE:  # a new session prepares it anew
-                    self._session.pgconn.finish()
-                    raise psycopg.OperationalError(str(error))
-                raise error
+                raise self._fault(result)
             if isinstance(each, Question):
                 each.result = result
-            else:
+            elif each is not None:
                 self._prepared.add(each)
         if len(results) <= len(sent):  # not even what was sent last is known to be done
             raise psycopg.OperationalError("the server hung up in the middle of its answers")
 
-    def _sent(self, questions: Sequence[Question]) -> "list[Question | Statement]":
-        """Hand questions to libpq; return what the results will be of, in order: of what is prepared, too."""
+    def _sent(self, questions: Sequence[Question]) -> "list[Question | Statement | None]":
+        """Hand questions to libpq; return what the results will be of, in order.
+
+        First come the statements that are to be prepared, and None. They are apart, so that none is left out where a
+        question fails: PgBouncer would take it for prepared all the same, and refuse its name the next time.
+        """
         pgconn = self._session.pgconn
-        sent: list[Question | Statement] = []
+        new = list(dict.fromkeys(it.statement for it in questions if it.statement not in self._prepared))
         pgconn.enter_pipeline_mode()
+        for statement in new:
+            pgconn.send_prepare(statement.name, statement.sql)
+        if new:
+            pgconn.pipeline_sync()
         for question in questions:
-            statement = question.statement
-            if statement not in self._prepared and statement not in sent:
-                pgconn.send_prepare(statement.name, statement.sql)
-                sent.append(statement)
-            pgconn.send_query_prepared(statement.name, question.arguments)
-            sent.append(question)
+            pgconn.send_query_prepared(question.statement.name, question.arguments)
         pgconn.pipeline_sync()
-        return sent
+        return [*new, None, *questions] if new else [*questions]
+
+    def _fault(self, result: PGresult) -> psycopg.Error:
+        """Return what went wrong; hang up where a new session, which prepares anew, mends it."""
+        error = errors.error_from_result(result, encoding=self._session.info.encoding)
+        if error.diag.source_function not in _STALE:
+            return error
+        self._session.pgconn.finish()
+        return psycopg.OperationalError(str(error))
 
     def forget(self) -> None:
         """Take it that nothing is prepared any more."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from models.direct import ask, execute_at_once, session_of
 from models.session import Session, meanwhile
@@ -89,6 +89,20 @@ def test_what_was_not_sent_is_rolled_back(connection: Connection) -> None:
 def test_a_statement_commits_by_itself(connection: Connection) -> None:
     execute_at_once(connection, PUT, {"id": 1, "code": "a"})
     assert count(connection.engine) == 1
+
+
+def test_what_follows_a_fault_is_prepared_all_the_same(connection: Connection) -> None:  # PgBouncer takes it for so
+    after = "SELECT 'after a fault'"
+
+    def fail() -> None:
+        with connection.begin():
+            ask(connection, text("SELECT 1 / 0"), {})
+            ask(connection, text(after), {})
+
+    with pytest.raises(DBAPIError):
+        fail()
+    prepared = text("SELECT count(*) FROM pg_prepared_statements WHERE statement IN ('COMMIT', :after)")
+    assert connection.scalar(prepared, {"after": after}) == 2
 
 
 def test_a_session_may_change_its_isolation(worker_engine: Engine) -> None:
