@@ -15,8 +15,8 @@ from enrollment.fold import WITHDRAWN, Effects, Outcome, Record
 from enrollment.state import BEFORE_ALL
 from models.arrays import plain
 from models.deferred import COLUMNS, Deferred, Reason, Wait, deferred_of
-from models.ledger import PATIENCE
 from models.records import RECORD_COLUMNS, record_of
+from models.student_locks import PATIENCE
 
 _AWAITED: Final = "reason IN ('time', 'unknown_course', 'unknown_student')"  # as the index has it
 _OVER: Final = text(f"""

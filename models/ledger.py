@@ -18,21 +18,9 @@ from enrollment.parsing import Invalid, Request
 from enrollment.state import BEFORE_ALL, Pair, Stamp, State, StudentState
 from models.arrays import plain, quoted
 from models.db_errors import Overtaken
-from models.direct import Answer, ask
+from models.direct import ask
 from models.records import PUT_RARE_RECORDS, PUT_RECORDS, is_rare, parameters_of
 from models.retention import OLDEST
-
-# In id order, so that two batches with students in common wait for each other instead of deadlocking. NO KEY: rows that
-# refer to a student (foreign keys) are not blocked.
-_LOCK_STUDENTS: Final = text("""
-    SELECT id FROM students WHERE id = ANY(CAST(:students AS bigint[])) ORDER BY id FOR NO KEY UPDATE
-""")
-_LOCK_FREE: Final = text(f"{_LOCK_STUDENTS.text} SKIP LOCKED")
-_EXISTING: Final = text("SELECT id FROM students WHERE id = ANY(CAST(:students AS bigint[]))")
-# Milliseconds for another worker's batch to end. A commit that waits for a standby far away takes hundreds of them, and
-# two workers would put each other's commands off again and again. After 2 s it is no worker any more (models.locks).
-PATIENCE: Final = 1500
-_LOCK_TIMEOUT: Final = text(f"SET LOCAL lock_timeout = '{PATIENCE}ms'")
 
 # PostgreSQL takes a plan for one command to be cheaper than one for any number, and plans anew each time, which takes
 # longer than to run it. But a plan from when a table was empty may read all of it: so for small batches alone, which
@@ -149,9 +137,8 @@ _TAKE_WAITING: Final = text("""
 """)
 
 
-# What is asked goes to the server when the first answer is wanted (models.direct): these are to be called for theirs.
-Lock = Callable[[], tuple[set[int], set[int]]]  # the students that exist and are ours, and those that are busy
-Reading = Callable[[AbstractSet[int]], tuple[State, datetime]]  # of the students that are ours; and the clock
+# To be called for the answer, which is read then (models.direct), of the students that are ours; and the clock.
+Reading = Callable[[AbstractSet[int]], tuple[State, datetime]]
 
 
 def use_plans(connection: Connection, commands: int) -> None:
@@ -165,34 +152,6 @@ def use_plans(connection: Connection, commands: int) -> None:
     ask(connection, _USE_KEPT_PLANS, {})
 
 
-def lock_students(connection: Connection, student_ids: Collection[int]) -> Lock:
-    """Lock these students until the end of the transaction.
-
-    Busy is who is locked by another transaction; nobody is waited for.
-    """
-    if not student_ids:
-        return lambda: (set(), set())
-    asked = ask(connection, _LOCK_FREE, {"students": plain(sorted(student_ids))})
-
-    def told() -> tuple[set[int], set[int]]:
-        locked = _ids(asked)
-        rest = set(student_ids) - locked
-        return locked, _ids(ask(connection, _EXISTING, {"students": plain(rest)})) if rest else set()
-
-    return told
-
-
-def wait_for_students(connection: Connection, student_ids: Collection[int]) -> set[int]:
-    """Lock these students, waiting for whoever holds them, up to `PATIENCE`; return those that exist.
-
-    To be called first in a transaction: who waits here must not hold what others wait for.
-    """
-    if not student_ids:
-        return set()
-    connection.execute(_LOCK_TIMEOUT)
-    return _ids(ask(connection, _LOCK_STUDENTS, {"students": plain(sorted(student_ids))}))
-
-
 def read_state(
     connection: Connection,
     student_ids: Collection[int],
@@ -204,11 +163,13 @@ def read_state(
     Those of `told` stand in `commands` as waiting, and are this transaction's to decide.
     """
     asked = ask(connection, _READ, {"students": plain(student_ids), **_named(student_ids, requests, told)})
-    return lambda locked: _state(asked.rows(), locked)
+    return lambda locked: _state(asked.rows(), locked, told)
 
 
-def _state(rows: Iterable[tuple[Any, ...]], student_ids: AbstractSet[int]) -> tuple[State, datetime]:
-    state = State()
+def _state(
+    rows: Iterable[tuple[Any, ...]], student_ids: AbstractSet[int], told: AbstractSet[UUID]
+) -> tuple[State, datetime]:
+    state = State(told=told)
     students: defaultdict[int, StudentState] = defaultdict(StudentState)  # some of them may not be ours
     now: datetime | None = None
     for what, a, b, at, id_, content_hash in rows:
@@ -306,10 +267,6 @@ def write_commands(connection: Connection, records: Sequence[Record], batch_id: 
 def take_waiting(connection: Connection, command_ids: Collection[UUID]) -> None:
     """Take away that these commands wait: they are decided in this transaction."""
     ask(connection, _TAKE_WAITING, {"commands": plain([command_id.hex for command_id in command_ids])})
-
-
-def _ids(answer: Answer) -> set[int]:
-    return {row[0] for row in answer.rows()}
 
 
 def _pairs(pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:

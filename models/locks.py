@@ -8,10 +8,10 @@ from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
 from enrollment.fold import Changes
-from models import ledger
 from models.arrays import plain
 from models.db_errors import is_denied, is_locked
 from models.deferred import Reason, Wait
+from models.student_locks import lock_students
 
 # A batch that looks first does not expect to wait; what it then still meets cannot be asked for (a row that another
 # transaction has inserted, a trigger of somebody else's).
@@ -104,7 +104,7 @@ def busy(connection: Connection, changes: Changes, *, dead_letters: bool) -> Bus
 
 def free(connection: Connection, waits: Sequence[Wait]) -> list[Wait]:
     """Return what of this can be locked now, or in a moment, or is not there any more."""
-    _, locked = ledger.lock_students(connection, _of(waits, Reason.STUDENT))()
+    _, locked = lock_students(connection, _of(waits, Reason.STUDENT))()
     enrolled = _of(waits, Reason.ENROLLMENTS)
     held = {
         Reason.STUDENT: held_by_others(connection, locked),

@@ -12,8 +12,8 @@ from models.db_errors import describe, is_conflict, is_locked, is_outage, is_too
 from tasks import transaction, withdrawing
 from tasks.arrival import Arrival
 from tasks.caution import Blocked, Caution, How
-from tasks.messages import Unit
-from tasks.transaction import Committed, student_of
+from tasks.messages import Unit, student_of
+from tasks.transaction import Committed
 
 _CONFLICTS: Final = 3  # times a batch is read and decided anew because a concurrent one came first
 _SEARCH: Final = 0.3  # seconds in which the commands that need a lock nobody can name are singled out; then all wait

@@ -18,10 +18,10 @@ from tasks.arrival import Arrival, defer
 from tasks.awaiting import Awaiting
 from tasks.caution import Blocked, Caution, How
 from tasks.deferred import Releases
-from tasks.messages import Message, Unit, units_of
+from tasks.messages import Message, Unit, student_of, units_of
 from tasks.outages import every_second, retry_on_outage
 from tasks.results import summaries
-from tasks.transaction import Committed, Result, student_of
+from tasks.transaction import Committed, Result
 
 _ROUNDS: Final = (False, False, True)  # whether students that are still locked are put off, or left for the next round
 _LETTERS_LOCKED: Final = 2.0  # seconds in which dead letters are taken to be locked still

@@ -17,8 +17,8 @@ from models.holders import Session
 from tasks.arrival import Arrival
 from tasks.caution import Blocked
 from tasks.deferring import PutOff, units_from
-from tasks.messages import Unit
-from tasks.transaction import Result, student_of
+from tasks.messages import Unit, student_of
+from tasks.transaction import Result
 
 LOOK: Final = 1.0  # seconds between looks while something waits
 BUDGET: Final = 0.3  # seconds of one look: commands that arrive have to wait meanwhile

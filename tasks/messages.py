@@ -72,6 +72,11 @@ class Unit:
         )
 
 
+def student_of(unit: Unit) -> int:
+    """Return the student that a unit is about, 0 where it does not say."""
+    return 0 if isinstance(unit.request, Unidentified) else unit.request.student_id or 0
+
+
 def units_of(messages: Sequence[Message]) -> list[Unit]:
     """Return the units of a batch in order of arrival."""
     return [unit for index, message in enumerate(messages) for unit in _units(index, message)]

@@ -19,7 +19,7 @@ from enrollment.parsing import Invalid, Unidentified, content_hash
 from enrollment.state import State
 from enrollment.traces import trace_of
 from enrollment.waiting import Policy
-from models import dead_letters, deferred, ledger, locks, replication
+from models import dead_letters, deferred, ledger, locks, replication, student_locks
 from models.db_errors import is_locked
 from models.dead_letters import NewDeadLetter
 from models.deferred import Deferred, Reason, Wait
@@ -27,7 +27,7 @@ from models.locks import Busy
 from tasks.arrival import Arrival, Seen, defer
 from tasks.caution import Blocked, How
 from tasks.deferring import PutOff, is_told, to_be_kept, wait_of
-from tasks.messages import Unit
+from tasks.messages import Unit, student_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +110,6 @@ def dead_letter(connection: Connection, unit: Unit, reason: str) -> Committed:
     return Committed(uuid7(), ((unit, Failed(reason)),))
 
 
-def student_of(unit: Unit) -> int:
-    """Return the student that a unit is about, 0 where it does not say."""
-    return 0 if isinstance(unit.request, Unidentified) else unit.request.student_id or 0
-
-
 @contextmanager
 def _blocked() -> Iterator[None]:
     """Here, a lock of others is on a whole table."""
@@ -130,11 +125,11 @@ def _lock(
     connection: Connection, students: AbstractSet[int], units: Sequence[Unit], how: How
 ) -> tuple[set[int], set[int], ledger.Reading | None]:
     """Lock the students, and read what decides the units in the same round trip, unless they waited: that is later."""
-    selected = ledger.wait_for_students(connection, how.wait_for & students)
+    selected = student_locks.wait_for_students(connection, how.wait_for & students)
     with _blocked() if how.careful else nullcontext():
         if how.careful:
             locks.reserve(connection)
-        lock = ledger.lock_students(connection, students - how.wait_for)
+        lock = student_locks.lock_students(connection, students - how.wait_for)
         reading = None if how.releasing else _read(connection, students, units)
         locked, busy = lock()
     return locked | selected, busy, reading
@@ -142,7 +137,8 @@ def _lock(
 
 def _read(connection: Connection, students: AbstractSet[int], units: Sequence[Unit]) -> ledger.Reading:
     requests = [unit.request for unit in units if not isinstance(unit.request, Unidentified | Withdraw)]
-    return ledger.read_state(connection, students, requests, _told(units))
+    told = {it.command_id for unit in units if (it := unit.kept) and it.told and it.command_id is not None}
+    return ledger.read_state(connection, students, requests, told)
 
 
 def _sort(
@@ -168,11 +164,6 @@ def taken(connection: Connection, units: Sequence[Unit]) -> Sequence[Unit]:
     return [unit if it is None else replace(unit, kept=replace(it, until=taken[it.id])) for unit, it in kept]
 
 
-def _told(units: Iterable[Unit]) -> set[UUID]:
-    """Return the commands of which was told that they wait."""
-    return {unit.kept.command_id for unit in units if unit.kept and unit.kept.told and unit.kept.command_id is not None}
-
-
 def _state(reading: ledger.Reading, students: AbstractSet[int], how: How) -> tuple[State, datetime]:
     with _blocked() if how.careful else nullcontext():
         return reading(students)
@@ -183,7 +174,6 @@ def _decide(
 ) -> tuple[list[tuple[Unit, Result]], list[Held]]:
     """Fold, and write the rows; return what was decided, and what is held up. The students are locked."""
     kept = [unit.kept for unit, _ in seen if unit.kept is not None]
-    state.told = _told(unit for unit, _ in seen)
     state.promised = {it.command_id: it.promised for it in kept if it.command_id is not None and it.promised}
     decided, changes = _folded(state, seen, now, how.policy)
     held: list[Held] = []

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from enrollment.names import ENROLL, UNENROLL
-from models import ledger
+from models import student_locks
 from tasks import batch, transaction
 from tasks.caution import How
 from tests.integration.conftest import message
@@ -24,7 +24,7 @@ Events = Callable[[], list[dict[str, Any]]]
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a busy machine take its time."""
-    monkeypatch.setattr(ledger, "_LOCK_TIMEOUT", text("SET LOCAL lock_timeout = '20s'"))
+    monkeypatch.setattr(student_locks, "_LOCK_TIMEOUT", text("SET LOCAL lock_timeout = '20s'"))
 
 
 @contextmanager
@@ -134,7 +134,7 @@ def test_a_batch_that_is_split_keeps_the_order_of_a_student_who_is_busy(
 def test_a_worker_whose_commit_waits_for_a_standby_far_away_is_waited_for(
     service: Service, worker_engine: Engine, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "_LOCK_TIMEOUT", text(f"SET LOCAL lock_timeout = '{ledger.PATIENCE}ms'"))
+    monkeypatch.setattr(student_locks, "_LOCK_TIMEOUT", text(f"SET LOCAL lock_timeout = '{student_locks.PATIENCE}ms'"))
     with ThreadPoolExecutor(1) as pool:
         with busy(worker_engine, 1):
             outcomes = pool.submit(service.handle, [message(ENROLL, 1, [10])])

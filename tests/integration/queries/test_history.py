@@ -8,13 +8,15 @@ from enrollment.commands import Enroll, Kind, Replace, Unenroll
 from enrollment.errors import ErrorCode, UnknownCommand, UnknownCourse
 from enrollment.fold import Record, fold
 from enrollment.parsing import Request, parse_single
-from models import ledger, queries
+from models import ledger, queries, student_locks
 from tests.integration.conftest import counted
 
 
 def process(connection: Connection, *requests: Request) -> None:
     """Do what the worker does with one batch."""
-    students, _ = ledger.lock_students(connection, {r.student_id for r in requests if r.student_id is not None})()
+    students, _ = student_locks.lock_students(
+        connection, {r.student_id for r in requests if r.student_id is not None}
+    )()
     state, now = ledger.read_state(connection, students, requests)(students)
     folded = fold(state, requests, now)
     ledger.write_changes(connection, folded.changes)
