@@ -134,7 +134,7 @@ def _text(value: str | None) -> str:
 
 
 def _numbers(values: tuple[int, ...] | None) -> str:
-    return "null" if values is None else "[" + ",".join(map(str, values)) + "]"
+    return "null" if values is None else f"[{','.join([str(value) for value in values])}]" if values else "[]"
 
 
 def event_of(record: Record) -> Event:

@@ -1,14 +1,74 @@
-"""Python lists as PostgreSQL array literals: one parameter for a whole column, whatever the number of rows.
+"""Python lists as PostgreSQL arrays: one parameter for a whole column, whatever the number of rows.
 
-psycopg dumps a list element by element; one joined string is several times cheaper and says the same.
+psycopg dumps a list element by element; joined at once, it is several times cheaper. What a batch writes for each
+command goes in binary, which the server need not parse: half the time of both sides.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from struct import Struct
+from typing import Final
+from uuid import UUID
+
+# The binary format of an array is that of array_send(): number of dimensions, whether there are NULLs, type of the
+# items (its number in pg_type); length and first index; then each item after its size.
+_NO_ITEMS: Final = Struct(">iii").pack
+_ITEMS: Final = Struct(">iiiii").pack
+_SIZE: Final = Struct(">i").pack
+_BIGINT: Final = Struct(">q").pack
+_NULL: Final = _SIZE(-1)
+_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class Binary(bytes):
+    """A parameter in binary, for `models.direct`."""
+
+    __slots__ = ()
+
+
+def bigints(values: Iterable[int | None]) -> Binary:
+    """Return a `bigint[]`."""
+    return _array(20, 8, [None if value is None else _BIGINT(value) for value in values])
+
+
+def uuids(values: Iterable[UUID]) -> Binary:
+    """Return a `uuid[]`."""
+    return _array(2950, 16, [value.bytes for value in values])
+
+
+def times(values: Iterable[datetime | None]) -> Binary:
+    """Return a `timestamptz[]`."""
+    return _array(1184, 8, [None if value is None else _time(value) for value in values])
+
+
+def blobs(values: Sequence[bytes]) -> Binary:
+    """Return a `bytea[]`."""
+    return _of(17, len(values), b"".join([_SIZE(len(value)) + value for value in values]))
+
+
+def _array(item_type: int, size: int, items: Sequence[bytes | None]) -> Binary:
+    before = _SIZE(size)
+    some = [item for item in items if item is not None]
+    if len(some) == len(items):
+        return _of(item_type, len(items), before + before.join(some))
+    body = b"".join([_NULL if item is None else before + item for item in items])
+    return _of(item_type, len(items), body, nulls=True)
+
+
+def _of(item_type: int, count: int, body: bytes, *, nulls: bool = False) -> Binary:
+    return Binary(_ITEMS(1, nulls, item_type, count, 1) + body if count else _NO_ITEMS(0, 0, item_type))
+
+
+@lru_cache(maxsize=4096)  # the stamp of one command is written several times over
+def _time(value: datetime) -> bytes:
+    return _BIGINT((value - _EPOCH) // _MICROSECOND)
 
 
 def plain(values: Iterable[object]) -> str:
     """Return the array literal of values whose text needs no quotes: integers, UUIDs, times; none of them None."""
-    return "{" + ",".join(map(str, values)) + "}"
+    return "{" + ",".join([str(value) for value in values]) + "}"
 
 
 def nullable(values: Iterable[object]) -> str:

@@ -8,6 +8,7 @@ from psycopg.pq.abc import PGresult
 from sqlalchemy import Connection, TextClause
 from sqlalchemy.dialects import postgresql
 
+from models.arrays import Binary
 from models.pipeline import Question, Statement, statement_of
 from models.session import Session
 
@@ -62,7 +63,7 @@ def session_of(connection: Connection) -> Session:
 
 def _asked(connection: Connection, statement: TextClause, parameters: Mapping[str, object]) -> Question:
     prepared, names = _compiled(statement)
-    arguments = [str(parameters[name]).encode() for name in names]
+    arguments = [value if isinstance(value := parameters[name], Binary) else str(value).encode() for name in names]
     return session_of(connection).statements.ask(prepared, arguments)
 
 

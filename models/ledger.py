@@ -11,12 +11,11 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from enrollment.commands import format_time
 from enrollment.events import event_json
 from enrollment.fold import Changes, Record, needed
 from enrollment.parsing import Invalid, Request
 from enrollment.state import BEFORE_ALL, Pair, Stamp, State, StudentState
-from models.arrays import plain, quoted
+from models.arrays import Binary, bigints, quoted, times, uuids
 from models.db_errors import Overtaken
 from models.direct import ask
 from models.records import PUT_RARE_RECORDS, PUT_RECORDS, is_rare, parameters_of
@@ -162,7 +161,7 @@ def read_state(
 
     Those of `told` stand in `commands` as waiting, and are this transaction's to decide.
     """
-    asked = ask(connection, _READ, {"students": plain(student_ids), **_named(student_ids, requests, told)})
+    asked = ask(connection, _READ, {"students": bigints(student_ids), **_named(student_ids, requests, told)})
     return lambda locked: _state(asked.rows(), locked, told)
 
 
@@ -199,18 +198,18 @@ def _state(
     return state, now
 
 
-def _named(students: Collection[int], requests: Sequence[Request], told: AbstractSet[UUID]) -> dict[str, str]:
+def _named(students: Collection[int], requests: Sequence[Request], told: AbstractSet[UUID]) -> dict[str, Binary]:
     """Return what these requests are about, as parameters of `_READ`; of these students, the others are not locked."""
     commands = [request for request in requests if not isinstance(request, Invalid)]
     whole, named = needed(requests)
     pairs = sorted(pair for pair in named if pair[0] in students)
     return {
-        "commands": plain([id_.hex for id_ in {request.command_id for request in requests} - told]),
-        "timeless": plain([id_.hex for id_ in {it.command_id for it in requests if _is_ageless(it)} - told]),
-        "courses": plain({course_id for command in commands for course_id in command.course_ids}),
-        "whole": plain(whole.intersection(students)),
-        "named_students": plain([pair[0] for pair in pairs]),
-        "named_courses": plain([pair[1] for pair in pairs]),
+        "commands": uuids({request.command_id for request in requests} - told),
+        "timeless": uuids({it.command_id for it in requests if _is_ageless(it)} - told),
+        "courses": bigints({course_id for command in commands for course_id in command.course_ids}),
+        "whole": bigints(whole.intersection(students)),
+        "named_students": bigints([pair[0] for pair in pairs]),
+        "named_courses": bigints([pair[1] for pair in pairs]),
     }
 
 
@@ -241,9 +240,9 @@ def write_changes(connection: Connection, changes: Changes) -> None:
             connection,
             _PUT_REPLACED,
             {
-                "students": plain(student_id for student_id, _ in marks),
-                "times": plain(format_time(stamp.issued_at) for _, stamp in marks),
-                "commands": plain(stamp.command_id.hex for _, stamp in marks),
+                "students": bigints(student_id for student_id, _ in marks),
+                "times": times(stamp.issued_at for _, stamp in marks),
+                "commands": uuids(stamp.command_id for _, stamp in marks),
             },
         )
 
@@ -258,7 +257,7 @@ def write_commands(connection: Connection, records: Sequence[Record], batch_id: 
     if common:
         ask(connection, _PUT_COMMANDS, {"batch_id": batch_id, **parameters_of(common)})
     if rare:
-        decided = plain([record.command_id.hex for record in rare if record.waiting is None])
+        decided = uuids(record.command_id for record in rare if record.waiting is None)
         events = quoted([event_json(record) for record in rare if record.waiting is not None])
         parameters = parameters_of(rare, rare=True)
         ask(connection, _PUT_RARE_COMMANDS, {"batch_id": batch_id, "decided": decided, "events": events, **parameters})
@@ -266,17 +265,17 @@ def write_commands(connection: Connection, records: Sequence[Record], batch_id: 
 
 def take_waiting(connection: Connection, command_ids: Collection[UUID]) -> None:
     """Take away that these commands wait: they are decided in this transaction."""
-    ask(connection, _TAKE_WAITING, {"commands": plain([command_id.hex for command_id in command_ids])})
+    ask(connection, _TAKE_WAITING, {"commands": uuids(command_ids)})
 
 
 def _pairs(pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:
-    return {"students": plain([pair[0] for pair in pairs]), "courses": plain([pair[1] for pair in pairs])}
+    return {"students": bigints([pair[0] for pair in pairs]), "courses": bigints([pair[1] for pair in pairs])}
 
 
 def _stamped_pairs(pairs: Sequence[tuple[int, int, Stamp]]) -> dict[str, Any]:
     return {
-        "students": plain([pair[0] for pair in pairs]),
-        "courses": plain([pair[1] for pair in pairs]),
-        "times": plain([format_time(pair[2].issued_at) for pair in pairs]),
-        "commands": plain([pair[2].command_id.hex for pair in pairs]),
+        "students": bigints([pair[0] for pair in pairs]),
+        "courses": bigints([pair[1] for pair in pairs]),
+        "times": times([pair[2].issued_at for pair in pairs]),
+        "commands": uuids([pair[2].command_id for pair in pairs]),
     }

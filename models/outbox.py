@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from enrollment.fold import Record
-from models.arrays import plain
+from models.arrays import plain, uuids
 from models.direct import ask, execute_at_once
 from models.records import RECORD_COLUMNS, record_of
 
@@ -44,12 +44,12 @@ class Pending:
 
 def settle(connection: Connection, batch_ids: Sequence[UUID]) -> None:
     """Strike off batches whose events are on the stream."""
-    ask(connection, _TAKE, {"batches": plain(batch_ids)})
+    ask(connection, _TAKE, {"batches": uuids(batch_ids)})
 
 
 def settle_at_once(connection: Connection, batch_id: UUID) -> None:
     """Strike off a batch whose events are on the stream, in one round trip; `connection` is in no transaction."""
-    execute_at_once(connection, _TAKE, {"batches": plain([batch_id])})
+    execute_at_once(connection, _TAKE, {"batches": uuids([batch_id])})
 
 
 def pending(connection: Connection, *, older_than: float, batches: int) -> list[Pending]:

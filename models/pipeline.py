@@ -13,8 +13,10 @@ import psycopg
 from psycopg import errors, generators
 from psycopg.abc import PQGen
 from psycopg.adapt import Transformer
-from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
+from psycopg.pq import ConnStatus, ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGresult
+
+from models.arrays import Binary
 
 if TYPE_CHECKING:
     from psycopg.rows import RowMaker
@@ -47,11 +49,12 @@ _STALE: Final = {"FetchPreparedStatement", "RevalidateCachedQuery"}
 class Question:
     """A statement with its arguments, as PostgreSQL writes them, and in the end what the server says to it."""
 
-    __slots__ = ("arguments", "result", "statement")
+    __slots__ = ("arguments", "formats", "result", "statement")
 
     def __init__(self, statement: Statement, arguments: Sequence[bytes] = ()) -> None:
         self.statement = statement
         self.arguments = arguments
+        self.formats = [Format.BINARY if isinstance(it, Binary) else Format.TEXT for it in arguments]
         self.result: PGresult | None = None
 
 
@@ -113,7 +116,7 @@ class Pipeline:
         if new:
             pgconn.pipeline_sync()
         for question in questions:
-            pgconn.send_query_prepared(question.statement.name, question.arguments)
+            pgconn.send_query_prepared(question.statement.name, question.arguments, question.formats)
         pgconn.pipeline_sync()
         return [*new, None, *questions] if new else [*questions]
 

@@ -12,6 +12,7 @@ from enrollment.events import event_json
 from enrollment.fold import Record
 from enrollment.ids import uuid7
 from models.arrays import plain, quoted
+from models.direct import ask
 from models.records import PUT_RARE_RECORDS, RECORD_COLUMNS, parameters_of, record_of
 from models.retention import MARGIN
 
@@ -129,7 +130,7 @@ def owe(connection: Connection, command_ids: Sequence[UUID]) -> None:
 def put_records(connection: Connection, records: Iterable[Record]) -> None:
     """Write records of which nothing is to be told."""
     for _, batch in groupby(records, key=lambda record: record.processed_at):
-        connection.execute(_PUT, parameters_of(list(batch), rare=True))
+        ask(connection, _PUT, parameters_of(list(batch), rare=True))
 
 
 def forgotten_before(connection: Connection) -> datetime:

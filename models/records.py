@@ -6,27 +6,27 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row
 
-from enrollment.commands import Kind, format_time
+from enrollment.commands import Kind
 from enrollment.errors import Rejection
 from enrollment.fold import Effects, Record
 from enrollment.waiting import Waiting
-from models.arrays import nested, nullable, plain, quoted
+from models.arrays import Binary, bigints, blobs, nested, nullable, plain, quoted, times, uuids
 
 
 class _Column(NamedTuple):
     """How a column of `commands` is written: as one array of texts or numbers, whatever the number of records."""
 
     type: str  # of the array's items
-    array: Callable[[Sequence[Record]], str]
+    array: Callable[[Sequence[Record]], str | Binary]
     stored: str = "{}"  # the column's value, of an item
 
 
 _COMMON: Final[Mapping[str, _Column]] = {
-    "command_id": _Column("uuid", lambda rs: plain([r.command_id.hex for r in rs])),
+    "command_id": _Column("uuid", lambda rs: uuids([r.command_id for r in rs])),
     "command": _Column("text", lambda rs: nullable([r.command for r in rs])),
-    "student_id": _Column("bigint", lambda rs: nullable([r.student_id for r in rs])),
+    "student_id": _Column("bigint", lambda rs: bigints([r.student_id for r in rs])),
     "course_ids": _Column("text", lambda rs: nested([r.course_ids for r in rs]), "{}::bigint[]"),
-    "issued_at": _Column("timestamptz", lambda rs: nullable([r.issued_at and format_time(r.issued_at) for r in rs])),
+    "issued_at": _Column("timestamptz", lambda rs: times([r.issued_at for r in rs])),
     "source": _Column("text", lambda rs: quoted([r.source for r in rs])),
     "outcome": _Column("text", lambda rs: plain([r.outcome for r in rs])),
     "enrolled": _Column("text", lambda rs: nested([r.effects.enrolled for r in rs]), "{}::bigint[]"),
@@ -34,7 +34,7 @@ _COMMON: Final[Mapping[str, _Column]] = {
     "unchanged": _Column("text", lambda rs: nested([r.effects.unchanged for r in rs]), "{}::bigint[]"),
     "superseded": _Column("text", lambda rs: nested([r.effects.superseded for r in rs]), "{}::bigint[]"),
     "errors": _Column("text", lambda rs: quoted([_errors(r) for r in rs]), "{}::jsonb"),
-    "content_hash": _Column("text", lambda rs: plain([r.content_hash.hex() for r in rs]), "decode({}, 'hex')"),
+    "content_hash": _Column("bytea", lambda rs: blobs([r.content_hash for r in rs])),
 }
 _RARE: Final[Mapping[str, _Column]] = {  # columns that most records leave empty
     "waiting": _Column("text", lambda rs: quoted(map(_waiting, rs)), "{}::jsonb"),

@@ -5,7 +5,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from models.arrays import plain
+from models.arrays import bigints
 from models.direct import Answer, ask
 
 # In id order, so that two batches with students in common wait for each other instead of deadlocking. NO KEY: rows that
@@ -31,12 +31,12 @@ def lock_students(connection: Connection, student_ids: Collection[int]) -> Lock:
     """
     if not student_ids:
         return lambda: (set(), set())
-    asked = ask(connection, _LOCK_FREE, {"students": plain(sorted(student_ids))})
+    asked = ask(connection, _LOCK_FREE, {"students": bigints(sorted(student_ids))})
 
     def told() -> tuple[set[int], set[int]]:
         locked = _ids(asked)
         rest = set(student_ids) - locked
-        return locked, _ids(ask(connection, _EXISTING, {"students": plain(rest)})) if rest else set()
+        return locked, _ids(ask(connection, _EXISTING, {"students": bigints(rest)})) if rest else set()
 
     return told
 
@@ -49,7 +49,7 @@ def wait_for_students(connection: Connection, student_ids: Collection[int]) -> s
     if not student_ids:
         return set()
     connection.execute(_LOCK_TIMEOUT)
-    return _ids(ask(connection, _LOCK_STUDENTS, {"students": plain(sorted(student_ids))}))
+    return _ids(ask(connection, _LOCK_STUDENTS, {"students": bigints(sorted(student_ids))}))
 
 
 def _ids(answer: Answer) -> set[int]:

@@ -67,7 +67,7 @@ class Strategy:
         self._batch.add(self._task, delivery)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Gathered:
     delivery: Any
     message: Message
