@@ -41,6 +41,12 @@ def retry_on_outage(
     `keep_alive` is called about every second, whether an answer or a server is waited for. Raises what it raises, and
     Blocked; with `once`, the outage.
     """
+    failures: list[Exception] = []
+
+    def again() -> None:
+        if failures:
+            raise failures.pop()
+        attempt()
 
     def pause(seconds: float) -> None:
         until = monotonic() + seconds
@@ -51,15 +57,22 @@ def retry_on_outage(
         keep_alive()
 
     try:
-        Retrying(
-            retry=retry_if_exception(lambda error: is_outage(error) and not is_locked(error)),
-            wait=wait_exponential_jitter(multiplier=0.1, max=LONGEST_PAUSE, jitter=0.5),
-            stop=stop_after_attempt(1) if once else stop_never,
-            after=lambda _: failed(),
-            before_sleep=_tell,
-            sleep=pause,
-            reraise=True,
-        )(meanwhile(keep_alive)(attempt))
+        with meanwhile(keep_alive):
+            try:
+                attempt()
+            except Exception as error:  # noqa: BLE001 - it is judged below
+                failures.append(error)
+            else:  # as nearly always: what follows takes longer than a command's share of a batch
+                return
+            Retrying(
+                retry=retry_if_exception(lambda error: is_outage(error) and not is_locked(error)),
+                wait=wait_exponential_jitter(multiplier=0.1, max=LONGEST_PAUSE, jitter=0.5),
+                stop=stop_after_attempt(1) if once else stop_never,
+                after=lambda _: failed(),
+                before_sleep=_tell,
+                sleep=pause,
+                reraise=True,
+            )(again)
     except DBAPIError as error:
         if is_locked(error):
             raise Blocked from error
