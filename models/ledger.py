@@ -41,7 +41,15 @@ _NAMED: Final = """
               AND (at.student_id, at.course_id) >= (named.student_id, named.course_id)
               AND (at.student_id, at.course_id) <= (named.student_id, named.course_id) OFFSET 0) AS pair
 """
-_READ: Final = text(f"""
+_WHOLE: Final = """
+    UNION ALL
+    SELECT 'enrolled', student_id, course_id, issued_at, command_id, NULL
+      FROM student_courses WHERE student_id = ANY(CAST(:whole AS bigint[]))
+    UNION ALL
+    SELECT 'tombstone', student_id, course_id, issued_at, command_id, NULL
+      FROM tombstones WHERE student_id = ANY(CAST(:whole AS bigint[]))
+"""
+_READ: Final = f"""
       WITH named AS (
            SELECT * FROM unnest(CAST(:named_students AS bigint[]), CAST(:named_courses AS bigint[]))
                AS pair(student_id, course_id))
@@ -65,12 +73,6 @@ _READ: Final = text(f"""
       FROM deferred_commands WHERE command_id = ANY(CAST(:commands AS uuid[]))
     UNION ALL
     SELECT 'enrolled', student_id, course_id, issued_at, command_id, NULL
-      FROM student_courses WHERE student_id = ANY(CAST(:whole AS bigint[]))
-    UNION ALL
-    SELECT 'tombstone', student_id, course_id, issued_at, command_id, NULL
-      FROM tombstones WHERE student_id = ANY(CAST(:whole AS bigint[]))
-    UNION ALL
-    SELECT 'enrolled', student_id, course_id, issued_at, command_id, NULL
     {_NAMED.format(table="student_courses")}
     UNION ALL
     SELECT 'tombstone', student_id, course_id, issued_at, command_id, NULL
@@ -78,7 +80,9 @@ _READ: Final = text(f"""
     UNION ALL
     SELECT 'replaced', student_id, NULL, issued_at, command_id, NULL
       FROM replace_marks WHERE student_id = ANY(CAST(:students AS bigint[]))
-""")
+"""
+_READ_NAMED: Final = text(_READ)
+_READ_WHOLE: Final = text(_READ + _WHOLE)  # for a command alone, what is not read shows in the time of the rest
 
 _PAIRS: Final = "unnest(CAST(:students AS bigint[]), CAST(:courses AS bigint[])) AS pair(student_id, course_id)"
 _STAMPED_PAIRS: Final = """ (student_id, course_id, issued_at, command_id)
@@ -161,7 +165,8 @@ def read_state(
 
     Those of `told` stand in `commands` as waiting, and are this transaction's to decide.
     """
-    asked = ask(connection, _READ, {"students": bigints(student_ids), **_named(student_ids, requests, told)})
+    parameters = {"students": bigints(student_ids), **_named(student_ids, requests, told)}
+    asked = ask(connection, _READ_WHOLE if "whole" in parameters else _READ_NAMED, parameters)
     return lambda locked: _state(asked.rows(), locked, told)
 
 
@@ -207,9 +212,9 @@ def _named(students: Collection[int], requests: Sequence[Request], told: Abstrac
         "commands": uuids({request.command_id for request in requests} - told),
         "timeless": uuids({it.command_id for it in requests if _is_ageless(it)} - told),
         "courses": bigints({course_id for command in commands for course_id in command.course_ids}),
-        "whole": bigints(whole.intersection(students)),
         "named_students": bigints([pair[0] for pair in pairs]),
         "named_courses": bigints([pair[1] for pair in pairs]),
+        **({"whole": bigints(whole.intersection(students))} if whole else {}),
     }
 
 
