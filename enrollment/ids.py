@@ -2,17 +2,36 @@
 
 import os
 from time import time_ns
+from typing import Final
 from uuid import UUID
 
-_last = 0  # the newest time and counter that were given out
+_FIXED: Final = 7 << 76 | 2 << 62  # the version and the variant
+_RANDOM: Final = 0xFFF << 64 | (1 << 61) - 1  # all else below the time, but for one bit into which to count
+_TAIL: Final = (1 << 32) - 1  # what is random even where the rest is counted
+
+_last = 0  # the newest id that was given out
+_drawn: list[bytes] = []  # random bytes for the next ids: to ask the system for each takes as long as all the rest
+os.register_at_fork(after_in_child=_drawn.clear)  # no two processes may have the same
 
 
 def uuid7() -> UUID:
-    """Return a new id, higher than any before it in this process: 48 bits of time in ms, 42 of a counter, 32 random."""
+    """Return a new id, higher than any before it in this process: 48 bits of time in ms, then random ones.
+
+    Where these would make it lower, those before the last 32 are counted on (section 6.2, method 2).
+    """
     global _last  # noqa: PLW0603 - what makes the next one higher
-    random = int.from_bytes(os.urandom(10), "big")
-    new = time_ns() // 1_000_000 << 42 | random >> 39  # the counter begins below its half, at random
-    _last = new = max(new, _last + 1)
-    time, counter = new >> 42, new & (1 << 42) - 1
-    value = time << 80 | 7 << 76 | (counter >> 30) << 64 | 2 << 62 | (counter & (1 << 30) - 1) << 32
-    return UUID(int=value | random & 0xFFFFFFFF)
+    random = int.from_bytes(_draw(), "big")
+    new = time_ns() // 1_000_000 << 80 | _FIXED | random & _RANDOM
+    if new <= _last:
+        new = (_last | _TAIL) + 1 | random & _TAIL
+    _last = new
+    return UUID(int=new)
+
+
+def _draw() -> bytes:
+    while True:
+        try:
+            return _drawn.pop()
+        except IndexError:
+            block = os.urandom(256 * 10)
+            _drawn.extend(block[at : at + 10] for at in range(0, len(block), 10))

@@ -4,9 +4,9 @@ import os
 import random
 import re
 import socket
-from base64 import b64encode
+from binascii import b2a_base64
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from json import JSONEncoder
@@ -91,16 +91,16 @@ class BrokerConnection:
     def publish_all(self, messages: Sequence[OutgoingMessage], command_ids: tuple[UUID, ...]) -> None:
         """Put messages, which say what trace they belong to, on one queue: in Redis all or none. Raises BrokerAway."""
         deadline = monotonic() + self._patience
-        waits = pauses(*_PAUSES)
+        waits: Iterator[float] | None = None
         while True:
-            connection = self._connect()
             try:
-                if self._send is None:
-                    self._send = _open(connection, replicas_of(self._urls[0]))
+                if self._send is None or self._pid != os.getpid():
+                    self._send = _open(self._connect(), replicas_of(self._urls[0]))
                 return self._send(messages)
             except self._errors as error:
                 self.close()
                 self._urls.rotate(-1)
+                waits = waits or pauses(*_PAUSES)
                 pause = next(waits)
                 if monotonic() + pause > deadline:
                     reason = _ALARM if self._blocked else _line(error)
@@ -117,27 +117,25 @@ class BrokerConnection:
             connection.release()
 
     def _connect(self) -> "Connection":
-        """Return the connection; nothing is sent to the broker yet."""
-        if self._connection is None or self._pid != os.getpid():
-            from enrollment.connections import Connection  # noqa: PLC0415 - who only may send does not pay for it
-            from enrollment.redis_client import transport_options  # noqa: PLC0415 - as above
+        """Return a new connection; nothing is sent to the broker yet."""
+        from enrollment.connections import Connection  # noqa: PLC0415 - who only may send does not pay for it
+        from enrollment.redis_client import transport_options  # noqa: PLC0415 - as above
 
-            self.close()
-            url, self._blocked = ";".join(self._urls), False
-            amqp = url.startswith("amqp")
-            patience = {**_AMQP, "on_blocked": self._on_blocked} if amqp else {**_REDIS, **transport_options(url)}
-            options = {**patience, **self._options}
-            self._pid = os.getpid()
-            known_by = {"credential_provider": options.pop("credential_provider", None)}
-            self._connection = Connection(
-                kombu_url(url), connect_timeout=_ANSWER, transport_options=options, **known_by
-            )
-            self._errors = (OSError, *self._connection.connection_errors, *self._connection.channel_errors)
-            if amqp:
-                from amqp.exceptions import AMQPError, MessageNacked  # noqa: PLC0415 - as above
+        self.close()
+        url, self._blocked = ";".join(self._urls), False
+        amqp = url.startswith("amqp")
+        patience = {**_AMQP, "on_blocked": self._on_blocked} if amqp else {**_REDIS, **transport_options(url)}
+        options = {**patience, **self._options}
+        self._pid = os.getpid()
+        known_by = {"credential_provider": options.pop("credential_provider", None)}
+        connection = Connection(kombu_url(url), connect_timeout=_ANSWER, transport_options=options, **known_by)
+        self._connection = connection
+        self._errors = (OSError, *connection.connection_errors, *connection.channel_errors)
+        if amqp:
+            from amqp.exceptions import AMQPError, MessageNacked  # noqa: PLC0415 - as above
 
-                self._errors += (AMQPError, MessageNacked)  # kombu knows some of them
-        return self._connection
+            self._errors += (AMQPError, MessageNacked)  # kombu knows some of them
+        return connection
 
     def _on_blocked(self, _reason: str) -> None:
         self._blocked = True
@@ -153,7 +151,10 @@ def _open(connection: "Connection", replicas: int) -> Send:
             from enrollment.redis_client import ask_first_who_knew  # noqa: PLC0415 - as above
 
             ask_first_who_knew(channel.pool.sentinel_manager)
-        line = channel.pool.get_connection()  # with all that kombu read from the address
+            pool = channel.pool
+        else:
+            pool = channel.client.connection_pool  # its connection is there: kombu has tried it
+        line = pool.get_connection()  # with all that kombu read from the address
         return _pushing(line, replicas, channel.global_keyprefix)
     if connection.transport.driver_type == "amqp":
         connected: Any = connection.connection
@@ -170,29 +171,24 @@ def _open(connection: "Connection", replicas: int) -> Send:
 def _pushing(connection: Any, replicas: int, prefix: str) -> Send:
     """Return what puts messages on a list of Redis: what kombu would put there, at a fraction of its cost.
 
-    `connection` is redis-py's; an error of its own means that the messages may not be there, or not on the replicas.
+    `connection` is redis-py's; an error means that the messages may not be there, or not on the replicas.
     """
-    pieces = _GAP.split(_envelope())  # every second one names a gap
+    from enrollment.client.lpush import lpush_over  # noqa: PLC0415 - as above
+    from enrollment.replication import write  # noqa: PLC0415 - as above
+
+    lpush = partial(write, connection, replicas, b"LPUSH") if replicas else lpush_over(connection)
+    form = _GAP.sub("%b", _envelope().replace("%", "%%")).encode()
     tags = count(uuid4().node >> 1)  # half of what twelve digits hold is there to count on
 
     def entry(message: OutgoingMessage) -> bytes:
-        queue, task, id_, about, said, trace = message
-        body = b64encode(said.encode()).decode()
-        more = _further(trace) if trace else ""
-        parts = pieces.copy()
-        parts[1::2] = (body, task, id_, id_, about, more, id_, queue, f"{next(tags):012x}")
-        return "".join(parts).encode()
+        queue, task, task_id, about, body, trace = message
+        id_ = task_id.encode()
+        more = _further(trace).encode() if trace else b""
+        encoded, tag = b2a_base64(body.encode(), newline=False), b"%012x" % next(tags)
+        return form % (encoded, task.encode(), id_, id_, about.encode(), more, id_, queue.encode(), tag)
 
     def push(messages: Sequence[OutgoingMessage]) -> None:
-        words = [b"LPUSH", f"{prefix}{messages[0].queue}".encode(), *map(entry, messages)]
-        if replicas:
-            from enrollment.replication import write  # noqa: PLC0415 - as above
-
-            write(connection, replicas, *words)
-        else:  # as redis-py would pack it, at a tenth of its cost
-            packed = b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
-            connection.send_packed_command([b"*%d\r\n%b" % (len(words), packed)])
-            connection.read_response()
+        lpush(f"{prefix}{messages[0].queue}".encode(), *map(entry, messages))
 
     return push
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -18,9 +20,9 @@ from celery import Celery
 from kombu import Connection as KombuConnection
 from kombu import Producer, Queue
 from redis import Redis as Connection
-from redis.connection import AbstractConnection
+from redis.exceptions import ResponseError
 
-from enrollment.client import BrokerAway, Client, broker_connection
+from enrollment.client import BrokerAway, Client, broker_connection, lpush
 from enrollment.names import APPLY, BULK_QUEUE, ENROLL, QUEUE, REPLACE
 from worker.local.redis import Redis
 
@@ -162,6 +164,45 @@ def test_a_broker_that_does_not_answer_is_an_error_in_time(monkeypatch: pytest.M
     assert time.monotonic() - begin < 5
 
 
+def test_a_broker_that_no_longer_answers_is_an_error_in_time(
+    redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(broker_connection._REDIS, "socket_timeout", 0.3)
+    with Client(redis_url, patience=0) as client:
+        client.enroll(1, [2])
+        os.kill(redis.pid, signal.SIGSTOP)
+        try:
+            begin = time.monotonic()
+            with pytest.raises(BrokerAway, match="does not answer in time"):
+                client.enroll(1, [3])
+            assert 0.2 < time.monotonic() - begin < 2
+        finally:
+            os.kill(redis.pid, signal.SIGCONT)
+
+
+def test_a_broker_that_hangs_up_within_its_answer_has_not_said_anything() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b":1")
+        theirs.shutdown(socket.SHUT_WR)
+        with pytest.raises(ConnectionResetError):
+            lpush._line(ours)
+
+
+@pytest.mark.parametrize("answer", [b"-OOM no\r\n", b">1\r\n+moving\r\n", b":1\r\n>2\r\n+moving\r\n:9\r\n"])
+def test_an_answer_that_is_not_a_length_alone_does_not_confirm(answer: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(answer)
+        with pytest.raises(ResponseError):
+            lpush.lpush_over(SimpleNamespace(_sock=ours))(b"list", b"entry")
+
+
+def test_a_client_is_one_connection(client: Client, redis_client: Any) -> None:
+    client.enroll(1, [2])
+    assert [it["name"] for it in redis_client.client_list()].count("enrollment-producer") == 1
+
+
 def test_a_broker_that_refuses_to_write_is_an_error_that_says_why(
     client: Client, redis: Redis, redis_client: Any
 ) -> None:
@@ -198,7 +239,7 @@ def test_a_message_is_never_taken_for_sent_by_the_answer_to_one_that_was_interru
     client: Client, redis_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client.enroll(1, [2])
-    monkeypatch.setattr(AbstractConnection, "read_response", interrupt)
+    monkeypatch.setattr(lpush, "_line", interrupt)
     with pytest.raises(KeyboardInterrupt):
         client.enroll(1, [3])
     monkeypatch.undo()
