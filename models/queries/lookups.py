@@ -43,9 +43,9 @@ class StudentWithCourses(NamedTuple):
 
 
 # `_make` without its count of the columns: the statements here have as many.
-_student_row: Final = partial(tuple.__new__, StudentRow)
-_course_row: Final = partial(tuple.__new__, CourseRow)
-_student_with_courses: Final = partial(tuple.__new__, StudentWithCourses)
+_new: Final = tuple.__new__
+_student_row: Final = partial(_new, StudentRow)
+_course_row: Final = partial(_new, CourseRow)
 
 # Tables that are older than this project may have names that are null.
 _STUDENT: Final = "s.id, s.sis_id, coalesce(s.name, '')"
@@ -180,22 +180,19 @@ def students_with_courses(
     """Return all students with their courses, page by page; those without courses as well."""
     start, limit = bounds(after, limit)
     known: dict[int, CourseRow] = {}
-
-    def student_and_ids(row: tuple[Any, ...]) -> tuple[StudentRow, list[int]] | None:
-        """Of a row that is a course, which becomes known, make nothing."""
-        if row[4] is None:
-            known[row[0]] = _course_row(row[:4])
-            return None
-        return _student_row(row[:3]), row[4]
-
-    rows = fetch_rows(connection, _STUDENTS_WITH_COURSES, student_and_ids, after=start, limit=limit + 1)
+    students: list[tuple[Any, ...]] = []
+    for row in fetch_rows(connection, _STUDENTS_WITH_COURSES, tuple, after=start, limit=limit + 1):
+        id_, sis_id, code, title, course_ids = row
+        if course_ids is None:
+            known[id_] = _new(CourseRow, (id_, sis_id, code, title))
+        else:
+            students.append(row)
+    students.sort()  # by id
+    course_of = known.__getitem__
     items = [
-        _student_with_courses((student, tuple(map(known.__getitem__, course_ids))))
-        for student, course_ids in filter(None, rows)
+        _new(StudentWithCourses, (_new(StudentRow, row[:3]), tuple(map(course_of, row[4])))) for row in students[:limit]
     ]
-    items.sort()  # by id
-    more = len(items) > limit
-    return Page(items[:limit], items[limit - 1].student.id if more else None)
+    return Page(items, students[limit - 1][0] if len(students) > limit else None)
 
 
 def is_enrolled(connection: Connection, student_id: int, course_id: int) -> bool:
