@@ -87,7 +87,7 @@ Time = Annotated[
 
 
 def _without_repeats(course_ids: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(course_ids))
+    return course_ids if len(set(course_ids)) == len(course_ids) else tuple(dict.fromkeys(course_ids))
 
 
 Id = Annotated[int, Field(ge=1, le=MAX_ID)]

@@ -10,7 +10,7 @@ _RANDOM: Final = 0xFFF << 64 | (1 << 61) - 1  # all else below the time, but for
 _TAIL: Final = (1 << 32) - 1  # what is random even where the rest is counted
 
 _last = 0  # the newest id that was given out
-_drawn: list[bytes] = []  # random bytes for the next ids: to ask the system for each takes as long as all the rest
+_drawn: list[int] = []  # random numbers for the next ids: to ask the system for each takes as long as all the rest
 os.register_at_fork(after_in_child=_drawn.clear)  # no two processes may have the same
 
 
@@ -20,7 +20,10 @@ def uuid7() -> UUID:
     Where these would make it lower, those before the last 32 are counted on (section 6.2, method 2).
     """
     global _last  # noqa: PLW0603 - what makes the next one higher
-    random = int.from_bytes(_draw(), "big")
+    try:
+        random = _drawn.pop()
+    except IndexError:
+        random = _draw()
     new = time_ns() // 1_000_000 << 80 | _FIXED | random & _RANDOM
     if new <= _last:
         new = (_last | _TAIL) + 1 | random & _TAIL
@@ -28,10 +31,9 @@ def uuid7() -> UUID:
     return UUID(int=new)
 
 
-def _draw() -> bytes:
-    while True:
-        try:
-            return _drawn.pop()
-        except IndexError:
-            block = os.urandom(256 * 10)
-            _drawn.extend(block[at : at + 10] for at in range(0, len(block), 10))
+def _draw() -> int:
+    """Return a random number of 80 bits, and keep more."""
+    block = os.urandom(256 * 10)
+    first, *more = [int.from_bytes(block[at : at + 10], "big") for at in range(0, len(block), 10)]
+    _drawn.extend(more)
+    return first

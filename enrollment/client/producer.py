@@ -42,7 +42,10 @@ def read_command(fields: Mapping[str, Any]) -> Command:
     One without `command_id` gets a new one, and one without either of `command_id` and `issued_at` is issued now. With
     an id of its own it is left as it is: a repeat must say the same.
     """
-    given = {name: value for name, value in fields.items() if value is not None}
+    given = dict(fields)
+    for name, value in fields.items():
+        if value is None:
+            del given[name]
     if "command_id" not in given:
         given["command_id"] = uuid7()
         given.setdefault("issued_at", datetime.now(UTC))
