@@ -6,7 +6,7 @@ import re
 import socket
 from binascii import b2a_base64
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
 from json import JSONEncoder
@@ -91,7 +91,7 @@ class BrokerConnection:
     def publish_all(self, messages: Sequence[OutgoingMessage], command_ids: tuple[UUID, ...]) -> None:
         """Put messages, which say what trace they belong to, on one queue: in Redis all or none. Raises BrokerAway."""
         deadline = monotonic() + self._patience
-        waits: Iterator[float] | None = None
+        waits = pauses(*_PAUSES)
         while True:
             try:
                 if self._send is None or self._pid != os.getpid():
@@ -100,7 +100,6 @@ class BrokerConnection:
             except self._errors as error:
                 self.close()
                 self._urls.rotate(-1)
-                waits = waits or pauses(*_PAUSES)
                 pause = next(waits)
                 if monotonic() + pause > deadline:
                     reason = _ALARM if self._blocked else _line(error)
