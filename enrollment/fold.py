@@ -112,11 +112,11 @@ def fold(
     ahead. So a command that was put off is decided as it would have been then.
     """
     students: dict[int, StudentState] = {}
-    processed: dict[UUID, bytes] = {}
+    processed = dict(state.processed)
     verdicts: list[Verdict] = []
     for request, seen_at in zip(requests, first_seen or times_from(now, len(requests)), strict=True):
         content = content_hash(request)
-        seen = processed.get(request.command_id) or state.processed.get(request.command_id)
+        seen = processed.get(request.command_id)
         if seen is not None:
             verdicts.append(Repeat(request.command_id) if _is_same(request, content, seen) else Reused(request))
             continue
