@@ -17,10 +17,12 @@ from enrollment.client.tracing import is_traced, sending
 from enrollment.commands import Command, Withdraw
 from enrollment.connections import Connection
 from enrollment.redis_client import transport_options
+from gateway.broker_line import BrokerLine
 from gateway.together import Together
 
 CONNECTIONS: Final = 4  # per process
 PATIENCE: Final = 2.0  # seconds for a broker that is away; the client is told to come again
+_ANSWER: Final = 5.0  # seconds for a Redis that is connected to answer
 
 
 class CommandProducer:
@@ -34,6 +36,8 @@ class CommandProducer:
         self._connections: LifoQueue[BrokerConnection] = LifoQueue()
         for _ in range(CONNECTIONS):
             self._connections.put(BrokerConnection(broker_url, PATIENCE, transport_options))
+        self._line: BrokerLine | None = None
+        self._taking = False
         self._together = Together(self._publish) if is_redis(broker_url) else None
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="producer")
         self._checks = ThreadPoolExecutor(1)  # of its own: nobody who asks for a sign of life holds up a write
@@ -59,13 +63,46 @@ class CommandProducer:
         """Hang up. What is still under way ends by itself."""
         self._checks.shutdown(wait=False, cancel_futures=True)
         self._threads.shutdown(wait=False)
+        if self._line is not None:
+            self._leave(self._line)
         while not self._connections.empty():
             self._connections.get().close()
 
     async def _publish(self, sent: Sequence[tuple[OutgoingMessage, tuple[UUID, ...]]]) -> Sequence[None]:
         messages, ids = [message for message, _ in sent], tuple(chain.from_iterable(ids for _, ids in sent))
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._publish_all, messages, ids)
+        if not await self._published(messages, ids):
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._publish_all, messages, ids)
+            await self._take_line()
         return [None] * len(sent)
+
+    async def _published(self, messages: Sequence[OutgoingMessage], ids: tuple[UUID, ...]) -> bool:
+        """Publish within the event loop, where that is possible; tell whether it was done. Raises BrokerAway."""
+        line = self._line
+        if line is None:
+            return False
+        try:
+            async with asyncio.timeout(_ANSWER):
+                if await line.publish(messages):
+                    return True
+        except TimeoutError as error:
+            self._leave(line)
+            raise line.connection.away("no answer", ids) from error
+        self._leave(line)  # Redis has hung up, or refused: a thread tries again, and tells
+        return False
+
+    async def _take_line(self) -> None:
+        if self._line is not None or self._taking or self._connections.empty():
+            return
+        self._taking, connection = True, self._connections.get()  # the one that was used last
+        self._line, self._taking = await BrokerLine.over(connection), False
+        if self._line is None:
+            self._connections.put(connection)
+
+    def _leave(self, line: BrokerLine) -> None:
+        if line is self._line:
+            self._line = None
+            line.close()
+            self._connections.put(line.connection)
 
     def _publish_all(self, messages: Sequence[OutgoingMessage], ids: tuple[UUID, ...]) -> None:
         connection = self._connections.get()

@@ -25,6 +25,8 @@ from enrollment.pauses import pauses
 if TYPE_CHECKING:
     from kombu import Connection, Producer
 
+    from enrollment.client.redis_list import RedisList
+
 PATIENCE: Final = 10.0  # seconds after which a message that the broker does not take is an error
 _ANSWER: Final = 5.0  # seconds for the broker to answer once
 _PAUSES: Final = (0.05, 1.0)  # seconds between attempts: the first, and the longest
@@ -103,11 +105,22 @@ class BrokerConnection:
                 pause = next(waits)
                 if monotonic() + pause > deadline:
                     reason = _ALARM if self._blocked else _line(error)
-                    raise BrokerAway(self._shown, self._patience, reason, command_ids) from error
+                    raise self.away(reason, command_ids) from error
             except BaseException:  # interrupted: what this connection answers next may be meant for this message
                 self.close()
                 raise
             sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - producers that lost one broker shall not return as one
+
+    @property
+    def redis_list(self) -> "RedisList[Sequence[OutgoingMessage]] | None":
+        """What sends messages, where that is a connection to a Redis that is up and waits for no replicas."""
+        from enrollment.client.redis_list import RedisList  # noqa: PLC0415 - as below
+
+        return self._send if isinstance(self._send, RedisList) and self._pid == os.getpid() else None
+
+    def away(self, reason: str, command_ids: tuple[UUID, ...]) -> BrokerAway:
+        """Return what is raised for commands that the broker did not take."""
+        return BrokerAway(self._shown, self._patience, reason, command_ids)
 
     def close(self) -> None:
         """Hang up, whatever state the connection is in."""
@@ -172,10 +185,9 @@ def _pushing(connection: Any, replicas: int, prefix: str) -> Send:
 
     `connection` is redis-py's; an error means that the messages may not be there, or not on the replicas.
     """
-    from enrollment.client.lpush import lpush_over  # noqa: PLC0415 - as above
+    from enrollment.client.redis_list import RedisList, in_resp  # noqa: PLC0415 - as above
     from enrollment.replication import write  # noqa: PLC0415 - as above
 
-    lpush = partial(write, connection, replicas, b"LPUSH") if replicas else lpush_over(connection)
     form = _GAP.sub("%b", _envelope().replace("%", "%%")).encode()
     tags = count(uuid4().node >> 1)  # half of what twelve digits hold is there to count on
 
@@ -186,10 +198,15 @@ def _pushing(connection: Any, replicas: int, prefix: str) -> Send:
         encoded, tag = b2a_base64(body.encode(), newline=False), b"%012x" % next(tags)
         return form % (encoded, task.encode(), id_, id_, about.encode(), more, id_, queue.encode(), tag)
 
-    def push(messages: Sequence[OutgoingMessage]) -> None:
-        lpush(f"{prefix}{messages[0].queue}".encode(), *map(entry, messages))
+    def lpush(messages: Sequence[OutgoingMessage]) -> list[bytes]:
+        return [b"LPUSH", f"{prefix}{messages[0].queue}".encode(), *map(entry, messages)]
 
-    return push
+    def packed(messages: Sequence[OutgoingMessage]) -> bytes:
+        return in_resp(lpush(messages))
+
+    if replicas:
+        return lambda messages: write(connection, replicas, *lpush(messages))
+    return RedisList(connection, packed)
 
 
 def _further(headers: Mapping[str, str]) -> str:

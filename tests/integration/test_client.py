@@ -22,7 +22,7 @@ from kombu import Producer, Queue
 from redis import Redis as Connection
 from redis.exceptions import ResponseError
 
-from enrollment.client import BrokerAway, Client, broker_connection, lpush
+from enrollment.client import BrokerAway, Client, broker_connection, redis_list
 from enrollment.names import APPLY, BULK_QUEUE, ENROLL, QUEUE, REPLACE
 from worker.local.redis import Redis
 
@@ -186,7 +186,7 @@ def test_a_broker_that_hangs_up_within_its_answer_has_not_said_anything() -> Non
         theirs.sendall(b":1")
         theirs.shutdown(socket.SHUT_WR)
         with pytest.raises(ConnectionResetError):
-            lpush._line(ours)
+            redis_list._line(ours)
 
 
 @pytest.mark.parametrize("answer", [b"-OOM no\r\n", b">1\r\n+moving\r\n", b":1\r\n>2\r\n+moving\r\n:9\r\n"])
@@ -195,7 +195,7 @@ def test_an_answer_that_is_not_a_length_alone_does_not_confirm(answer: bytes) ->
     with ours, theirs:
         theirs.sendall(answer)
         with pytest.raises(ResponseError):
-            lpush.lpush_over(SimpleNamespace(_sock=ours))(b"list", b"entry")
+            redis_list.RedisList(SimpleNamespace(_sock=ours), redis_list.in_resp)([b"LPUSH", b"list", b"entry"])
 
 
 def test_a_client_is_one_connection(client: Client, redis_client: Any) -> None:
@@ -239,7 +239,7 @@ def test_a_message_is_never_taken_for_sent_by_the_answer_to_one_that_was_interru
     client: Client, redis_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client.enroll(1, [2])
-    monkeypatch.setattr(lpush, "_line", interrupt)
+    monkeypatch.setattr(redis_list, "_line", interrupt)
     with pytest.raises(KeyboardInterrupt):
         client.enroll(1, [3])
     monkeypatch.undo()

@@ -1,31 +1,46 @@
 """LPUSH over a connection that redis-py has opened: its own layers take longer than Redis and the network."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from socket import SO_RCVTIMEO, SO_SNDTIMEO, SOL_SOCKET, socket
 from struct import pack
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from redis.exceptions import ResponseError
 
+M = TypeVar("M")
 
-def lpush_over(connection: Any) -> Callable[..., None]:
-    """Return what puts entries on a list, all or none. Raises OSError and ResponseError: then some may not be there."""
-    wire: socket = connection._sock  # noqa: SLF001
-    _let_kernel_watch_time(wire)
 
-    def lpush(key: bytes, *entries: bytes) -> None:
-        words = [b"*%d\r\n$5\r\nLPUSH\r\n$%d\r\n%b\r\n" % (2 + len(entries), len(key), key)]
-        words += [b"$%d\r\n%b\r\n" % (len(entry), entry) for entry in entries]
+class RedisList(Generic[M]):
+    """Sends the command that `packed` makes of messages, and waits for the answer.
+
+    Raises OSError and ResponseError: then some may not be there.
+    """
+
+    def __init__(self, connection: Any, packed: Callable[[M], bytes]) -> None:
+        self.packed = packed
+        self._wire: socket = connection._sock  # noqa: SLF001
+        _let_kernel_watch_time(self._wire)
+
+    def __call__(self, messages: M) -> None:
+        """Send messages."""
         try:
-            wire.sendall(b"".join(words))
-            answer = _line(wire)
+            self._wire.sendall(self.packed(messages))
+            answer = _line(self._wire)
         except BlockingIOError as error:
             raise TimeoutError("it does not answer in time") from error
         if not answer.startswith(b":") or answer.count(b"\n") > 1:  # an error, or more than the length of the list
             raise ResponseError(answer[1:].decode(errors="replace"))
 
-    return lpush
+    @property
+    def socket(self) -> "socket | None":
+        """What messages are sent over, where they are sent as they are: not over TLS."""
+        return self._wire if type(self._wire) is socket else None
+
+
+def in_resp(words: Sequence[bytes]) -> bytes:
+    """Return a command as Redis reads it (RESP, the Redis serialization protocol)."""
+    return b"*%d\r\n%b" % (len(words), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]))
 
 
 def _line(wire: socket) -> bytes:
