@@ -1,18 +1,21 @@
 """The read side: the query module, off the event loop, over a small pool of connections."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
+import psycopg
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoAnswer
 
 from enrollment.errors import UnknownStudent
+from gateway.loop_sessions import LoopSessions
 from gateway.together import Together
 from models import queries
-from models.engine import make_engine
+from models.engine import ONE_PLAN, make_engine
 from models.standby import Standby
 
 CONNECTIONS: Final = 8  # per process; a ninth question waits for one of the first
@@ -33,6 +36,7 @@ class Database:
         engine: Engine,
         standby: Standby | None = None,
         *,
+        sessions: LoopSessions | None = None,
         connections: int = CONNECTIONS,
         patience: float = PATIENCE,
     ) -> None:
@@ -41,9 +45,8 @@ class Database:
         self._patience = patience
         # As many threads as connections, and no more: one that a hung database holds is not replaced by another.
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="reader")
-        self._courses_of: Together[int, list[queries.CourseRow] | None] = Together(
-            lambda student_ids: self.lookup(queries.courses_of_each, student_ids)
-        )
+        self._sessions = sessions or LoopSessions(engine)
+        self._courses_of: Together[int, list[queries.CourseRow] | None] = Together(self._courses_of_each)
 
     @classmethod
     def connect(
@@ -59,7 +62,8 @@ class Database:
         engine = make_engine(url, application_name=name, pool_size=connections)
         engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         standby = standbys and Standby.beside(engine, standbys, application_name=name, pool_size=connections)
-        return cls(engine, standby or None, connections=connections, patience=patience)
+        sessions = LoopSessions(make_engine(url, application_name=name, options=ONE_PLAN))
+        return cls(engine, standby or None, sessions=sessions, connections=connections, patience=patience)
 
     async def __call__(
         self, question: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -94,6 +98,21 @@ class Database:
             raise UnknownStudent(student_id)
         return courses
 
+    async def _courses_of_each(self, student_ids: Sequence[int]) -> list[list[queries.CourseRow] | None]:
+        """Return what `queries.courses_of_each` does: asked within the event loop, where a session is free for that.
+
+        Raises as a lookup.
+        """
+        if self._standby:
+            return await self.lookup(queries.courses_of_each, student_ids)
+        with self._sessions.borrowed() as session, suppress(psycopg.Error):  # a thread asks again, or tells
+            if session is not None:
+                async with self._in_time():
+                    return await queries.await_courses_of_each(session.session, session.ready, student_ids)
+        found = await self.lookup(queries.courses_of_each, student_ids)
+        self._sessions.replenish(self._threads)
+        return found
+
     def _ask(self, question: Callable[[Connection], T]) -> T:
         try:
             with self._engine.connect() as connection:
@@ -105,9 +124,14 @@ class Database:
             return question(connection)
 
     async def _in_thread(self, ask: Callable[[], T]) -> T:
+        async with self._in_time():
+            return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self._patience):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+                yield
         except TimeoutError:
             raise NoAnswer(f"No answer in {self._patience:g} s.") from None
 
@@ -119,6 +143,7 @@ class Database:
     def close(self) -> None:
         """Hang up. What is still under way ends by itself."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._sessions.close()
         if self._standby:
             self._standby.close()
         self._engine.dispose()

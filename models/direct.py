@@ -9,7 +9,7 @@ from sqlalchemy import Connection, TextClause
 from sqlalchemy.dialects import postgresql
 
 from models.arrays import Binary
-from models.pipeline import Question, Statement, statement_of
+from models.pipeline import Await, Question, Statement, statement_of
 from models.session import Session
 
 _DIALECT: Final = postgresql.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
@@ -56,15 +56,21 @@ def execute_at_once(connection: Connection, statement: TextClause, parameters: M
     _send(connection, _asked(connection, statement, parameters), begin=False)
 
 
+async def answer(
+    session: Session, ready: Await, statement: TextClause, parameters: Mapping[str, object]
+) -> list[tuple[Any, ...]]:
+    """Return the rows of a statement that commits by itself, awaited in the event loop. Raises psycopg.Error."""
+    result = await session.statements.answered(*_prepared(statement, parameters), ready)
+    return session.statements.rows(result, tuple)
+
+
 def session_of(connection: Connection) -> Session:
     """Return the session in which the statements of `connection` run."""
     return cast(Session, connection.connection.driver_connection)
 
 
 def _asked(connection: Connection, statement: TextClause, parameters: Mapping[str, object]) -> Question:
-    prepared, names = _compiled(statement)
-    arguments = [value if isinstance(value := parameters[name], Binary) else str(value).encode() for name in names]
-    return session_of(connection).statements.ask(prepared, arguments)
+    return session_of(connection).statements.ask(*_prepared(statement, parameters))
 
 
 def _send(connection: Connection, question: Question, *, begin: bool = True) -> None:
@@ -74,6 +80,11 @@ def _send(connection: Connection, question: Question, *, begin: bool = True) -> 
         # Its own way: wraps the error, tells the listeners, and lets go of a connection that is lost or interrupted.
         sql = question.statement.sql.decode()
         connection._handle_dbapi_exception(error, sql, None, None, None)  # noqa: SLF001
+
+
+def _prepared(statement: TextClause, parameters: Mapping[str, object]) -> tuple[Statement, list[bytes]]:
+    prepared, names = _compiled(statement)
+    return prepared, [value if isinstance(value := parameters[name], Binary) else str(value).encode() for name in names]
 
 
 @cache

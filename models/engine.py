@@ -30,6 +30,9 @@ _OPTIONS: Final = {
 # it when it has grown.
 BY_KEY: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
 
+# For who asks one statement by key again and again: PostgreSQL would plan it each time, for the number of its keys.
+ONE_PLAN: Final = {**BY_KEY, "plan_cache_mode": "force_generic_plan"}
+
 # For the worker: while it waits for a lock, everybody's commands wait. What is locked for longer is deferred.
 WORKER: Final = {**BY_KEY, "lock_timeout": "300ms"}
 WORKER_NAME: Final = "enrollment worker"  # its application_name

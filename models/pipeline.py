@@ -4,7 +4,7 @@ What is asked is sent when the first answer is wanted, or with the commit: a tra
 there are times at which it must know something.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
@@ -15,6 +15,7 @@ from psycopg.abc import PQGen
 from psycopg.adapt import Transformer
 from psycopg.pq import ConnStatus, ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGresult
+from psycopg.waiting import Ready, Wait
 
 from models.arrays import Binary
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from models.session import Session
 
 T = TypeVar("T")
+
+
+Await = Callable[[Wait], Awaitable[Ready]]  # until the socket of a session is what psycopg waits for
 
 
 class Statement(NamedTuple):
@@ -92,6 +96,25 @@ class Pipeline:
         except BaseException:  # in the middle of the answers: nothing else can be asked any more
             self._session.pgconn.finish()
             raise
+        self._settle(sent, results)
+
+    async def answered(self, statement: Statement, arguments: Sequence[bytes], ready: Await) -> PGresult:
+        """Send one statement in a session that commits by itself, and await its answer. Raises psycopg.Error."""
+        question = Question(statement, arguments)
+        try:
+            sent = self._sent([question])
+            results = await _awaited(self._results(len(sent) + 1), ready)
+            if self._session.pgconn.status == ConnStatus.OK:
+                self._session.pgconn.exit_pipeline_mode()
+        except BaseException:  # as above
+            self._session.pgconn.finish()
+            raise
+        self._settle(sent, results)
+        assert question.result is not None  # noqa: S101 (else settling has raised)
+        return question.result
+
+    def _settle(self, sent: "Sequence[Question | Statement | None]", results: Sequence[PGresult]) -> None:
+        """Note what the server says to each of what was sent. Raises psycopg.Error for the first that failed."""
         for each, result in zip(sent, results, strict=False):
             if result.status not in _DONE:
                 raise self._fault(result)
@@ -149,3 +172,13 @@ class Pipeline:
             if not any(result.status == ExecStatus.FATAL_ERROR for result in results):
                 raise
         return results
+
+
+async def _awaited(steps: PQGen[T], ready: Await) -> T:
+    try:
+        wanted = next(steps)
+        while True:
+            wanted = steps.send(await ready(wanted))
+    except StopIteration as end:
+        value: T = end.value
+        return value

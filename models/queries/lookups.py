@@ -14,8 +14,11 @@ from sqlalchemy import Connection, text
 from enrollment.errors import UnknownCommand, UnknownCourse, UnknownStudent
 from enrollment.fold import Record
 from models.arrays import plain, quoted, storable
+from models.direct import answer
+from models.pipeline import Await
 from models.queries.paging import Page, bounds, fetch_page, fetch_rows, is_id, require_ids
 from models.records import RECORD_COLUMNS, record_of
+from models.session import Session
 
 
 class StudentRow(NamedTuple):
@@ -153,9 +156,23 @@ def courses_of(connection: Connection, student_id: int) -> list[CourseRow]:
 
 def courses_of_each(connection: Connection, student_ids: Sequence[int]) -> list[list[CourseRow] | None]:
     """Return the courses of each of these students, in the order of the ids; None for one who does not exist."""
+    return _by_student(student_ids, fetch_rows(connection, _COURSES_OF_EACH, tuple, ids=_plain_ids(student_ids)))
+
+
+async def await_courses_of_each(
+    session: Session, ready: Await, student_ids: Sequence[int]
+) -> list[list[CourseRow] | None]:
+    """Return what `courses_of_each` does, awaited in the event loop. Raises psycopg.Error."""
+    return _by_student(student_ids, await answer(session, ready, _COURSES_OF_EACH, {"ids": _plain_ids(student_ids)}))
+
+
+def _plain_ids(student_ids: Sequence[int]) -> str:
+    return plain(id_ for id_ in student_ids if is_id(id_))
+
+
+def _by_student(student_ids: Sequence[int], rows: Iterable[tuple[Any, ...]]) -> list[list[CourseRow] | None]:
     found: dict[int, list[CourseRow]] = {}
-    ids = plain(id_ for id_ in student_ids if is_id(id_))
-    for row in fetch_rows(connection, _COURSES_OF_EACH, tuple, ids=ids):
+    for row in rows:
         courses = found.setdefault(row[0], [])
         if row[1] is not None:
             courses.append(_course_row(row[1:]))

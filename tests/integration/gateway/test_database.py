@@ -19,6 +19,7 @@ from gateway.producer import CommandProducer
 from gateway.readiness import Readiness
 from models.db_errors import is_outage
 from models.queries import checks
+from tests.eventually import eventually
 from worker.local.postgres import Postgres
 from worker.settings import Settings
 
@@ -81,6 +82,55 @@ def test_courses_that_are_asked_for_at_one_moment_are_one_statement(url: str, ca
 
     asyncio.run(ask())
     assert asked == [[1, 404, 2, 1]]
+
+
+async def _watching(read: Database) -> Any:
+    """Return the first session that the event loop watches; a first answer has one opened."""
+    assert await read.courses_of(1) == []
+    await asyncio.to_thread(eventually, lambda: read._sessions._free)
+    return read._sessions._free[0]
+
+
+def test_courses_are_asked_for_without_a_thread_once_a_session_is_there(url: str, catalog: None) -> None:
+    async def ask() -> None:
+        read = Database.connect(url)
+        await _watching(read)
+        read._threads.shutdown()
+        assert [await read.courses_of(id_) for id_ in (1, 2)] == [[], []]
+        with pytest.raises(UnknownStudent):
+            await read.courses_of(404)
+        read.close()
+
+    asyncio.run(ask())
+
+
+def test_a_session_that_was_ended_while_nobody_asked_is_replaced(url: str, engine: Engine, catalog: None) -> None:
+    async def ask() -> None:
+        read = Database.connect(url)
+        ended = await _watching(read)
+        with engine.connect() as connection:
+            connection.execute(OTHERS)
+        assert await read.courses_of(1) == []
+        await asyncio.to_thread(eventually, lambda: not ended.is_up)
+        assert await _watching(read) is not ended
+        read.close()
+
+    asyncio.run(ask())
+
+
+def test_courses_that_a_database_does_not_tell_are_an_outage_in_time(url: str, engine: Engine, catalog: None) -> None:
+    async def ask() -> None:
+        read = Database.connect(url, patience=0.5)
+        hung = await _watching(read)
+        with engine.begin() as connection:
+            connection.execute(text("LOCK TABLE students"))
+            with pytest.raises(NoAnswer):
+                await read.courses_of(1)
+        assert not hung.is_up
+        assert await read.courses_of(1) == []
+        read.close()
+
+    asyncio.run(ask())
 
 
 def test_who_gives_up_does_not_keep_the_others_from_their_answers(url: str, catalog: None) -> None:
