@@ -55,7 +55,7 @@ class AdmissionMiddleware:
         except Problem as problem:
             await self._refusal(Request(scope), problem)(scope, receive, send)
             return
-        await self._app(scope, _replaying(body, receive), send)
+        await self._app(scope, replaying(body, receive), send)
 
     def _admit(self, scope: Scope) -> None:
         """Raises a Problem: 401, 403, 429."""
@@ -138,7 +138,7 @@ def _require_json(headers: Headers) -> None:
         )
 
 
-def _replaying(body: bytes, receive: Receive) -> Receive:
+def replaying(body: bytes, receive: Receive) -> Receive:
     """Return what gives the body once, and then what comes after it."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
