@@ -22,6 +22,7 @@ from gateway.event_stream import Stream, StreamEntry
 
 _PAUSES: Final = (0.1, 5.0)  # seconds between attempts while Redis is away: the first, and the longest
 _AGAIN: Final = 0.2  # seconds until the listener is cancelled once more: redis-py may swallow a cancellation
+_TURNS: Final = 3  # of the event loop, until who had waited has asked for what else it needs
 BACKLOG: Final = 2000  # events a watcher may be behind before it is cut off; it resumes where it was
 
 log = structlog.get_logger(__name__)
@@ -185,7 +186,8 @@ class EventListener:
         for entry in await self.stream.next(self._position):
             self._position = entry.id
             self._dispatch(entry)
-        await asyncio.sleep(0)  # those who waited go first
+        for _ in range(_TURNS):  # those who waited go first
+            await asyncio.sleep(0)
 
     def _dispatch(self, entry: StreamEntry) -> None:
         for watcher in self._watchers:
@@ -212,12 +214,17 @@ class Expected:
 
     async def wait(self, seconds: float) -> bool:
         """Wait until all have come, at most `seconds`; tell whether they have."""
+        timer = asyncio.get_running_loop().call_later(seconds, self._give_up)
         try:
-            async with asyncio.timeout(seconds):
-                self._events = [await future for future in self._futures]
-        except TimeoutError:
-            return False
+            self._events = [await future for future in self._futures]
+        finally:
+            timer.cancel()
         return None not in self._events
+
+    def _give_up(self) -> None:
+        for future in self._futures:
+            if not future.done():
+                future.set_result(None)
 
     def events(self) -> list[Event]:
         """Return the events, in the order of the commands. Only after all have come."""

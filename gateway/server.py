@@ -4,11 +4,12 @@ import asyncio
 import gc
 import socket
 from types import FrameType
-from typing import Final
+from typing import Any, Final, cast
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gateway.app import create_app
 from gateway.authentication import is_loopback
@@ -19,8 +20,49 @@ from worker.settings import Settings, SettingsError
 _GRACE: Final = 5  # seconds for answers under way, once the process was told to end
 _KEEP_ALIVE: Final = 30  # seconds that a connection may be idle
 _CONNECTIONS: Final = 2000
+_COLLECTED: Final = 10_000  # objects made until the collector looks; after Python's own 700, it looks at each request
 
 log = structlog.get_logger(__name__)
+
+
+class PairingProtocol(H11Protocol):
+    """HTTP by h11. An answer's head leaves with what comes after it: each packet wakes up who reads, too."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin, on a transport that holds back what is written first."""
+        super().connection_made(cast(asyncio.Transport, PairingTransport(transport, self.loop)))
+
+
+class PairingTransport:
+    """A transport that writes two pieces at once, or one at the end of the turn of the event loop."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Write with what was held back, or hold back."""
+        if self._held:
+            self._transport.write(self._held + data)
+            self._held = b""
+        elif data:
+            self._held = data
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what was held back."""
+        if self._held and not self._transport.is_closing():
+            self._transport.write(self._held)
+        self._held = b""
+
+    def close(self) -> None:
+        """Close after what was held back."""
+        self.flush()
+        self._transport.close()
 
 
 class Server(uvicorn.Server):
@@ -30,7 +72,8 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="h11",  # httptools refuses methods that it does not know, and drops the body beside an `Upgrade`
+                # httptools refuses methods that it does not know, and drops the body beside an `Upgrade`.
+                http=PairingProtocol,
                 host=host,
                 port=port,
                 log_config=None,
@@ -74,6 +117,7 @@ def run(host: str | None, port: int | None) -> None:
     server = Server(create_app(settings), host=host, port=port)
     if not settings.gateway_keys:
         log.warning("no_keys", listening="on loopback only, for everyone on this machine", see="enrollment gateway key")
+    gc.set_threshold(_COLLECTED)
     gc.freeze()  # what is there now stays: to look through it all again and again would hold up requests
     server.run()
 

@@ -64,11 +64,12 @@ class WriteRequest:
             commands = list(map(Command.of, submitted.events))
             return answer(Accepted(student_id=student_id, commands=commands), 202, _later(commands, headers))
         courses = await self.gateway.read.courses_of(student_id)
+        commands = list(map(Command.of, submitted.events))
         written = Written.model_construct(
             student_id=student_id,
             courses=COURSES.validate_python(courses),
-            effects=_together(submitted.events),
-            commands=list(map(Command.of, submitted.events)),
+            effects=commands[0].effects if len(commands) == 1 else _together(submitted.events),
+            commands=commands,
         )
         return answer(written, headers=headers)
 

@@ -61,6 +61,9 @@ def configure(
     )
     handler = WatchedFileHandler(file) if file else logging.StreamHandler()
     handler.setFormatter(formatter)
+    # What no line of ours says, and each would pay for (Logging HOWTO, "Optimization").
+    logging._srcfile = None  # noqa: SLF001
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
