@@ -1,5 +1,8 @@
 """What every test may ask for."""
 
+import sys
+
+import structlog
 from hypothesis import settings
 
 from tests.admin import admin, admin_url, chromium, cookie, courses_of, dead_letter, extremes, page, visitor
@@ -21,6 +24,8 @@ from tests.tls import mutual_tls, tls
 
 settings.register_profile("untimed", deadline=None)  # an example that takes long on a busy machine is no failure
 settings.load_profile("untimed")
+# Not into what a test captures: a gateway in a thread may log its last answer while the next test runs.
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stdout__))
 
 __all__ = [
     "admin",

@@ -84,10 +84,10 @@ def test_a_worker_that_falls_silent_is_told_and_one_that_ends_in_order_is_not(mo
 def log() -> Iterator[io.StringIO]:
     """Give what is logged, and leave logging as it was."""
     root = stdlib.getLogger()
-    before, level = root.handlers, root.level
+    before, level, configured = root.handlers, root.level, structlog.get_config()
     yield io.StringIO()
     root.handlers, root.level = before, level
-    structlog.reset_defaults()
+    structlog.configure(**configured)
 
 
 def test_a_warning_names_its_section_and_is_counted(log: io.StringIO) -> None:
