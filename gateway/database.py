@@ -16,6 +16,7 @@ from gateway.loop_sessions import LoopSessions
 from gateway.together import Together
 from models import queries
 from models.engine import ONE_PLAN, make_engine
+from models.session import QUIET
 from models.standby import Standby
 
 CONNECTIONS: Final = 8  # per process; a ninth question waits for one of the first
@@ -101,15 +102,18 @@ class Database:
     async def _courses_of_each(self, student_ids: Sequence[int]) -> list[list[queries.CourseRow] | None]:
         """Return what `queries.courses_of_each` does: asked within the event loop, where a session is free for that.
 
-        Raises as a lookup.
+        Where it says nothing for as long as a thread would wait to look for a newer primary, a thread asks. Raises as
+        a lookup.
         """
         if self._standby:
             return await self.lookup(queries.courses_of_each, student_ids)
-        with self._sessions.borrowed() as session, suppress(psycopg.Error):  # a thread asks again, or tells
-            if session is not None:
-                async with self._in_time():
-                    return await queries.await_courses_of_each(session.session, session.ready, student_ids)
-        found = await self.lookup(queries.courses_of_each, student_ids)
+        async with self._in_time():
+            # A thread asks again, or tells.
+            with self._sessions.borrowed() as session, suppress(psycopg.Error, TimeoutError):
+                if session is not None:
+                    async with asyncio.timeout(QUIET):
+                        return await queries.await_courses_of_each(session.session, session.ready, student_ids)
+            found = await self.lookup(queries.courses_of_each, student_ids)
         self._sessions.replenish(self._threads)
         return found
 

@@ -194,14 +194,20 @@ def test_what_was_read_on_one_server_is_not_confirmed_by_another(pair: Pair, eng
 
 
 def test_a_primary_that_says_nothing_is_left_for_the_one_that_replaced_it(
-    pair: Pair, handled: Callable[..., "Future[list[str]]"], engine_of_both: Engine, events: Events
+    pair: Pair, url: str, handled: Callable[..., "Future[list[str]]"], engine_of_both: Engine, events: Events
 ) -> None:
     old, new = pair.nodes
     assert port(engine_of_both) == old.port
-    old.freeze()
-    sent = message(ENROLL, 3, [10])
-    done = handled(sent)
-    pair.promote()
+    read = Database.connect(url)
+    with asyncio.Runner() as loop:
+        while not read._sessions._free:
+            loop.run(read.courses_of(3))
+        old.freeze()
+        sent = message(ENROLL, 3, [10])
+        done = handled(sent)
+        pair.promote()
+        loop.run(read.courses_of(3))
+        read.close()
     assert done.result(60) == ["applied"]
     assert [event["id"] for event in events()].count(sent.task_id) == 1
     assert port(engine_of_both) == new.port
