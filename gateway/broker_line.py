@@ -62,11 +62,14 @@ class BrokerLine(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Take answers: to LPUSH, a number that follows a colon, or an error."""
+        """Take answers: to LPUSH, a number that follows a colon. After anything else, the next may be nobody's."""
         *lines, self._said = (self._said + data).split(b"\r\n")
         for line in lines:
+            if not line.startswith(b":"):
+                self.close()
+                return
             if self._waiting and not (answer := self._waiting.popleft()).done():
-                answer.set_result(line.startswith(b":"))
+                answer.set_result(True)
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 (asyncio's)
         """Tell those who wait that it is not certain."""

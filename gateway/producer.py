@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import chain
-from queue import LifoQueue
+from queue import Empty, LifoQueue
 from typing import Any, Final
 from uuid import UUID
 
@@ -91,9 +91,13 @@ class CommandProducer:
         return False
 
     async def _take_line(self) -> None:
-        if self._line is not None or self._taking or self._connections.empty():
+        if self._line is not None or self._taking:
             return
-        self._taking, connection = True, self._connections.get()  # the one that was used last
+        try:
+            connection = self._connections.get_nowait()  # the one that was used last
+        except Empty:
+            return
+        self._taking = True
         self._line, self._taking = await BrokerLine.over(connection), False
         if self._line is None:
             self._connections.put(connection)

@@ -3,21 +3,25 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
 
 from enrollment.client import BrokerAway
+from enrollment.client.producer import outgoing
+from enrollment.client.redis_list import in_resp
 from enrollment.commands import Enroll
 from enrollment.names import QUEUE
 from gateway import broker_line
 from gateway import producer as gateway_producer
+from gateway.broker_line import BrokerLine
 from gateway.producer import CommandProducer
 from worker.local.redis import Redis
 from worker.local.server import free_port
 
 COMMANDS = [Enroll(command_id=uuid4(), student_id=number, course_ids=(10,)) for number in range(1, 6)]
+MESSAGE = outgoing(COMMANDS[:1])
 
 
 def test_what_is_sent_at_one_moment_is_on_the_queue_in_its_order_after_one_round_trip(
@@ -120,6 +124,18 @@ def test_a_redis_that_does_not_answer_is_an_error_in_time(
 
     asyncio.run(send())
     assert on_queue(redis_client)[-1] == 2
+
+
+def test_what_is_no_answer_to_a_command_does_not_confirm_one(redis_url: str, redis_client: Any) -> None:
+    async def send() -> None:
+        async with connected(redis_url) as producer:
+            line = cast(BrokerLine, producer._line)
+            redis_client.client_pause(500, all=False)
+            line._transport.write(in_resp([b"SUBSCRIBE", b"a"]))  # type: ignore[union-attr]  # ends with a number
+            sent = [asyncio.create_task(line.publish([MESSAGE])) for _ in range(6)]
+            assert not any(await asyncio.gather(*sent))
+
+    asyncio.run(send())
 
 
 def test_a_connection_that_was_idle_for_long_is_not_relied_on(
