@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from os import get_blocking
 from socket import SO_RCVTIMEO, SO_SNDTIMEO, SOL_SOCKET, socket
 from struct import pack
 from typing import Any, Generic, TypeVar
@@ -61,3 +62,5 @@ def _let_kernel_watch_time(wire: socket) -> None:
         wire.setsockopt(SOL_SOCKET, SO_RCVTIMEO, limit)
         wire.setsockopt(SOL_SOCKET, SO_SNDTIMEO, limit)
         wire.settimeout(None)
+        if not get_blocking(wire.fileno()):  # gevent's, which waits by itself
+            wire.settimeout(seconds)

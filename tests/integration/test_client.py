@@ -198,6 +198,22 @@ def test_an_answer_that_is_not_a_length_alone_does_not_confirm(answer: bytes) ->
             redis_list.RedisList(SimpleNamespace(_sock=ours), redis_list.in_resp)([b"LPUSH", b"list", b"entry"])
 
 
+def test_sockets_that_wait_by_themselves_keep_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Green(socket.socket):  # as gevent puts in its place
+        def settimeout(self, value: float | None) -> None:
+            os.set_blocking(self.fileno(), False)
+            self.seconds = value
+
+        def gettimeout(self) -> float | None:
+            return self.seconds
+
+    monkeypatch.setattr(redis_list, "socket", Green)
+    with Green() as wire:
+        wire.settimeout(5.0)
+        redis_list._let_kernel_watch_time(wire)
+        assert wire.gettimeout() == 5.0
+
+
 def test_a_client_is_one_connection(client: Client, redis_client: Any) -> None:
     client.enroll(1, [2])
     assert [it["name"] for it in redis_client.client_list()].count("enrollment-producer") == 1
