@@ -94,10 +94,9 @@ class LoopSessions:
         finally:
             if session is not None:
                 session.rest()
-                if self._closed or not session.is_up:
-                    self._give_up(session)
-                else:
-                    self._free.append(session)
+                self._free.append(session)
+                if self._closed or not session.is_up:  # its server may have been replaced, and theirs with it
+                    self._give_up_free()
 
     def replenish(self, threads: Executor) -> None:
         """Open one that is missing, in a thread. To be called when the database has answered."""
@@ -108,8 +107,7 @@ class LoopSessions:
     def close(self) -> None:
         """Hang up; one that is borrowed, when it comes back."""
         self._closed = True
-        while self._free:
-            self._give_up(self._free.pop())
+        self._give_up_free()
         self._engine.dispose()
 
     def _free_one(self) -> LoopSession | None:
@@ -119,6 +117,10 @@ class LoopSessions:
                 return session
             self._give_up(session)
         return None
+
+    def _give_up_free(self) -> None:
+        while self._free:
+            self._give_up(self._free.pop())
 
     def _give_up(self, session: LoopSession) -> None:
         session.close()

@@ -118,6 +118,25 @@ def test_a_session_that_was_ended_while_nobody_asked_is_replaced(url: str, engin
     asyncio.run(ask())
 
 
+def test_sessions_are_left_together_where_one_is_not_answered(url: str, engine: Engine, catalog: None) -> None:
+    async def ask() -> None:
+        read = Database.connect(url, patience=0.5)
+        with read._sessions.borrowed():
+            one = await _watching(read)
+        with read._sessions.borrowed():
+            other = await _watching(read)
+        assert (one.is_up, other.is_up) == (True, True)
+        assert one is not other
+        with engine.begin() as connection:
+            connection.execute(text("LOCK TABLE students"))
+            with pytest.raises(NoAnswer):
+                await read.courses_of(1)
+        assert (one.is_up, other.is_up) == (False, False)
+        read.close()
+
+    asyncio.run(ask())
+
+
 def test_courses_that_a_database_does_not_tell_are_an_outage_in_time(url: str, engine: Engine, catalog: None) -> None:
     async def ask() -> None:
         read = Database.connect(url, patience=0.5)
