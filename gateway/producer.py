@@ -98,9 +98,12 @@ class CommandProducer:
         except Empty:
             return
         self._taking = True
-        self._line, self._taking = await BrokerLine.over(connection), False
-        if self._line is None:
-            self._connections.put(connection)
+        try:
+            self._line = await BrokerLine.over(connection)
+        finally:
+            self._taking = False
+            if self._line is None:
+                self._connections.put(connection)
 
     def _leave(self, line: BrokerLine) -> None:
         if line is self._line:
