@@ -4,7 +4,8 @@ What is asked is sent when the first answer is wanted, or with the commit: a tra
 there are times at which it must know something.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
@@ -88,30 +89,30 @@ class Pipeline:
             questions = [Question(statement_of(self._session.begin_command)), *questions]
         if commit:
             questions.append(Question(_COMMIT))
-        try:
+        with self._piped():
             sent = self._sent(questions)
             results = self._session.wait(self._results(len(sent) + 1))
-            if self._session.pgconn.status == ConnStatus.OK:
-                self._session.pgconn.exit_pipeline_mode()
-        except BaseException:  # in the middle of the answers: nothing else can be asked any more
-            self._session.pgconn.finish()
-            raise
         self._settle(sent, results)
 
     async def answered(self, statement: Statement, arguments: Sequence[bytes], ready: Await) -> PGresult:
         """Send one statement in a session that commits by itself, and await its answer. Raises psycopg.Error."""
         question = Question(statement, arguments)
-        try:
+        with self._piped():
             sent = self._sent([question])
             results = await _awaited(self._results(len(sent) + 1), ready)
-            if self._session.pgconn.status == ConnStatus.OK:
-                self._session.pgconn.exit_pipeline_mode()
-        except BaseException:  # as above
-            self._session.pgconn.finish()
-            raise
         self._settle(sent, results)
         assert question.result is not None  # noqa: S101 (else settling has raised)
         return question.result
+
+    @contextmanager
+    def _piped(self) -> Iterator[None]:
+        try:
+            yield
+            if self._session.pgconn.status == ConnStatus.OK:
+                self._session.pgconn.exit_pipeline_mode()
+        except BaseException:  # in the middle of the answers: nothing else can be asked any more
+            self._session.pgconn.finish()
+            raise
 
     def _settle(self, sent: "Sequence[Question | Statement | None]", results: Sequence[PGresult]) -> None:
         """Note what the server says to each of what was sent. Raises psycopg.Error for the first that failed."""

@@ -39,7 +39,7 @@ What to know about the comparison:
 """
 _BOUND: Final = """
 Bulk commands stay below PostgreSQL's limit because they do more. The limit writes two rows per command. The worker
-also reads the current state, locks the student, keeps a record with two indexes, and publishes an event. That costs
+also reads the current state, locks the student, keeps a record with four indexes, and publishes an event. That costs
 PostgreSQL {postgres:.1f} times as much, and the worker and Redis another {others:,.0f} µs. Workers and servers share
 the cores. With all {cores} cores always busy, the highest possible rate is {most:,.0f} commands a second, or
 {ratio:.2f} of the limit.

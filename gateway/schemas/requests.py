@@ -105,6 +105,11 @@ class BodyRoute(APIRoute):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """Take what an APIRoute takes; a field of the path, the header or the body is not a list."""
         super().__init__(*arguments, **options)
+        known = self.dependant
+        if known.dependencies or known.query_params or known.cookie_params:
+            raise TypeError(
+                f"{self.path}: a BodyRoute takes path, headers and body alone; the rest would be passed over"
+            )
         self._by_fastapi, self.app = self.app, self._answer
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
