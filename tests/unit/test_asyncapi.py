@@ -55,7 +55,7 @@ def test_the_document_names_every_queue_and_task() -> None:
 def test_the_documented_list_entry_is_the_example_and_is_read_as_its_command() -> None:
     [entry] = blocks("list-entry")
     assert entry == examples.entry(examples.ENROLL)
-    payload = parse(entry.encode(), queue=names.QUEUE, tag="1")
+    payload = parse(entry.encode())
     args, kwargs, _ = json.loads(payload["body"])
     headers = payload["headers"]
     [unit] = units_of([Message(headers["task"], headers["id"], "1", args, kwargs)])

@@ -44,7 +44,7 @@ def dead_letter_of_entry(
     if not readable:
         return dead_letter_of_message(None, raw, key=key, code=code, reason=reason)
     try:
-        payload = parse(raw, queue="", tag=key)
+        payload = parse(raw)
     except Garbage:
         return dead_letter_of_message(None, raw, key=key, code=code, reason=reason)
     return dead_letter_of_message(payload["headers"], payload["body"], key=key, code=code, reason=reason)

@@ -93,7 +93,7 @@ def _decode(body: bytes) -> Any:
     if many_values(body):
         raise ValueError(TOO_MANY_VALUES)
     try:
-        return from_json(body, allow_inf_nan=False)
+        return from_json(body, allow_inf_nan=False, cache_strings="keys")
     except ValueError:
         return json.loads(body, parse_constant=_no_number)
 

@@ -1,5 +1,4 @@
 """kombu's Redis channel with another way to receive: wait without taking, then claim atomically."""
-# ruff: noqa: SLF001 - kombu is untyped, and this overrides its private methods.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import Empty
@@ -16,7 +15,7 @@ from worker import liveness, metrics
 from worker.lists import lists_of
 from worker.transport import kombu_redis
 from worker.transport.claims import Claim, Claims, Source
-from worker.transport.envelope import Garbage, parse
+from worker.transport.envelope import Delivery, Garbage, parse
 from worker.transport.limits import MOST_BYTES
 from worker.transport.poller import Peek
 from worker.transport.qos import MOST_MESSAGES
@@ -64,6 +63,7 @@ class Channel(kombu_redis.Channel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._peeks: dict[str, Peek] = {}
         self._sources: dict[str, Source] = {}
+        self._receivers: dict[str, Callable[[Delivery], object]] = {}
         self.peek_handlers: dict[str, Callable[[], bool]] = {}
         self._turn = 0
         self._peek_from = 0.0
@@ -133,13 +133,14 @@ class Channel(kombu_redis.Channel):
         """The queues that kombu takes from with BRPOP: those that need no acknowledgement."""
         return [queue for queue in super().active_queues if queue not in self._peeks]
 
-    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:  # noqa: FBT001 (kombu's)
+    def basic_consume(self, queue: str, no_ack: bool, callback: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: FBT001 (kombu's)
         if not no_ack and queue not in self._fanout_queues and queue not in self._peeks:
             peek = Peek(self._create_client(asynchronous=True), self._key(queue))
             self._peeks[queue] = peek
             self._sources[queue] = self._source(queue)
+            self._receivers[queue] = callback
             self.peek_handlers[peek.kind] = lambda: self._on_answer(peek)
-        return super().basic_consume(queue, no_ack, *args, **kwargs)
+        return super().basic_consume(queue, no_ack, callback, *args, **kwargs)
 
     def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 (kombu's)
         """Return the client of the pool, always the same: kombu makes one per command, which takes longer than that."""
@@ -178,6 +179,7 @@ class Channel(kombu_redis.Channel):
         if peek is not None:
             self.peek_handlers.pop(peek.kind)
             self._sources.pop(queue)
+            self._receivers.pop(queue)
             peek.close()
         return super()._basic_cancel(consumer_tag)
 
@@ -256,11 +258,12 @@ class Channel(kombu_redis.Channel):
             self._dead_letter(claim, Garbage(DeadLetterCode.TOO_MANY_DELIVERIES, reason), readable=claim.read > 0)
         else:
             try:
-                payload = parse(claim.raw, queue=claim.source.queue, tag=claim.tag)
+                payload = parse(claim.raw)
             except Garbage as garbage:
                 self._dead_letter(claim, garbage)
             else:
-                self.connection._deliver(payload, claim.source.queue)
+                queue = claim.source.queue
+                self._receivers[queue](Delivery(payload, self, claim.tag, queue))
 
     def _dead_letter(self, claim: Claim, garbage: Garbage, *, readable: bool = True) -> None:
         if self.on_garbage is None:

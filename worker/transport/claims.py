@@ -17,6 +17,7 @@ At every moment a message is in one list or in `unacked`, never in both and neve
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from json import dumps
 from time import monotonic
@@ -129,17 +130,11 @@ class Claims:
         What a silent worker holds comes first: the messages that it fell silent with come together once, apart from
         new ones, then each alone. Should one of them be the message that kills, it kills by itself.
         """
-        lists = [(source, key) for source in sources for key in source.lists]
+        lists, keys, about = _layout(tuple(sources))
         prefix = f"{uuid4().hex}-"
-        endings = [(ending, number) for number, source in enumerate(sources, 1) for ending in source.foreign_endings]
-        keys = [self.aside, *(key for _, key in lists)]
-        arguments: list[str | float] = [
-            *(self._visibility_timeout, limit, max_bytes, prefix, len(sources), max_message),
-            *(value for source in sources for value in (source.limit, source.ending)),
-            *(value for pair in endings for value in pair),
-        ]
+        arguments = [self._visibility_timeout, limit, max_bytes, prefix, len(sources), max_message, *about]
         try:
-            return _claims(self._run(_CLAIM, keys, arguments, self._replicas), lists, prefix)
+            return _claims(self._run(_CLAIM, [self.aside, *keys], arguments, self._replicas), lists, prefix)
         except NotReplicated as error:  # a failover may forget it, and with it under which tags the messages are known
             self.give_back(_claims(error.answer or (), lists, prefix))
             raise
@@ -198,6 +193,17 @@ class Claims:
             return self._scripts.run(script, len(all_keys), *all_keys, *args, replicas=replicas)
         except ResponseError as error:
             raise BrokerRefused(str(error)) from error
+
+
+@cache
+def _layout(
+    sources: tuple[Source, ...],
+) -> tuple[Sequence[tuple[Source, str]], Sequence[str], Sequence[str | int]]:
+    """Return the lists of these queues, their keys, and what the script has to know of the queues (claim.lua)."""
+    lists = [(source, key) for source in sources for key in source.lists]
+    of_queues = [value for source in sources for value in (source.limit, source.ending)]
+    foreign = [(ending, number) for number, source in enumerate(sources, 1) for ending in source.foreign_endings]
+    return lists, [key for _, key in lists], [*of_queues, *(value for pair in foreign for value in pair)]
 
 
 def _claims(reply: Any, lists: Sequence[tuple[Source, str]], prefix: str) -> list[Claim]:

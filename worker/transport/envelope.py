@@ -5,6 +5,7 @@ from binascii import a2b_base64
 from collections.abc import Mapping
 from typing import Any, Final
 
+from kombu.transport import virtual
 from pydantic_core import from_json
 
 from enrollment.errors import DeadLetterCode
@@ -22,11 +23,29 @@ class Garbage(Exception):
         self.message = message
 
 
-def parse(raw: bytes, *, queue: str, tag: str) -> dict[str, Any]:
-    """Return the payload that `kombu.transport.virtual.Message` takes, with what it needs filled in.
+class Delivery(virtual.Message):
+    """A message that was claimed: kombu's own, which takes four times as long to make out of the same."""
 
-    The body is decoded to bytes and the delivery tag is ours. Raises Garbage.
-    """
+    def __init__(self, payload: dict[str, Any], channel: Any, tag: str, queue: str) -> None:
+        """Take what `parse` returns, and the delivery tag and the queue, which are ours to say."""
+        properties = payload.get("properties") or {}
+        info = properties.get("delivery_info")
+        self._raw = payload
+        self._state = "RECEIVED"
+        self._decoded_cache = None
+        self.accept = None
+        self.channel = channel
+        self.delivery_tag = tag
+        self.delivery_info = {"exchange": "", "routing_key": queue, **(info if isinstance(info, dict) else {})}
+        self.properties = properties
+        self.headers = payload["headers"]
+        self.body = payload["body"]
+        self.content_type = payload.get("content-type")
+        self.content_encoding = payload.get("content-encoding")
+
+
+def parse(raw: bytes) -> dict[str, Any]:
+    """Return the message in an entry, its body decoded to bytes. Raises Garbage."""
     if many_values(raw):
         raise _not_a_message(TOO_MANY_VALUES)
     try:
@@ -42,24 +61,13 @@ def parse(raw: bytes, *, queue: str, tag: str) -> dict[str, Any]:
     if not isinstance(properties, dict):
         raise _not_a_message("its properties are not an object")
     payload["body"] = _body(payload.get("body"), properties.get("body_encoding"))
-    delivery_info = properties.get("delivery_info")
-    payload["properties"] = {
-        **properties,
-        "body_encoding": None,
-        "delivery_tag": tag,
-        "delivery_info": {
-            "exchange": "",
-            "routing_key": queue,
-            **(delivery_info if isinstance(delivery_info, dict) else {}),
-        },
-    }
     return payload
 
 
 def _json(raw: bytes) -> Any:
     """Decode an entry. What the fast decoder refuses, such as a lone surrogate, is for Python's own to judge."""
     try:
-        return from_json(raw)
+        return from_json(raw, cache_strings="keys")
     except ValueError:
         return json.loads(raw.decode())
 

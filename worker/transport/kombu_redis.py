@@ -11,15 +11,10 @@ from kombu import transport as _transports
 from kombu.transport import redis as _redis
 
 if TYPE_CHECKING:
-    from collections import OrderedDict
     from collections.abc import Iterable
 
     class QoS(_redis.QoS):
         """Counts what was delivered and not acknowledged."""
-
-        _delivered: OrderedDict[str, Any]
-
-        def _quick_ack(self, tag: str) -> None: ...
 
     class Channel(_redis.Channel):
         """Receives and sends."""
@@ -48,6 +43,9 @@ if TYPE_CHECKING:
 
         _channels: set[Any]
         _fd_to_chan: dict[int, tuple[Any, str]]
+
+        @property
+        def fds(self) -> dict[int, tuple[Any, str]]: ...
 
         def _client_registered(self, channel: Any, client: Any, kind: str) -> bool: ...
         def _register(self, channel: Any, client: Any, kind: str) -> None: ...

@@ -5,7 +5,6 @@ from time import monotonic
 from typing import Any, Final
 
 import structlog
-from kombu.transport import virtual
 
 from worker.transport import kombu_redis
 from worker.transport.claims import Claim
@@ -28,13 +27,6 @@ class QoS(kombu_redis.QoS):
         """Return how many messages may be taken now."""
         free: int | None = self.can_consume_max_estimate()
         return MOST_MESSAGES if free is None else free
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        """Count a delivered message. The claim has written it down already, unlike `basic_get`."""
-        if delivery_tag in self.claims:
-            virtual.QoS.append(self, message, delivery_tag)
-        else:
-            super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge one message. Celery logs what fails here and goes on, so the claim is let go of in any case."""
@@ -66,8 +58,6 @@ class QoS(kombu_redis.QoS):
         """Let go of claims without a word to Redis: they come again after the visibility timeout."""
         for tag in tags:
             self.claims.pop(tag, None)
-            if tag in self._delivered:
-                self._quick_ack(tag)
 
     def expired(self, visibility_timeout: float) -> list[str]:
         """Return the tags of claims that were held too long: any worker may have them by now."""
