@@ -24,7 +24,12 @@ class Transport(kombu_redis.Transport):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.cycle = Poller()
+        self.cycle = self._poller = Poller()
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Receive in an event loop."""
+        super().register_with_event_loop(connection, loop)
+        self._poller.tell(loop, self.on_readable)
 
 
 class SentinelTransport(Transport):

@@ -1,6 +1,6 @@
 """Waiting for messages without taking them: one blocked connection per queue, in the event loop that kombu has."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from typing import Any, Final, Protocol, cast
 
@@ -103,6 +103,21 @@ class PeekingChannel(Protocol):
 
 class Poller(kombu_redis.Poller):
     """kombu's poller, with the blocked connections of the queues to claim from."""
+
+    _watched: Mapping[int, tuple[Any, Any] | None] = {}  # of the event loop, by file descriptor: whom to tell
+    _reader: Any = None
+
+    def tell(self, loop: Any, reader: Callable[[int], object]) -> None:
+        """Take it that this loop tells this reader of what it watches."""
+        self._watched, self._reader = loop.readers, reader
+
+    @property
+    def fds(self) -> dict[int, tuple[Any, str]]:
+        """What the event loop is yet to watch: kombu has it add all in each turn, with a call of the system for each.
+
+        The poll itself has them already, since they were registered here.
+        """
+        return {fd: it for fd, it in super().fds.items() if (self._watched.get(fd) or (None,))[0] != self._reader}
 
     def on_poll_start(self) -> None:
         """Before the event loop sleeps: ask for messages wherever some may be taken and no question is open."""

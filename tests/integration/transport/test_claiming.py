@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from kombu import Connection
+from kombu.asynchronous import Hub
 from redis import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 
@@ -195,3 +196,38 @@ def test_a_message_of_megabytes_is_waited_for_without_being_read(
         mine.garbage.clear()
     assert redis_client.hlen("unacked_too_large") == 3
     assert state(redis_client) == (0, 0, 0)
+
+
+def test_an_event_loop_adds_each_socket_once_and_a_new_one_in_place_of_one_that_is_gone(
+    receiver: Callable[..., Receiver], send: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, hub, added = receiver(), Hub(), list[int]()
+    add = hub.add_reader
+
+    def noted(fd: int, *args: Any) -> None:
+        added.append(fd)
+        add(fd, *args)
+
+    monkeypatch.setattr(hub, "add_reader", noted)
+    opened.connection.transport.register_with_event_loop(opened.connection.connection, hub)
+
+    def received(*ids: str) -> None:
+        send(*ids)
+        until = time.monotonic() + 5
+        while len(opened.messages) < len(ids) and time.monotonic() < until:
+            hub.run_once()
+        came, opened.messages[:] = [message.headers["id"] for message in opened.messages], []
+        assert came == list(ids)
+        opened.channel.ack_many([*opened.channel.qos.claims])
+
+    received("1")
+    assert len(added) == len(set(added))
+    for id_ in "234":
+        received(id_)
+    assert len(added) == len(set(added))
+    before = len(added)
+    for peek in opened.channel._peeks.values():
+        peek.client.connection.disconnect()
+    received("5")
+    assert len(added) == before + 1
+    hub.close()
