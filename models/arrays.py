@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from struct import Struct
-from typing import Final
+from typing import Final, cast
 from uuid import UUID
 
 # The binary format of an array is that of array_send(): number of dimensions, whether there are NULLs, type of the
@@ -50,9 +50,8 @@ def blobs(values: Sequence[bytes]) -> Binary:
 
 def _array(item_type: int, size: int, items: Sequence[bytes | None]) -> Binary:
     before = _SIZE(size)
-    some = [item for item in items if item is not None]
-    if len(some) == len(items):
-        return _of(item_type, len(items), before + before.join(some))
+    if None not in items:
+        return _of(item_type, len(items), before + before.join(cast("Sequence[bytes]", items)))
     body = b"".join([_NULL if item is None else before + item for item in items])
     return _of(item_type, len(items), body, nulls=True)
 

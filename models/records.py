@@ -17,29 +17,27 @@ class _Column(NamedTuple):
     """How a column of `commands` is written: as one array of texts or numbers, whatever the number of records."""
 
     type: str  # of the array's items
-    array: Callable[[Sequence[Record]], str | Binary]
+    array: Callable[[Sequence[Any]], str | Binary]
     stored: str = "{}"  # the column's value, of an item
 
 
+_IDS: Final = _Column("text", nested, "{}::bigint[]")
 _COMMON: Final[Mapping[str, _Column]] = {
-    "command_id": _Column("uuid", lambda rs: uuids([r.command_id for r in rs])),
-    "command": _Column("text", lambda rs: nullable([r.command for r in rs])),
-    "student_id": _Column("bigint", lambda rs: bigints([r.student_id for r in rs])),
-    "course_ids": _Column("text", lambda rs: nested([r.course_ids for r in rs]), "{}::bigint[]"),
-    "issued_at": _Column("timestamptz", lambda rs: times([r.issued_at for r in rs])),
-    "source": _Column("text", lambda rs: quoted([r.source for r in rs])),
-    "outcome": _Column("text", lambda rs: plain([r.outcome for r in rs])),
-    "enrolled": _Column("text", lambda rs: nested([r.effects.enrolled for r in rs]), "{}::bigint[]"),
-    "unenrolled": _Column("text", lambda rs: nested([r.effects.unenrolled for r in rs]), "{}::bigint[]"),
-    "unchanged": _Column("text", lambda rs: nested([r.effects.unchanged for r in rs]), "{}::bigint[]"),
-    "superseded": _Column("text", lambda rs: nested([r.effects.superseded for r in rs]), "{}::bigint[]"),
-    "errors": _Column("text", lambda rs: quoted([_errors(r) for r in rs]), "{}::jsonb"),
-    "content_hash": _Column("bytea", lambda rs: blobs([r.content_hash for r in rs])),
+    "command_id": _Column("uuid", uuids),
+    "command": _Column("text", nullable),
+    "student_id": _Column("bigint", bigints),
+    "course_ids": _IDS,
+    "issued_at": _Column("timestamptz", times),
+    "source": _Column("text", quoted),
+    "outcome": _Column("text", plain),
+    **dict.fromkeys(Effects._fields, _IDS),
+    "errors": _Column("text", lambda of_all: quoted(map(_errors, of_all)), "{}::jsonb"),
+    "content_hash": _Column("bytea", blobs),
 }
 _RARE: Final[Mapping[str, _Column]] = {  # columns that most records leave empty
-    "waiting": _Column("text", lambda rs: quoted(map(_waiting, rs)), "{}::jsonb"),
-    "target": _Column("uuid", lambda rs: nullable([r.target and r.target.hex for r in rs])),
-    "trace": _Column("text", lambda rs: quoted([r.trace for r in rs])),
+    "waiting": _Column("text", lambda of_all: quoted(map(_waiting, of_all)), "{}::jsonb"),
+    "target": _Column("uuid", lambda of_all: nullable([target and target.hex for target in of_all])),
+    "trace": _Column("text", quoted),
 }
 _ALL: Final = {**_COMMON, **_RARE}
 RECORD_COLUMNS: Final = f"{', '.join(_ALL)}, processed_at"
@@ -67,7 +65,9 @@ def is_rare(record: Record) -> bool:
 
 def parameters_of(records: Sequence[Record], *, rare: bool = False) -> dict[str, Any]:
     """Return the parameters of `PUT_RECORDS`, or of `PUT_RARE_RECORDS`; the records are those of one batch."""
-    arrays = {name: column.array(records) for name, column in (_ALL if rare else _COMMON).items()}
+    values = dict(zip(Record._fields, zip(*records, strict=True), strict=True))
+    values |= zip(Effects._fields, zip(*values["effects"], strict=True), strict=True)
+    arrays = {name: column.array(values[name]) for name, column in (_ALL if rare else _COMMON).items()}
     return {**arrays, "processed_at": records[0].processed_at}
 
 
@@ -91,9 +91,9 @@ def record_of(row: Row[Any]) -> Record:
     )
 
 
-def _waiting(record: Record) -> str | None:
-    return None if record.waiting is None else record.waiting.model_dump_json()
+def _waiting(waiting: Waiting | None) -> str | None:
+    return None if waiting is None else waiting.model_dump_json()
 
 
-def _errors(record: Record) -> str:
-    return json.dumps([e.model_dump(mode="json") for e in record.errors]) if record.errors else "[]"
+def _errors(errors: Sequence[Rejection]) -> str:
+    return json.dumps([error.model_dump(mode="json") for error in errors]) if errors else "[]"
