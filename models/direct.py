@@ -66,7 +66,7 @@ async def answer(
 
 def session_of(connection: Connection) -> Session:
     """Return the session in which the statements of `connection` run."""
-    return cast(Session, connection.connection.driver_connection)
+    return cast(Session, connection.connection.dbapi_connection)
 
 
 def _asked(connection: Connection, statement: TextClause, parameters: Mapping[str, object]) -> Question:

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from time import monotonic
 from typing import assert_never
 from uuid import UUID
 
@@ -49,6 +50,8 @@ class Committed:
     decided: tuple[tuple[Unit, Result], ...]
     deferred: tuple[Unit, ...] = ()  # their students belonged to another batch at the time
     more: tuple[Record, ...] = ()  # what came of commands that waited, and were withdrawn
+    begun: float = field(default_factory=monotonic)  # the transaction
+    decided_at: float = field(default_factory=monotonic)  # what follows is to write and to commit
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -66,6 +69,7 @@ def run(connection: Connection, units: Sequence[Unit], arrival: Arrival, how: Ho
     students = {
         unit.request.student_id for unit in units if not isinstance(unit.request, Invalid | Unidentified | Withdraw)
     }
+    begun = monotonic()
     with connection.begin():
         ledger.use_plans(connection, len(units))
         locked, busy, reading = _lock(connection, students, units, how)
@@ -79,7 +83,7 @@ def run(connection: Connection, units: Sequence[Unit], arrival: Arrival, how: Ho
             decided += _keep(connection, held)
         if off:
             decided += _put_off(connection, off, arrival, avoided)
-        committed = Committed(uuid7(), tuple(decided), tuple(deferred))
+        committed = Committed(uuid7(), tuple(decided), tuple(deferred), begun=begun)
         records = committed.records
         if how.releasing:
             _end_waits(connection, committed.decided)

@@ -1,6 +1,7 @@
 """One transaction of withdraws: lock what waits, decide, write."""
 
 from collections.abc import Sequence
+from time import monotonic
 
 from sqlalchemy import Connection
 
@@ -22,6 +23,7 @@ from tasks.transaction import Committed, letters, taken, traced
 
 def run(connection: Connection, units: Sequence[Unit], _arrival: Arrival, _how: How) -> Committed:
     """Withdraw in one transaction. Raises what the database raises, and Overtaken: what waits is being decided."""
+    begun = monotonic()
     with connection.begin():
         units = taken(connection, units)
         requests = [unit.request for unit in units if isinstance(unit.request, Withdraw)]
@@ -40,7 +42,7 @@ def run(connection: Connection, units: Sequence[Unit], _arrival: Arrival, _how: 
         if withdrawn:
             ledger.take_waiting(connection, [record.command_id for record in withdrawn])
         decided = tuple((unit, traced(unit, verdict)) for unit, verdict in zip(units, verdicts, strict=True))
-        committed = Committed(uuid7(), decided, more=tuple(withdrawn))
+        committed = Committed(uuid7(), decided, more=tuple(withdrawn), begun=begun)
         if committed.records:
             ledger.write_commands(connection, committed.records, committed.batch_id)
         else:

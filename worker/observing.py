@@ -5,7 +5,7 @@ from time import monotonic, time
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection
 
 from enrollment.errors import DeadLetterCode
 from enrollment.fold import Record
@@ -21,13 +21,11 @@ _stdlib: Final = logging.getLogger(__name__)
 
 
 class Observed:
-    """Stands before the relay, which hears of each commit first. One transaction of the engine at a time."""
+    """Stands before the relay, which hears of each commit first."""
 
-    def __init__(self, engine: Engine, relay: EventRelay) -> None:
+    def __init__(self, relay: EventRelay) -> None:
         self._relay = relay
-        self._claimed = self._begun = self._committing = monotonic()
-        event.listen(engine, "begin", self._begins)
-        event.listen(engine, "commit", self._commits)
+        self._claimed = monotonic()
 
     def begins(self) -> None:
         """Note that a batch begins."""
@@ -35,10 +33,10 @@ class Observed:
 
     def publish(self, connection: Connection, batch: Committed) -> None:
         """Publish the events of the transaction that was committed just now, and measure it."""
-        begun, committing, committed, now = self._begun, self._committing, monotonic(), time()
+        committed, now = monotonic(), time()
         self._relay.publish(connection, batch)  # first: somebody waits for it
-        metrics.staged("transaction", committing - begun)
-        metrics.staged("commit", committed - committing)
+        metrics.staged("transaction", batch.decided_at - batch.begun)
+        metrics.staged("commit", committed - batch.decided_at)
         metrics.committed(batch, at=now, claimed=committed - self._claimed)
         match batch.decided:  # what could not be processed is alone in its transaction
             case ((unit, Failed()),):
@@ -50,12 +48,6 @@ class Observed:
     def mark_backlog(self) -> None:
         """Pass on that the outbox may hold something."""
         self._relay.mark_backlog()
-
-    def _begins(self, _: Connection) -> None:
-        self._begun = monotonic()
-
-    def _commits(self, _: Connection) -> None:
-        self._committing = monotonic()
 
 
 def _shown(unit: Unit, result: Result) -> dict[str, Any]:

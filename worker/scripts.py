@@ -58,11 +58,13 @@ class Scripts:
             self._taken = pool.get_connection()
             self._of = pool, os.getpid()
             return self._taken
+        connected = connection._sock is not None  # noqa: SLF001 - as `connection.connect()` looks, without its layers
         try:
-            stale = connection.can_read()  # nothing was asked: a pool would not give it, either
+            stale = connected and connection._parser.can_read()  # noqa: SLF001 - nothing was asked
         except (OSError, RedisError):
             stale = True
         if stale:
-            connection.disconnect()
-        connection.connect()
+            connection.disconnect()  # a pool would not give it, either
+        if stale or not connected:
+            connection.connect()
         return connection

@@ -31,7 +31,7 @@ class Service:
         """`days`: how long commands are kept; None: for ever."""
         self._engine, self._days = engine, days
         self._relay = Relay(engine, publisher)
-        self._observed = Observed(engine, self._relay)
+        self._observed = Observed(self._relay)
         self._batches = BatchProcessor(engine, self._observed, policy)
 
     @classmethod
