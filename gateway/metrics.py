@@ -1,6 +1,7 @@
 """Numbers for Prometheus, of one process."""
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -33,6 +34,12 @@ class Metrics:
         self._commands = Counter(
             "enrollment_gateway_commands_sent", "Commands put on the queue.", ["command"], registry=self._registry
         )
+        self._of = cache(  # to look for labels takes longer than to count
+            lambda method, route, status: (
+                self._requests.labels(method, route, str(status)),
+                self._seconds.labels(method, route),
+            )
+        )
         for name, about, value in (
             ("waiters", "Requests that wait for an outcome.", lambda: listener.waiting),
             ("event_streams", "Streams of events that are open.", lambda: listener.watching),
@@ -42,8 +49,9 @@ class Metrics:
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request."""
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(method, route).observe(seconds)
+        requests, times = self._of(method, route, status)
+        requests.inc()
+        times.observe(seconds)
 
     def sent(self, commands: Iterable[str]) -> None:
         """Count commands, each by its kind."""
