@@ -10,6 +10,7 @@ from gateway.dependencies import Gateway
 from gateway.middleware.admission import AdmissionMiddleware, is_admin
 from gateway.middleware.request_log import RequestLogMiddleware
 from gateway.middleware.tracing import TracingMiddleware
+from gateway.middleware.writes import WritesMiddleware
 from gateway.openapi import set_openapi
 from gateway.routes import changes, commands, courses, docs, enrollments, events, operations, students
 from worker import logging, tracing
@@ -36,6 +37,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(admin.router)
     exception_handlers.register(app, _error_response)
     set_openapi(app, keys=not gateway.authenticator.local_only)
+    app.add_middleware(WritesMiddleware, routes=enrollments.router.routes, refusal=_error_response)
     app.add_middleware(
         AdmissionMiddleware,
         authenticator=gateway.authenticator,

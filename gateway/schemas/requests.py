@@ -2,17 +2,15 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Annotated, Any, Final, Self
 
 from fastapi import Request
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from enrollment.commands import AnyCourses, Id, IssuedAt, SomeCourses
-from gateway.middleware.admission import replaying
 from gateway.problems import Problem
 
 _ONE_OF: Final[dict[str, Any]] = {"oneOf": [{"required": ["course_ids"]}, {"required": ["course_id"]}]}
@@ -98,8 +96,8 @@ class Difference(When):
 class BodyRoute(APIRoute):
     """A route whose body says each field once: of two that differ nobody knows which one is meant.
 
-    FastAPI describes it, and answers what is not valid. What is valid passes over its layers, by the same validators:
-    they take longer than all that is done here for a command.
+    FastAPI describes it, and answers what is not valid. What is valid passes over its layers (`WritesMiddleware`), by
+    the same validators.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -110,7 +108,6 @@ class BodyRoute(APIRoute):
             raise TypeError(
                 f"{self.path}: a BodyRoute takes path, headers and body alone; the rest would be passed over"
             )
-        self._by_fastapi, self.app = self.app, self._answer
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return what answers."""
@@ -121,28 +118,17 @@ class BodyRoute(APIRoute):
 
         return answer
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = _Request(scope, receive)
-        body = await request.body()
-        try:
-            values = await self._values(request)
-        except (ValueError, RecursionError, Problem):  # once more, to say what is wrong with which field
-            await self._by_fastapi(scope, replaying(body, receive), send)
-            return
-        response: Response = await self.endpoint(request, **values)
-        await response(scope, receive, send)
-
-    async def _values(self, request: Request) -> dict[str, Any]:
-        """Return the arguments of the endpoint. Raises ValueError or a Problem."""
-        body = await request.json() if await request.body() else None
+    def arguments(self, path: Mapping[str, Any], headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+        """Return the endpoint's arguments. Raises ValueError, RecursionError or a Problem where one is not valid."""
+        content = _read(body) if body else None
         values = {}
         for fields, said in (
-            (self.dependant.path_params, request.path_params),
-            (self.dependant.header_params, request.headers),
+            (self.dependant.path_params, path),
+            (self.dependant.header_params, headers),
             (self.dependant.body_params, None),
         ):
             for field in fields:
-                value = body if said is None else said.get(field.alias)
+                value = content if said is None else said.get(field.alias)
                 if value is not None or field.field_info.is_required():
                     values[field.name], errors = field.validate(value)
                     if errors:
@@ -153,7 +139,11 @@ class BodyRoute(APIRoute):
 class _Request(Request):
     async def json(self) -> Any:
         """Return what the body says. Raises a Problem, 400, which FastAPI hands on as the cause of its own."""
-        return json.loads(await self.body(), object_pairs_hook=_each_once)
+        return _read(await self.body())
+
+
+def _read(body: bytes) -> Any:
+    return json.loads(body, object_pairs_hook=_each_once)
 
 
 def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
