@@ -20,21 +20,22 @@ from worker.settings import Settings, SettingsError
 _GRACE: Final = 5  # seconds for answers under way, once the process was told to end
 _KEEP_ALIVE: Final = 30  # seconds that a connection may be idle
 _CONNECTIONS: Final = 2000
+_HELD: Final = 65536  # bytes
 _COLLECTED: Final = 10_000  # objects made until the collector looks; after Python's own 700, it looks at each request
 
 log = structlog.get_logger(__name__)
 
 
-class PairingProtocol(H11Protocol):
-    """HTTP by h11. An answer's head leaves with what comes after it: each packet wakes up who reads, too."""
+class GatheringProtocol(H11Protocol):
+    """HTTP by h11. The answers of one turn of the event loop leave together: each packet wakes up who reads, too."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin, on a transport that holds back what is written first."""
-        super().connection_made(cast(asyncio.Transport, PairingTransport(transport, self.loop)))
+        """Begin, on a transport that gathers what is written."""
+        super().connection_made(cast(asyncio.Transport, GatheringTransport(transport, self.loop)))
 
 
-class PairingTransport:
-    """A transport that writes two pieces at once, or one at the end of the turn of the event loop."""
+class GatheringTransport:
+    """A transport that writes what came in one turn of the event loop at its end, or once it is much."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
@@ -45,13 +46,12 @@ class PairingTransport:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Write with what was held back, or hold back."""
-        if self._held:
-            self._transport.write(self._held + data)
-            self._held = b""
-        elif data:
-            self._held = data
+        """Hold back until the end of the turn."""
+        if data and not self._held:
             self._loop.call_soon(self.flush)
+        self._held += data
+        if len(self._held) > _HELD:
+            self.flush()
 
     def flush(self) -> None:
         """Write what was held back."""
@@ -73,7 +73,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 # httptools refuses methods that it does not know, and drops the body beside an `Upgrade`.
-                http=PairingProtocol,
+                http=GatheringProtocol,
                 host=host,
                 port=port,
                 log_config=None,

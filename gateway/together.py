@@ -17,6 +17,7 @@ class Together(Generic[Q, A]):
     def __init__(self, ask: Callable[[Sequence[Q]], Awaitable[Sequence[A]]]) -> None:
         self._ask = ask
         self._gathered: list[tuple[Q, asyncio.Future[A]]] = []
+        self._seen = 0  # of them, a turn ago
         self._under_way: set[asyncio.Task[None]] = set()  # the event loop alone would let them go
 
     async def __call__(self, question: Q) -> A:
@@ -29,6 +30,11 @@ class Together(Generic[Q, A]):
         return await answer
 
     def _leave(self) -> None:
+        if len(self._gathered) > self._seen:  # more may come with the next turn
+            self._seen = len(self._gathered)
+            asyncio.get_running_loop().call_soon(self._leave)
+            return
+        self._seen = 0
         task = asyncio.create_task(self._answer(self._gathered))
         self._gathered = []
         self._under_way.add(task)

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any, cast
 
-from gateway.server import PairingTransport
+from gateway.server import GatheringTransport
 
 
 class Recorder:
@@ -20,14 +20,16 @@ class Recorder:
         return b"closed" in self.written
 
 
-def test_the_head_of_an_answer_leaves_with_what_comes_after_it() -> None:
+def test_what_is_written_in_one_turn_leaves_at_its_end() -> None:
     async def write() -> list[bytes]:
         recorder: Any = Recorder()
-        transport = PairingTransport(cast(asyncio.Transport, recorder), asyncio.get_running_loop())
-        for piece in (b"head ", b"body", b""):
+        transport = GatheringTransport(cast(asyncio.Transport, recorder), asyncio.get_running_loop())
+        for piece in (b"head ", b"body ", b"", b"next head"):
             transport.write(piece)
-        transport.write(b"head of a stream")
+        assert not recorder.written
         await asyncio.sleep(0)
+        transport.write(b"much" * 20_000)
+        assert len(recorder.written) == 2
         transport.write(b"last")
         transport.close()
         transport.write(b"too late")
@@ -35,4 +37,4 @@ def test_the_head_of_an_answer_leaves_with_what_comes_after_it() -> None:
         written: list[bytes] = recorder.written
         return written
 
-    assert asyncio.run(write()) == [b"head body", b"head of a stream", b"last", b"closed"]
+    assert asyncio.run(write()) == [b"head body next head", b"much" * 20_000, b"last", b"closed"]
