@@ -22,7 +22,7 @@ from gateway.event_stream import Stream, StreamEntry
 
 _PAUSES: Final = (0.1, 5.0)  # seconds between attempts while Redis is away: the first, and the longest
 _AGAIN: Final = 0.2  # seconds until the listener is cancelled once more: redis-py may swallow a cancellation
-_TURNS: Final = 3  # of the event loop, until who had waited has asked for what else it needs
+_TURNS: Final = 5  # of the event loop, until who had waited has asked for what else it needs
 BACKLOG: Final = 2000  # events a watcher may be behind before it is cut off; it resumes where it was
 
 log = structlog.get_logger(__name__)
@@ -192,15 +192,15 @@ class EventListener:
     def _dispatch(self, entry: StreamEntry) -> None:
         for watcher in self._watchers:
             watcher.put(entry)
-        command_id = _command_of(entry) if self._waiters else None
-        if command_id not in self._waiters:
+        if not self._waiters:
             return
         try:
             event = Event.model_validate_json(entry.event)
         except ValidationError:  # of a version to come, or nobody's
-            log.warning("event_unreadable", entry=entry.id)
+            if _command_of(entry) in self._waiters:
+                log.warning("event_unreadable", entry=entry.id)
             return
-        for future in self._waiters[event.id]:
+        for future in self._waiters.get(event.id, ()):
             if not future.done():
                 future.set_result(event)
 
@@ -232,7 +232,7 @@ class Expected:
 
 
 def _command_of(entry: StreamEntry) -> UUID | None:
-    """Return whose event this is, without the cost of reading all of it; None for what is no event."""
+    """Return whose event this is, which cannot be read as a whole; None for what is no event."""
     try:
         return UUID(json.loads(entry.event)["id"])
     except (ValueError, KeyError, TypeError, AttributeError):
