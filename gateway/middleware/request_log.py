@@ -1,5 +1,6 @@
 """Around everything: each request is timed, counted and logged; what nobody foresaw becomes a problem."""
 
+import asyncio
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Any, Final
@@ -45,7 +46,7 @@ class RequestLogMiddleware:
             await send(message)
             if untold is not None:
                 told, untold = untold, None
-                self._record(method, scope, *told)
+                asyncio.get_running_loop().call_soon(self._record, method, scope, *told)  # the answer leaves first
 
         try:
             await self._app(scope, receive, observed)
