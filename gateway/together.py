@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 Q = TypeVar("Q")
 A = TypeVar("A")
 
+MOST: Final = 100  # questions, after which no more are waited for: some might come with every turn
+
 
 class Together(Generic[Q, A]):
-    """Gathers the questions of one turn of the event loop. The busier the process, the more of them there are.
+    """Gathers questions until a turn of the event loop brings no more. The busier the process, the more there are.
 
     `ask` gets them, and returns an answer to each, in the same order. What it raises is raised to all who asked.
     """
@@ -30,7 +32,7 @@ class Together(Generic[Q, A]):
         return await answer
 
     def _leave(self) -> None:
-        if len(self._gathered) > self._seen:  # more may come with the next turn
+        if self._seen < len(self._gathered) < MOST:  # more may come with the next turn
             self._seen = len(self._gathered)
             asyncio.get_running_loop().call_soon(self._leave)
             return
