@@ -1,7 +1,6 @@
 """Real servers for the tests, on ports of their own: started once, a database cloned and Redis emptied per test."""
 
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from redis import Redis as Client
 from sqlalchemy import Engine
 
 from models.engine import make_engine
+from tests.folders import new_folder
 from worker.local.postgres import Postgres
 from worker.local.redis import Redis
 from worker.schema import upgrade
@@ -20,9 +20,7 @@ TEMPLATE = "template_enrollment"
 
 @pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:
-    """Give a folder that PostgreSQL can enter when the tests run as root; pytest's own are closed to others."""
-    folder = Path(tempfile.mkdtemp(prefix="enrollment-tests-"))
-    folder.chmod(0o711)
+    folder = new_folder("enrollment-tests-")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +10,7 @@ from psycopg.rows import dict_row
 from redis import Redis as Client
 
 from tests.acceptance.faults.proxy import Proxy
+from tests.folders import new_folder
 from tests.root import ROOT
 from worker.local.postgres import Postgres
 from worker.local.redis import Redis
@@ -22,8 +22,7 @@ class Servers:
     """What a harness starts and stops, and how it is reached: with the proxies, and without them."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="enrollment-faults-"))
-        self.folder.chmod(0o711)
+        self.folder = new_folder("enrollment-faults-")
         self.postgres = Postgres(
             self.folder / "postgres", durable=False, settings={"max_connections": str(CONNECTIONS)}
         )
