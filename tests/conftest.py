@@ -7,7 +7,7 @@ from hypothesis import settings
 
 from tests.admin import admin, admin_url, chromium, cookie, courses_of, dead_letter, extremes, page, visitor
 from tests.gateway import backend, gateway_url, http
-from tests.programs import forked
+from tests.programs import executed, forked
 from tests.servers import (
     database_url,
     engine,
@@ -37,6 +37,7 @@ __all__ = [
     "database_url",
     "dead_letter",
     "engine",
+    "executed",
     "extremes",
     "forked",
     "gateway_url",

@@ -71,10 +71,13 @@ def become(question: Mapping[str, Any], descriptors: Sequence[int], line: socket
     os.chdir(question["cwd"])
     line.send(str(os.getpid()).encode())
     line.close()
-    output, *others = [fcntl.fcntl(each, fcntl.F_DUPFD, FREE) for each in descriptors]
-    null = os.open(os.devnull, os.O_RDONLY)
-    for each, number in [(null, 0), (output, 1), (output, 2), *zip(others, question["fds"], strict=True)]:
+    given = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, FREE) for each in descriptors]
+    for each, number in zip(given, [0, 1, 2, *question["fds"]], strict=True):
         os.dup2(each, number)
+    for each in [*given, *descriptors]:  # who waits for the end of a pipe waits for each
+        if each not in question["fds"]:
+            os.close(each)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background of a shell
 
 
 def main() -> None:
@@ -86,16 +89,19 @@ def main() -> None:
     gc.freeze()
     command = sys.orig_argv[:] = serve(line)
     importlib.invalidate_caches()
-    kind, program, arguments = command[1], command[2], command[3:]
+    kind, rest = "".join(command[1:2]), command[2:]
     if command[0] != sys.executable:
         sys.argv[:], sys.path[0] = command, str(Path(command[0]).parent)
         runpy.run_path(command[0], run_name="__main__")
     elif kind == "-m":
-        sys.argv[:], sys.path[0] = [program, *arguments], os.getcwd()  # noqa: PTH109 - as Python puts it there
-        runpy._run_module_as_main(program)  # type: ignore[attr-defined]
+        sys.argv[:], sys.path[0] = rest, os.getcwd()  # noqa: PTH109 - as Python puts it there
+        runpy._run_module_as_main(rest[0])  # type: ignore[attr-defined]
+    elif kind == "-c":
+        sys.argv[:], sys.path[0] = ["-c", *rest[1:]], ""
+        exec(compile(rest[0], "<string>", "exec"), vars(sys.modules["__main__"]))  # noqa: S102
     else:
-        sys.argv[:], sys.path[0] = ["-c", *arguments], ""
-        exec(compile(program, "<string>", "exec"), vars(sys.modules["__main__"]))  # noqa: S102
+        sys.argv[:], sys.path[0] = command[1:], str(Path(kind).parent)
+        runpy.run_path(kind, run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
-"""Python programs that tests start, by fork (tests/forked.py): an exec costs seconds of processor time, for imports."""
+"""Python programs that tests start, by fork (tests/forked.py): an exec costs seconds of processor time, for imports.
+
+So it is with `subprocess`, too. A test that asks for what an exec is like has the fixture `executed`.
+"""
 
 import json
 import os
 import select
-import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, cast
 
 import pytest
 
@@ -21,38 +23,60 @@ from worker.local.process import Child
 
 BIN = Path(sys.executable).parent
 SCRIPTS = ("alembic", "celery", "enrollment")
+EXECUTED = subprocess.Popen
 
 
-class Forked:
-    """A process that was forked, with what `Child` needs of `subprocess.Popen`."""
+class Program(subprocess.Popen[Any]):
+    """A process that is forked, if it is a program of this Python that needs nothing but its variables."""
 
-    def __init__(self, source: "Source", pid: int) -> None:
-        self.pid = pid
-        self.returncode: int | None = None
-        self._source = source
+    _descriptor: int | None = None  # of a process that was forked
+
+    def __init__(self, command: Any, *, as_child: bool = False, **options: Any) -> None:
+        """Start it; where it is forked, it does `as_child` what `Child` has its processes do before they begin."""
+        self._forks = _can_be_forked(command, options, as_child=as_child)
         self._lock = threading.Lock()
-        self._descriptor = os.pidfd_open(pid)
+        super().__init__(command, **options)
 
     def __del__(self) -> None:
-        os.close(self._descriptor)
+        super().__del__()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
 
-    def poll(self) -> int | None:
+    def _execute_child(self, *given: Any) -> None:
+        if not self._forks:
+            super()._execute_child(*given)  # type: ignore[misc]  # which is not in its types
+            return
+        command, _, _, _, pass_fds, cwd, env = given[:7]
+        stdin, _, _, stdout, _, stderr = pipes = given[10:16]
+        variables = dict(os.environ if env is None else env)
+        question = {"command": [*map(str, command)], "env": variables, "cwd": str(cwd or Path.cwd())}
+        with Path(os.devnull).open("rb") as nothing:
+            standard = [nothing.fileno() if stdin == -1 else stdin, 1 if stdout == -1 else stdout]
+            standard.append(2 if stderr == -1 else stderr)
+            self.pid = source().ask({**question, "fds": list(pass_fds)}, [*standard, *pass_fds])
+        self._child_created = True
+        self._descriptor = os.pidfd_open(self.pid)
+        self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]  # as above
+
+    def _internal_poll(self, *given: Any, **more: Any) -> int | None:
+        if self._descriptor is None:
+            return cast("int | None", super()._internal_poll(*given, **more))  # type: ignore[misc]  # as above
         with suppress(subprocess.TimeoutExpired):
-            self.wait(0)
+            self._wait(0)
         return self.returncode
 
-    def wait(self, timeout: float | None = None) -> int:
+    def _wait(self, timeout: float | None) -> int:
+        if self._descriptor is None:
+            return cast("int", super()._wait(timeout))  # type: ignore[misc]  # as above
         if not select.select([self._descriptor], [], [], timeout)[0]:
-            raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
         with self._lock:  # it can be asked for once
             if self.returncode is None:
-                self.returncode = self._source.ask({"ended": self.pid})
+                self.returncode = source().ask({"ended": self.pid})
         return self.returncode
 
-    def send_signal(self, number: int) -> None:
-        if self.poll() is None:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._descriptor, number)
+
+launch = partial(Program, as_child=True)
 
 
 class Source:
@@ -63,7 +87,7 @@ class Source:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = [sys.executable, "-m", "tests.forked", str(theirs.fileno())]
-            self._process = subprocess.Popen(
+            self._process = EXECUTED(
                 command, cwd=ROOT, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
             )
 
@@ -83,10 +107,18 @@ class Source:
 def forked() -> Iterator[None]:
     """Let programs be forked while the tests run."""
     Child.launch = staticmethod(launch)
+    subprocess.Popen = Program  # type: ignore[assignment, misc]
     yield
-    Child.launch = subprocess.Popen
+    Child.launch = subprocess.Popen = EXECUTED  # type: ignore[misc]
     if source.cache_info().currsize:
         source().close()
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start programs as outside of tests."""
+    monkeypatch.setattr(Child, "launch", EXECUTED)
+    monkeypatch.setattr(subprocess, "Popen", EXECUTED)
 
 
 @cache
@@ -95,21 +127,15 @@ def source() -> Source:
     return Source()
 
 
-def launch(
-    command: Sequence[str],
-    *,
-    stdout: IO[bytes],
-    env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
-    pass_fds: Sequence[int] = (),
-    **options: Any,
-) -> Any:
-    """Start a program as `Child` does: by fork, if it is one of this Python that needs nothing but its variables."""
-    variables = dict(os.environ if env is None else env)
-    differ = [name for name, _ in variables.items() ^ os.environ.items() if name.startswith(("LD_", "PYTHON"))]
-    python, script = command[0] == sys.executable and command[1] in ("-m", "-c"), Path(command[0])
-    ours = python or (script.parent == BIN and script.name in SCRIPTS)
-    if not ours or differ or "user" in options or sys.platform != "linux":
-        return subprocess.Popen(command, stdout=stdout, env=env, cwd=cwd, pass_fds=pass_fds, **options)
-    question = {"command": list(command), "env": variables, "cwd": str(cwd or Path.cwd()), "fds": list(pass_fds)}
-    return Forked(source(), source().ask(question, [stdout.fileno(), *pass_fds]))
+def _can_be_forked(command: Any, options: Mapping[str, Any], *, as_child: bool) -> bool:
+    if isinstance(command, str | Path) or sys.platform != "linux":
+        return False
+    program, first = str(command[0]), str(command[1]) if len(command) > 1 else ""
+    python = program == sys.executable and (first in ("-m", "-c") or first.endswith(".py"))
+    if not python and not (Path(program).parent == BIN and Path(program).name in SCRIPTS):
+        return False
+    differ = {name for name, _ in dict(options.get("env") or os.environ).items() ^ os.environ.items()}
+    needs = {name for name, value in options.items() if value is not None} & {"user", "preexec_fn"}
+    return not needs - ({"preexec_fn"} if as_child else set()) and not any(
+        name.startswith(("LD_", "PYTHON")) for name in differ
+    )

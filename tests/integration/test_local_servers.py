@@ -234,10 +234,8 @@ def test_a_killed_parent_leaves_nothing_and_the_next_run_goes_on(folder: Path) -
     assert eventually(lambda: is_free(postgres_port) and is_free(redis_port))
 
 
-def test_a_child_that_ignores_the_first_signal_is_ended_by_the_last(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Child, "launch", subprocess.Popen)  # as outside of tests
+@pytest.mark.usefixtures("executed")
+def test_a_child_that_ignores_the_first_signal_is_ended_by_the_last(folder: Path) -> None:
     child = Child(
         name="stubborn",
         command=[sys.executable, "-c", STUBBORN],

@@ -159,6 +159,7 @@ def test_each_of_the_requests_that_come_together_has_its_trace_and_no_span_names
     assert "7700" not in "".join(span.to_json() for span in spans())
 
 
+@pytest.mark.usefixtures("executed")
 def test_without_opentelemetry_everything_works_and_a_wish_for_traces_is_answered_with_a_sentence() -> None:
     code = """
 import sys

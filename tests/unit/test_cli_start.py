@@ -51,10 +51,12 @@ def imported(*arguments: str) -> set[str]:
     return set(done.stderr.split())
 
 
+@pytest.mark.usefixtures("executed")
 def test_help_imports_nothing_that_takes_time() -> None:
     assert not imported("--help") & {*HEAVY, "pydantic"}
 
 
+@pytest.mark.usefixtures("executed")
 @pytest.mark.parametrize("verb", [["send"], ["dead-letters", "list"], ["events"], ["gateway"]])
 def test_the_help_of_a_verb_imports_nothing_that_takes_time_but_what_typer_itself_does(verb: list[str]) -> None:
     assert not imported(*verb, "-h") & HEAVY

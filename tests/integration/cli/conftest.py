@@ -2,12 +2,10 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +60,10 @@ def run(variables: dict[str, str]) -> Run:
 
 
 def start(variables: dict[str, str], *arguments: str, **options: Any) -> "subprocess.Popen[str]":
-    """Start the real command. It heeds Ctrl-C, even where the tests run in the background of a shell and need not."""
+    """Start the real command."""
     command = [str(Path(sys.executable).with_name("enrollment")), *arguments]
     environment = {**os.environ, **variables}
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen(command, env=environment, text=True, cwd=ROOT, preexec_fn=heed, **options)  # noqa: PLW1509
+    return subprocess.Popen(command, env=environment, text=True, cwd=ROOT, **options)
 
 
 def write(path: Path, *lines: str) -> Path:
