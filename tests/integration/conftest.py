@@ -112,3 +112,10 @@ def load(engine: Engine) -> Callable[[str], None]:
             connection.execute(text(statement))
 
     return run
+
+
+@pytest.fixture
+def nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `doctor` give up soon on workers: there is none."""
+    monkeypatch.setattr("worker.checks.PING", 0.1)
+    monkeypatch.setattr("worker.checks.BEAT", 0.1)

@@ -5,6 +5,7 @@ import subprocess
 from threading import Event, Thread
 from typing import Any
 
+import pytest
 from redis import Redis as Client
 from sqlalchemy import Engine, text
 
@@ -18,6 +19,8 @@ from worker.heartbeats import asking
 from worker.local.postgres import Postgres
 from worker.local.redis import Redis
 from worker.service import Service
+
+pytestmark = pytest.mark.usefixtures("nobody_answers")
 
 
 def status_of(done: Result) -> dict[str, list[str]]:
@@ -65,7 +68,8 @@ def test_doctor_tells_of_another_database_of_the_same_redis(run: Run, redis_url:
     assert "db3" in line["message"]
 
 
-def test_doctor_tells_a_worker_that_waits_from_none(run: Run, redis_url: str) -> None:
+def test_doctor_tells_a_worker_that_waits_from_none(run: Run, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.checks.BEAT", 2.0)
     over = Event()
 
     def beat() -> None:

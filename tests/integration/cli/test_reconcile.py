@@ -23,6 +23,8 @@ from worker.local.postgres import Postgres
 from worker.service import Service
 from worker.settings import Settings
 
+pytestmark = pytest.mark.usefixtures("nobody_answers")
+
 
 @pytest.fixture
 def world(postgres: Postgres, database_url: str, redis_client: Redis, service: Service, engine: Engine) -> World:

@@ -28,8 +28,8 @@ Doctor = Callable[[], list[dict[str, str]]]
 
 
 @pytest.fixture
-def doctor(redis_url: str) -> Doctor:
-    """Give what `doctor` finds."""
+def doctor(redis_url: str, nobody_answers: None) -> Doctor:
+    """Give what `doctor` finds, but for workers."""
 
     def findings() -> list[dict[str, str]]:
         done = CliRunner().invoke(cli, ["doctor", "--json"], env={"ENROLLMENT_BROKER_URL": redis_url})

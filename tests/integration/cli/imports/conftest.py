@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis import Redis as Connection
@@ -13,6 +13,7 @@ from enrollment.names import BULK_QUEUE, QUEUE
 from tasks.messages import Message
 from tests.integration.cli.conftest import Result, Run, write
 from tests.integration.test_client import body, entries
+from worker.cli.taking_up import TakingUp
 from worker.service import Service
 
 HEADER = "course_id,user_id,role,section_id,status"
@@ -21,6 +22,12 @@ ONEROSTER = "sourcedId,classSourcedId,userSourcedId,role,status,dateLastModified
 
 Rows = Callable[..., list[tuple[Any, ...]]]
 Import = Callable[..., tuple[Result, list[dict[str, str]]]]
+
+
+@pytest.fixture(autouse=True)
+def _settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for no outcome of rows that others have sent: what is on the queue is applied when a test says so."""
+    monkeypatch.setitem(cast("dict[str, Any]", TakingUp.now.__kwdefaults__), "patience", 0)
 
 
 @pytest.fixture

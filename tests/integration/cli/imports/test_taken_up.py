@@ -51,9 +51,8 @@ def test_an_import_is_not_done_while_another_process_sends_more_of_it(
 
 
 def test_a_load_of_the_catalog_sends_the_rows_that_waited_for_it(
-    run: Run, work: Work, imported: Import, rows: Rows, *, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, work: Work, imported: Import, rows: Rows, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("worker.cli.taking_up._SETTLE", 0)
     done, _ = imported(canvas(tmp_path, "c10,s9,student,,active", "MAT,s1,student,,active"), *DAY)
     students = write(tmp_path / "students.csv", "sis_id,name", "s9,Somebody")
     assert run("catalog", "load", "--students", students, "--json").json["students"]["inserted"] == 1
@@ -75,7 +74,6 @@ def test_a_load_is_done_and_says_what_keeps_rows_that_waited_from_being_sent(
     assert (loaded.code, loaded.output) == (0, "1 new student, 0 changed, 0 as before.\n")
     assert loaded.error.startswith("Rows of imports that wait for the catalog wait on: ")
     assert rows("count(*)", "students WHERE sis_id = 's9'") == [(1,)]
-    monkeypatch.setattr("worker.cli.taking_up._SETTLE", 0)
     run("catalog", "load", "--students", students)
     assert work() == 1
 

@@ -108,9 +108,8 @@ def test_a_file_that_the_database_refuses_keeps_no_other_from_being_imported(
 
 
 def test_a_look_at_an_empty_folder_sends_rows_that_waited(
-    run: Run, imported: Import, work: Work, load: Load, *, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, imported: Import, work: Work, load: Load, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("worker.cli.taking_up._SETTLE", 0)
     imported(canvas(tmp_path, "c10,s9,student,,active"), *DAY)
     load("INSERT INTO students (id, sis_id) VALUES (9, 's9')")
     (tmp_path / "watched").mkdir()
