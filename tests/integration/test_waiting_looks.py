@@ -36,13 +36,14 @@ def test_students_and_courses_are_found_in_steps_however_many_are_waited_for(
 
 
 def test_what_was_added_to_the_catalog_is_looked_for_at_once_whatever_pause_is_left(
-    service: Service, rows: Rows, load: Load
+    service: Service, engine: Engine, rows: Rows, load: Load
 ) -> None:
     service.handle([message(ENROLL, 1, [99], wait_until=LATER)])
     awaiting = service._batches._awaiting
     eventually(lambda: service.release() and not awaiting._hurried)
     awaiting._look_from = monotonic() + 3600
     load("INSERT INTO courses (id) VALUES (99)")
+    engine.dispose()  # a session that ends tells at once what it has added, one that idles after ten seconds
     eventually(lambda: service.release() is None, 60)
     assert rows("outcome", "commands") == [("applied",)]
 
@@ -106,7 +107,7 @@ def test_what_many_wait_for_is_seen_however_many_wait_for_other_things_first(
     assert len(shares) == 10
 
 
-def test_rows_that_are_added_to_partitions_count_as_well(worker_engine: Engine, load: Load) -> None:
+def test_rows_that_are_added_to_partitions_count_as_well(worker_engine: Engine, engine: Engine, load: Load) -> None:
     load("CREATE SCHEMA theirs")
     load("CREATE TABLE theirs.students (id bigint PRIMARY KEY) PARTITION BY RANGE (id)")
     load("CREATE TABLE theirs.some PARTITION OF theirs.students DEFAULT")
@@ -118,6 +119,7 @@ def test_rows_that_are_added_to_partitions_count_as_well(worker_engine: Engine, 
 
     before = added()
     load("INSERT INTO theirs.students (id) SELECT generate_series(1, 7)")
+    engine.dispose()  # as above
     eventually(lambda: added() == before + 7, 60)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -123,9 +124,11 @@ def test_a_signal_ends_a_watcher_that_waits_for_the_broker(
     imported(canvas(tmp_path, "c10,s9,student,,active"), *DAY)
     load("INSERT INTO students (id, sis_id) VALUES (9, 's9')")
     (tmp_path / "watched").mkdir()
-    away = {**variables, "ENROLLMENT_BROKER_URL": "redis://127.0.0.1:1"}
-    watcher = start(away, "import", "--watch", str(tmp_path / "watched"), stderr=subprocess.PIPE)
-    time.sleep(5)  # it begins to wait, for thirty seconds
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        away = {**variables, "ENROLLMENT_BROKER_URL": f"redis://127.0.0.1:{broker.getsockname()[1]}"}
+        watcher = start(away, "import", "--watch", str(tmp_path / "watched"), stderr=subprocess.PIPE)
+        broker.accept()[0].close()
+    time.sleep(0.5)  # it begins to wait, for thirty seconds
     watcher.terminate()
     assert watcher.communicate(timeout=10)[1] == ""
     assert watcher.returncode == 0
