@@ -36,7 +36,7 @@ ha: $(INSTALLED) ## Start all that is highly available, kill one thing after ano
 	@$(BIN)/python -m tests.acceptance.faults.highly_available
 
 test: $(INSTALLED) ## Run all tests; PYTEST_ARGS="-k word" for some of them
-	@$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(BIN)/pytest --numprocesses=4 --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: $(INSTALLED) ## Measure beside other queues, and write docs/performance.*: ten minutes on a quiet machine
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)

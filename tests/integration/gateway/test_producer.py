@@ -92,6 +92,7 @@ def test_a_redis_that_was_started_again_gets_the_next_command(redis: Redis, redi
             assert producer._line is not None
 
     asyncio.run(send())
+    redis_client.connection_pool.disconnect()  # its connection is to the one that was killed
     assert on_queue(redis_client)[-2:] == [1, 2]
 
 
