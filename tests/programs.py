@@ -53,7 +53,8 @@ class Program(subprocess.Popen[Any]):
         with Path(os.devnull).open("rb") as nothing:
             standard = [nothing.fileno() if stdin == -1 else stdin, 1 if stdout == -1 else stdout]
             standard.append(2 if stderr == -1 else stderr)
-            self.pid = source().ask({**question, "fds": list(pass_fds)}, [*standard, *pass_fds])
+            self._source = source()
+            self.pid = self._source.ask({**question, "fds": list(pass_fds)}, [*standard, *pass_fds])
         self._child_created = True
         self._descriptor = os.pidfd_open(self.pid)
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]  # as above
@@ -72,7 +73,7 @@ class Program(subprocess.Popen[Any]):
             raise subprocess.TimeoutExpired(self.args, timeout or 0)
         with self._lock:  # it can be asked for once
             if self.returncode is None:
-                self.returncode = source().ask({"ended": self.pid})
+                self.returncode = self._source.ask({"ended": self.pid})
         return self.returncode
 
 
@@ -134,8 +135,9 @@ def _can_be_forked(command: Any, options: Mapping[str, Any], *, as_child: bool) 
     python = program == sys.executable and (first in ("-m", "-c") or first.endswith(".py"))
     if not python and not (Path(program).parent == BIN and Path(program).name in SCRIPTS):
         return False
-    differ = {name for name, _ in dict(options.get("env") or os.environ).items() ^ os.environ.items()}
+    variables = os.environ if options.get("env") is None else options["env"]
+    differ = {name for name, _ in dict(variables).items() ^ os.environ.items()}
     needs = {name for name, value in options.items() if value is not None} & {"user", "preexec_fn"}
-    return not needs - ({"preexec_fn"} if as_child else set()) and not any(
+    return needs <= ({"preexec_fn"} if as_child else set()) and not any(
         name.startswith(("LD_", "PYTHON")) for name in differ
     )
