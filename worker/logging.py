@@ -2,9 +2,9 @@
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from logging.handlers import WatchedFileHandler
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import structlog
 
@@ -31,11 +31,14 @@ def configure(
 
     `warned` is called with the fields of each warning and error of the project.
     """
+    root = logging.getLogger()
 
     def help_with(_logger: Any, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         if event["level"] in _WARNINGS:
             event["help"] = f"{RUNBOOK}#{event['event']}"
             warned(event)
+            if logging.getLevelName(event["level"].upper()) < root.level:
+                raise structlog.DropEvent
         return event
 
     console = style == "console" or (style == "auto" and file is None and sys.stderr.isatty())
@@ -48,27 +51,41 @@ def configure(
         foreign_pre_chain=[*_SHARED, _without_arguments],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
     )
+    formatter.rendering = rendering
     handler = WatchedFileHandler(file) if file else logging.StreamHandler()
     handler.setFormatter(formatter)
     # What no line of ours says, and each would pay for (Logging HOWTO, "Optimization").
     logging._srcfile = None  # noqa: SLF001
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
     structlog.configure(
-        processors=[*_SHARED, help_with, *rendering],
-        wrapper_class=structlog.make_filtering_bound_logger(root.level),
+        processors=[*_SHARED, help_with, lambda _logger, _name, event: ((_Line(event),), {})],
+        wrapper_class=structlog.make_filtering_bound_logger(min(root.level, logging.WARNING)),  # all that is counted
         logger_factory=lambda name: _Lines(name, handler),
         cache_logger_on_first_use=True,
     )
 
 
-class _Formatter(structlog.stdlib.ProcessorFormatter):
-    """Formats what others log; lines of ours come as they are to be."""
+class _Line(NamedTuple):
+    """What `logging` needs to know of a line of ours, should it fail to write it."""
 
-    def format(self, record: logging.LogRecord | str) -> str:
-        return record if isinstance(record, str) else super().format(record)
+    msg: structlog.typing.EventDict
+    args: tuple[()] = ()
+
+
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Formats what others log, and lines of ours."""
+
+    rendering: Sequence[structlog.typing.Processor]
+
+    def format(self, record: logging.LogRecord | _Line) -> str:
+        if not isinstance(record, _Line):
+            return super().format(record)
+        line: Any = record.msg
+        for render in self.rendering:
+            line = render(None, "", line)
+        return str(line)
 
 
 class _Lines:
@@ -78,7 +95,7 @@ class _Lines:
         self.name = name
         self._handler = handler
 
-    def info(self, line: str) -> None:
+    def info(self, line: _Line) -> None:
         with self._handler.lock:
             self._handler.emit(line)
 

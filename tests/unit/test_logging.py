@@ -56,11 +56,34 @@ def test_a_file_that_was_renamed_is_made_anew(tmp_path: Path) -> None:
     assert [json.loads(line)["event"] for line in path.read_text().splitlines()] == ["second"]
 
 
-def test_a_log_that_cannot_be_written_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings_are_counted_where_they_are_not_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    written, warned = io.StringIO(), list[Any]()
+    monkeypatch.setattr(sys, "stderr", written)
+    configure("ERROR", "json", warned=warned.append)
+    log_all()
+    assert [it["event"] for it in warned] == ["batch_failed", "line_failed"]
+    assert [json.loads(line)["event"] for line in written.getvalue().splitlines()] == ["line_failed"]
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Full(io.StringIO):
         def write(self, _: str) -> int:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sys, "stderr", Full())
-    configure("INFO", "json")
-    structlog.get_logger("ours").info("batch_applied")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", Full())
+        configure("INFO", "json")
+    structlog.get_logger("ours").info("batch_applied", messages=7)
+    assert "'messages': 7" in capsys.readouterr().err
+
+
+def test_a_value_that_cannot_be_shown_stops_nothing() -> None:
+    class Unspeakable:
+        def __repr__(self) -> str:
+            raise ValueError("no")
+
+    for style in ("json", "console"):
+        configure("INFO", style)
+        structlog.get_logger(style).info("batch_applied", of=Unspeakable())
