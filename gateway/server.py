@@ -33,6 +33,10 @@ class GatheringProtocol(H11Protocol):
         """Begin, on a transport that gathers what is written."""
         super().connection_made(cast(asyncio.Transport, GatheringTransport(transport, self.loop)))
 
+    def eof_received(self) -> None:
+        """Let what is answered leave: a client that sends no more is hung up on now."""
+        cast(GatheringTransport, self.transport).flush()
+
 
 class GatheringTransport:
     """A transport that writes what came in one turn of the event loop at its end, or once it is much."""

@@ -1,6 +1,8 @@
 """Writes over HTTP, as a client meets them; the outcome is a real worker's."""
 
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -140,3 +142,12 @@ def test_of_a_change_one_half_may_be_empty(http: httpx.Client, backend: Backend)
     assert ids(http.patch(courses, json={"add": [101, 102], "remove": []})) == [101, 102]
     answer = http.patch(courses, json={"add": [], "remove": [101]})
     assert (ids(answer), [it["command"] for it in answer.json()["commands"]]) == ([102], ["unenroll"])
+
+
+def test_a_client_that_sends_no_more_is_answered(gateway_url: str) -> None:
+    it = urlsplit(gateway_url)
+    for path, status in [("/healthz", b"200"), ("/nothing", b"404")] * 5:
+        with socket.create_connection((it.hostname, it.port or 80), timeout=20) as client:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            client.shutdown(socket.SHUT_WR)
+            assert client.recv(65536).startswith(b"HTTP/1.1 " + status)
