@@ -97,13 +97,16 @@ def run(connection: Connection, units: Sequence[Unit], arrival: Arrival, how: Ho
 
 def put_off(connection: Connection, units: Sequence[Unit], arrival: Arrival) -> Committed:
     """Put units off that need a lock which nothing can name. Raises Blocked where not even that is possible."""
+    begun = monotonic()
     with _blocked(), connection.begin():
         replication.confirm(connection)
-        return Committed(uuid7(), tuple(_put_off(connection, units, arrival, set(map(student_of, units)))))
+        decided = tuple(_put_off(connection, units, arrival, set(map(student_of, units))))
+        return Committed(uuid7(), decided, begun=begun)
 
 
 def dead_letter(connection: Connection, unit: Unit, reason: str) -> Committed:
     """Keep a unit as a dead letter that could not be processed. Raises what the database raises, and Blocked."""
+    begun = monotonic()
     with _blocked(), connection.begin():
         if taken(connection, [unit]):
             if is_told(unit) and unit.kept is not None and unit.kept.command_id is not None:
@@ -111,7 +114,7 @@ def dead_letter(connection: Connection, unit: Unit, reason: str) -> Committed:
             letter = unit.dead_letter(DeadLetterCode.PROCESSING_FAILED, f"The command could not be processed: {reason}")
             dead_letters.put(connection, [letter])
         replication.confirm(connection)
-    return Committed(uuid7(), ((unit, Failed(reason)),))
+        return Committed(uuid7(), ((unit, Failed(reason)),), begun=begun)
 
 
 @contextmanager
