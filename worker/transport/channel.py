@@ -138,8 +138,8 @@ class Channel(kombu_redis.Channel):
             peek = Peek(self._create_client(asynchronous=True), self._key(queue))
             self._peeks[queue] = peek
             self._sources[queue] = self._source(queue)
-            self._receivers[queue] = callback
             self.peek_handlers[peek.kind] = lambda: self._on_answer(peek)
+        self._receivers[queue] = callback
         return super().basic_consume(queue, no_ack, callback, *args, **kwargs)
 
     def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 (kombu's)
@@ -175,11 +175,11 @@ class Channel(kombu_redis.Channel):
 
     def _basic_cancel(self, consumer_tag: str) -> Any:
         queue = self._tag_to_queue.get(consumer_tag, "")
+        self._receivers.pop(queue, None)
         peek = self._peeks.pop(queue, None)
         if peek is not None:
             self.peek_handlers.pop(peek.kind)
             self._sources.pop(queue)
-            self._receivers.pop(queue)
             peek.close()
         return super()._basic_cancel(consumer_tag)
 
@@ -263,7 +263,10 @@ class Channel(kombu_redis.Channel):
                 self._dead_letter(claim, garbage)
             else:
                 queue = claim.source.queue
-                self._receivers[queue](Delivery(payload, self, claim.tag, queue))
+                if receive := self._receivers.get(queue):
+                    receive(Delivery(payload, self, claim.tag, queue))
+                else:  # who received the one before has cancelled
+                    self.qos.reject(claim.tag, requeue=True)
 
     def _dead_letter(self, claim: Claim, garbage: Garbage, *, readable: bool = True) -> None:
         if self.on_garbage is None:

@@ -231,3 +231,21 @@ def test_an_event_loop_adds_each_socket_once_and_a_new_one_in_place_of_one_that_
     received("5")
     assert len(added) == before + 1
     hub.close()
+
+
+def test_what_a_consumer_does_not_get_that_cancels_itself_goes_back(
+    receiver: Callable[..., Receiver], send: Callable[..., None], redis_client: Any
+) -> None:
+    send("1", "2", "3")
+    channel, came = receiver().channel, list[str]()
+    (tag,) = channel._consumers
+
+    def cancel(message: Any) -> None:
+        came.append(message.headers["id"])
+        channel.basic_cancel(tag)
+
+    channel._receivers["a"] = cancel
+    assert channel.claim() == 3
+    assert came == ["1"]
+    assert state(redis_client) == (2, 1, 1)
+    assert sorted(receiver().ids(2)) == ["2", "3"]
