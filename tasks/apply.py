@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from time import monotonic
-from typing import Final
+from typing import Final, ParamSpec
 
 from sqlalchemy import Connection
 
@@ -14,6 +14,8 @@ from tasks.arrival import Arrival
 from tasks.caution import Blocked, Caution, How
 from tasks.messages import Unit, student_of
 from tasks.transaction import Committed
+
+P = ParamSpec("P")
 
 _CONFLICTS: Final = 3  # times a batch is read and decided anew because a concurrent one came first
 _SEARCH: Final = 0.3  # seconds in which the commands that need a lock nobody can name are singled out; then all wait
@@ -66,13 +68,13 @@ class Applier:
             return
         if len(students) == 1:
             self._caution.avoid(*students)
-        yield transaction.put_off(connection, units, self._arrival)
+        yield _timed(transaction.put_off, connection, units, self._arrival)
 
     def _after_fault(
         self, connection: Connection, units: Sequence[Unit], how: How, error: Exception
     ) -> Iterator[Committed]:
         if len(units) == 1:
-            yield transaction.dead_letter(connection, units[0], describe(error))
+            yield _timed(transaction.dead_letter, connection, units[0], describe(error))
         else:
             # Put off, not left: what the first half leaves would have a later place than the second.
             yield from self._halves(connection, units, replace(how, put_off=True))
@@ -86,8 +88,14 @@ class Applier:
         run = withdrawing.run if isinstance(units[0].request, Withdraw) else transaction.run
         for _ in range(_CONFLICTS):
             try:
-                return run(connection, units, self._arrival, how)
+                return _timed(run, connection, units, self._arrival, how)
             except Exception as error:
                 if not is_conflict(error):
                     raise
-        return run(connection, units, self._arrival, how)
+        return _timed(run, connection, units, self._arrival, how)
+
+
+def _timed(run: Callable[P, Committed], *arguments: P.args, **more: P.kwargs) -> Committed:
+    """Run one transaction, and note when it began."""
+    begun = monotonic()
+    return replace(run(*arguments, **more), begun=begun)

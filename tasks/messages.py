@@ -7,6 +7,7 @@ from typing import Any
 
 from enrollment.commands import Kind, Withdraw, as_fields, parse_time, uuid_or_none
 from enrollment.errors import DeadLetterCode
+from enrollment.fold import Record, Verdict
 from enrollment.names import KINDS
 from enrollment.parsing import (
     Invalid,
@@ -18,6 +19,7 @@ from enrollment.parsing import (
     parse_single,
     parse_withdraw,
 )
+from enrollment.traces import trace_of
 from models.dead_letters import NewDeadLetter
 from models.deferred import Deferred
 
@@ -75,6 +77,13 @@ class Unit:
 def student_of(unit: Unit) -> int:
     """Return the student that a unit is about, 0 where it does not say."""
     return 0 if isinstance(unit.request, Unidentified) else unit.request.student_id or 0
+
+
+def traced(unit: Unit, verdict: Verdict) -> Verdict:
+    """Return a verdict whose event goes on with the trace of the message."""
+    if not isinstance(verdict, Record) or "traceparent" not in unit.message.headers:
+        return verdict
+    return verdict._replace(trace=trace_of(unit.message.headers))
 
 
 def units_of(messages: Sequence[Message]) -> list[Unit]:

@@ -18,7 +18,6 @@ from enrollment.fold import Changes, Record, Repeat, Reused, Verdict, fold
 from enrollment.ids import uuid7
 from enrollment.parsing import Invalid, Unidentified, content_hash
 from enrollment.state import State
-from enrollment.traces import trace_of
 from enrollment.waiting import Policy
 from models import dead_letters, deferred, ledger, locks, replication, student_locks
 from models.db_errors import is_locked
@@ -28,7 +27,7 @@ from models.locks import Busy
 from tasks.arrival import Arrival, Seen, defer
 from tasks.caution import Blocked, How
 from tasks.deferring import PutOff, is_told, to_be_kept, wait_of
-from tasks.messages import Unit, student_of
+from tasks.messages import Unit, student_of, traced
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class Committed:
     decided: tuple[tuple[Unit, Result], ...]
     deferred: tuple[Unit, ...] = ()  # their students belonged to another batch at the time
     more: tuple[Record, ...] = ()  # what came of commands that waited, and were withdrawn
-    begun: float = field(default_factory=monotonic)  # the transaction
+    begun: float = 0.0  # by the monotonic clock, as is the next
     decided_at: float = field(default_factory=monotonic)  # what follows is to write and to commit
 
     @property
@@ -69,7 +68,6 @@ def run(connection: Connection, units: Sequence[Unit], arrival: Arrival, how: Ho
     students = {
         unit.request.student_id for unit in units if not isinstance(unit.request, Invalid | Unidentified | Withdraw)
     }
-    begun = monotonic()
     with connection.begin():
         ledger.use_plans(connection, len(units))
         locked, busy, reading = _lock(connection, students, units, how)
@@ -83,7 +81,7 @@ def run(connection: Connection, units: Sequence[Unit], arrival: Arrival, how: Ho
             decided += _keep(connection, held)
         if off:
             decided += _put_off(connection, off, arrival, avoided)
-        committed = Committed(uuid7(), tuple(decided), tuple(deferred), begun=begun)
+        committed = Committed(uuid7(), tuple(decided), tuple(deferred))
         records = committed.records
         if how.releasing:
             _end_waits(connection, committed.decided)
@@ -97,16 +95,13 @@ def run(connection: Connection, units: Sequence[Unit], arrival: Arrival, how: Ho
 
 def put_off(connection: Connection, units: Sequence[Unit], arrival: Arrival) -> Committed:
     """Put units off that need a lock which nothing can name. Raises Blocked where not even that is possible."""
-    begun = monotonic()
     with _blocked(), connection.begin():
         replication.confirm(connection)
-        decided = tuple(_put_off(connection, units, arrival, set(map(student_of, units))))
-        return Committed(uuid7(), decided, begun=begun)
+        return Committed(uuid7(), tuple(_put_off(connection, units, arrival, set(map(student_of, units)))))
 
 
 def dead_letter(connection: Connection, unit: Unit, reason: str) -> Committed:
     """Keep a unit as a dead letter that could not be processed. Raises what the database raises, and Blocked."""
-    begun = monotonic()
     with _blocked(), connection.begin():
         if taken(connection, [unit]):
             if is_told(unit) and unit.kept is not None and unit.kept.command_id is not None:
@@ -114,7 +109,7 @@ def dead_letter(connection: Connection, unit: Unit, reason: str) -> Committed:
             letter = unit.dead_letter(DeadLetterCode.PROCESSING_FAILED, f"The command could not be processed: {reason}")
             dead_letters.put(connection, [letter])
         replication.confirm(connection)
-        return Committed(uuid7(), ((unit, Failed(reason)),), begun=begun)
+        return Committed(uuid7(), ((unit, Failed(reason)),))
 
 
 @contextmanager
@@ -229,13 +224,6 @@ def _end_waits(connection: Connection, decided: Iterable[tuple[Unit, Result]]) -
     over = [result.command_id for unit, result in decided if isinstance(result, Record) and is_told(unit)]
     if over:
         ledger.take_waiting(connection, over)
-
-
-def traced(unit: Unit, verdict: Verdict) -> Verdict:
-    """Return a verdict whose event goes on with the trace of the message."""
-    if not isinstance(verdict, Record) or "traceparent" not in unit.message.headers:
-        return verdict
-    return verdict._replace(trace=trace_of(unit.message.headers))
 
 
 def _held_up(decided: Sequence[tuple[Unit, Result]], seen: Sequence[Seen], busy: Busy) -> tuple[list[Seen], list[Held]]:

@@ -1,7 +1,6 @@
 """One transaction of withdraws: lock what waits, decide, write."""
 
 from collections.abc import Sequence
-from time import monotonic
 
 from sqlalchemy import Connection
 
@@ -17,13 +16,12 @@ from models.deferred import Deferred
 from tasks.arrival import Arrival
 from tasks.caution import How
 from tasks.deferring import units_from
-from tasks.messages import Unit
-from tasks.transaction import Committed, letters, taken, traced
+from tasks.messages import Unit, traced
+from tasks.transaction import Committed, letters, taken
 
 
 def run(connection: Connection, units: Sequence[Unit], _arrival: Arrival, _how: How) -> Committed:
     """Withdraw in one transaction. Raises what the database raises, and Overtaken: what waits is being decided."""
-    begun = monotonic()
     with connection.begin():
         units = taken(connection, units)
         requests = [unit.request for unit in units if isinstance(unit.request, Withdraw)]
@@ -42,7 +40,7 @@ def run(connection: Connection, units: Sequence[Unit], _arrival: Arrival, _how: 
         if withdrawn:
             ledger.take_waiting(connection, [record.command_id for record in withdrawn])
         decided = tuple((unit, traced(unit, verdict)) for unit, verdict in zip(units, verdicts, strict=True))
-        committed = Committed(uuid7(), decided, more=tuple(withdrawn), begun=begun)
+        committed = Committed(uuid7(), decided, more=tuple(withdrawn))
         if committed.records:
             ledger.write_commands(connection, committed.records, committed.batch_id)
         else:

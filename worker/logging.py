@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from logging.handlers import WatchedFileHandler
 from typing import Any, Final, Literal, NamedTuple
 
@@ -17,6 +17,8 @@ _SHARED: list[structlog.typing.Processor] = [
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
+
+_JSON: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
 
 
 def configure(
@@ -42,16 +44,11 @@ def configure(
         return event
 
     console = style == "console" or (style == "auto" and file is None and sys.stderr.isatty())
-    rendering: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)]
-        if console  # the default shows values
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    )
+    rendering = _console(colors=colors) if console else _JSON
     formatter = _Formatter(
         foreign_pre_chain=[*_SHARED, _without_arguments],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
     )
-    formatter.rendering = rendering
     handler = WatchedFileHandler(file) if file else logging.StreamHandler()
     handler.setFormatter(formatter)
     # What no line of ours says, and each would pay for (Logging HOWTO, "Optimization").
@@ -77,13 +74,11 @@ class _Line(NamedTuple):
 class _Formatter(structlog.stdlib.ProcessorFormatter):
     """Formats what others log, and lines of ours."""
 
-    rendering: Sequence[structlog.typing.Processor]
-
     def format(self, record: logging.LogRecord | _Line) -> str:
         if not isinstance(record, _Line):
             return super().format(record)
         line: Any = record.msg
-        for render in self.rendering:
+        for render in self.processors[1:]:  # the first is for records
             line = render(None, "", line)
         return str(line)
 
@@ -100,6 +95,11 @@ class _Lines:
             self._handler.emit(line)
 
     debug = warning = error = critical = info
+
+
+def _console(*, colors: bool) -> list[structlog.typing.Processor]:
+    """The renderer's own tracebacks show values."""
+    return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)]
 
 
 def _without_arguments(_logger: Any, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

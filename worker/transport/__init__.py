@@ -10,7 +10,8 @@ from typing import Any, Final
 from kombu import compression
 
 from worker.transport import kombu_redis, rabbitmq
-from worker.transport.channel import Channel, OnGarbage, SentinelChannel
+from worker.transport.channel import Channel, SentinelChannel
+from worker.transport.envelope import OnGarbage
 from worker.transport.poller import Poller
 
 SCHEMES: Final = ("redis", "rediss")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import Empty
 from time import monotonic
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 import structlog
 from kombu.utils.json import dumps
@@ -15,7 +15,7 @@ from worker import liveness, metrics
 from worker.lists import lists_of
 from worker.transport import kombu_redis
 from worker.transport.claims import Claim, Claims, Source
-from worker.transport.envelope import Delivery, Garbage, parse
+from worker.transport.envelope import Delivery, Garbage, OnGarbage, parse
 from worker.transport.limits import MOST_BYTES
 from worker.transport.poller import Peek
 from worker.transport.qos import MOST_MESSAGES
@@ -25,12 +25,6 @@ DELIVERIES: Final = 3  # times that a message may come again and its worker fall
 PAUSE: Final = 1.0  # seconds between questions that tell nothing, on a server that is out of memory
 
 log = structlog.get_logger(__name__)
-
-
-class OnGarbage(Protocol):
-    """Keeps what cannot be delivered, and acknowledges it when it is kept. If this raises, it comes again."""
-
-    def __call__(self, raw: bytes, code: DeadLetterCode, message: str, tag: str, *, readable: bool = True) -> None: ...
 
 
 class Channel(kombu_redis.Channel):

@@ -3,7 +3,7 @@
 import json
 from binascii import a2b_base64
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from kombu.transport import virtual
 from pydantic_core import from_json
@@ -21,6 +21,12 @@ class Garbage(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+class OnGarbage(Protocol):
+    """Keeps what cannot be delivered, and acknowledges it when it is kept. If this raises, it comes again."""
+
+    def __call__(self, raw: bytes, code: DeadLetterCode, message: str, tag: str, *, readable: bool = True) -> None: ...
 
 
 class Delivery(virtual.Message):
