@@ -1,6 +1,8 @@
 """Batches of which many commands break: they are split, and meanwhile the worker gives signs of life."""
 
+from collections import Counter
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -43,6 +45,20 @@ def test_the_log_warns_of_each_command_that_could_not_be_processed(service: Serv
         service.handle(sent)
     warned = [(it["key"], it["code"]) for it in logs if it["event"] == "dead_letter" and it["log_level"] == "warning"]
     assert sorted(warned) == sorted((it.task_id, "processing_failed") for it in sent[1:])
+
+
+def test_every_transaction_is_timed_also_that_which_buries_a_command(
+    service: Service, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE student_courses ADD CONSTRAINT odd CHECK (course_id <> 13)"))
+    stages: list[tuple[str, float]] = []
+    monkeypatch.setattr("worker.metrics.staged", lambda name, seconds: stages.append((name, seconds)))
+    began = monotonic()
+    service.handle([message(ENROLL, 1, [10]), message(ENROLL, 2, [13])])
+    seconds = monotonic() - began
+    assert Counter(name for name, _ in stages) == {"transaction": 2, "commit": 2, "publish": 1}
+    assert all(0 < each < seconds for _, each in stages), stages
 
 
 def test_a_worker_that_is_told_to_stop_while_it_splits_stops(
