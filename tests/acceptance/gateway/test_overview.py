@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from enrollment.client import Client
-from gateway.admin.overview import ELSEWHERE, PLACES, SETTING
+from gateway.admin.overview import ELSEWHERE, FINDINGS_EVERY, PLACES, SETTING
 from tests.admin import enter, opened
 from tests.eventually import eventually
 from tests.gateway import Backend, assert_problem
@@ -45,7 +45,13 @@ def test_trouble_is_told_in_the_words_of_doctor_with_where_it_is_mended(
     admin: httpx.Client, backend: Backend, dead_letter: Callable[..., int]
 ) -> None:
     dead_letter(student_id=backend.new_student(), course_id=[101])
-    page = eventually(lambda: it if "dead letters open: " in (it := shown(admin)) or "dead letter open: " in it else "")
+
+    def told() -> str:
+        page = shown(admin)
+        return page if "dead letters open: " in page or "dead letter open: " in page else ""
+
+    # What `doctor` said just before is kept for a while, and then it listens for seconds.
+    page = eventually(told, patience=4 * FINDINGS_EVERY)
     assert "See them with <code>enrollment dead-letters list</code>" in page
     assert '<a href="/admin/dead-letters" id="place-' in page
 
