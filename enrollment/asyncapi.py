@@ -146,7 +146,7 @@ def _stream() -> JsonObject:
 def _receive(queue: str, task: str) -> JsonObject:
     return {
         "action": "receive",
-        "summary": _ARGUMENTS[task].__doc__,
+        "summary": _summary(_ARGUMENTS[task]),
         "channel": {"$ref": f"#/channels/{queue}"},
         "messages": [{"$ref": f"#/channels/{queue}/messages/{task}"}],
         "reply": {
@@ -154,6 +154,11 @@ def _receive(queue: str, task: str) -> JsonObject:
             "messages": [{"$ref": f"#/channels/{STREAM}/messages/{name}"} for name in _EVENTS],
         },
     }
+
+
+def _summary(model: type[BaseModel]) -> str:
+    """Return the first line of its docstring. The others have indentation in some versions of Python."""
+    return (model.__doc__ or "").partition("\n")[0]
 
 
 def _tell() -> JsonObject:
@@ -170,7 +175,7 @@ def _command(task: str) -> JsonObject:
     return {
         "name": task,
         "title": model.__name__.removesuffix("Arguments"),
-        "summary": model.__doc__,
+        "summary": _summary(model),
         "contentType": "application/json",
         "correlationId": {"location": "$message.header#/id"},
         "headers": _ref("schemas", "Headers"),
