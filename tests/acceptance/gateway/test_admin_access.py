@@ -95,8 +95,8 @@ def test_errors_from_before_the_pages_are_pages(backend: Backend) -> None:
         told(answer, 429, "Too many requests")
         assert int(answer.headers["retry-after"]) >= 1
         style = re.search(r'href="(/admin/static/[^"]*css)"', answer.text)
+        assert style
+        assert client.get(style[1]).status_code == 200
         answer = one_too_many(**{"hx-request": "true"})
         assert "<html" not in answer.text
         assert "Too many requests." in answer.text
-        assert style
-        assert client.get(style[1]).status_code == 200
