@@ -1,6 +1,7 @@
 """Imports at the command line, with a worker that a test moves by hand."""
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -12,12 +13,13 @@ from sqlalchemy import Engine, text
 from enrollment.names import BULK_QUEUE, QUEUE
 from tasks.messages import Message
 from tests.integration.cli.conftest import Result, Run, write
-from tests.integration.test_client import body, entries
+from tests.integration.test_client import body
 from worker.cli.taking_up import TakingUp
 from worker.service import Service
 
 HEADER = "course_id,user_id,role,section_id,status"
 OLDER, NEWER = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
+MANY = 100_000  # more messages than any test has on a queue
 ONEROSTER = "sourcedId,classSourcedId,userSourcedId,role,status,dateLastModified,beginDate,endDate"
 
 Rows = Callable[..., list[tuple[Any, ...]]]
@@ -43,11 +45,14 @@ def service(service: Service, engine: Engine) -> Service:
 
 @pytest.fixture
 def work(service: Service, redis_client: Connection) -> Callable[[], int]:
-    """Give a function that does what a worker does: applies what is on the queue; returns how many messages."""
+    """Give a function that does what a worker does: applies what is on the queue; returns how many messages.
+
+    Taken in one step: what another process puts there meanwhile is left for the next call.
+    """
 
     def drain() -> int:
-        found = [entry for queue in (QUEUE, BULK_QUEUE) for entry in entries(redis_client, queue)]
-        redis_client.delete(QUEUE, BULK_QUEUE)
+        taken = [cast("list[str] | None", redis_client.rpop(queue, MANY)) or [] for queue in (QUEUE, BULK_QUEUE)]
+        found = [json.loads(entry) for entries in taken for entry in entries]
         for entry in found:
             headers, content = entry["headers"], body(entry)
             service.handle([Message(headers["task"], headers["id"], headers["id"], *content[:2])])
