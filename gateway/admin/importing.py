@@ -43,18 +43,18 @@ class Work:
         """Tell whether this process is at it."""
         return import_id in self._tasks
 
-    def begin(self, settings: Settings, import_id: int, by: str, *, check: bool) -> None:
-        """Apply a plan, or go on with it, while pages are served."""
+    def begin(self, settings: Settings, import_id: int, by: str, *, again: bool) -> None:
+        """Apply a plan, or go on with it, while pages are served; `again`: with what has no outcome, once more."""
         if self.is_at(import_id):
             return
         self.failures.pop(import_id, None)
-        task = asyncio.create_task(self._apply(settings, import_id, by, check=check))
+        task = asyncio.create_task(self._apply(settings, import_id, by, again=again))
         self._tasks[import_id] = task
         task.add_done_callback(lambda _: self._tasks.pop(import_id, None))
 
-    async def _apply(self, settings: Settings, import_id: int, by: str, *, check: bool) -> None:
+    async def _apply(self, settings: Settings, import_id: int, by: str, *, again: bool) -> None:
         try:
-            await to_thread.run_sync(partial(_apply, settings, import_id, by, check=check))
+            await to_thread.run_sync(partial(_apply, settings, import_id, by, again=again))
         except EnrollmentError as error:
             self.failures[import_id] = str(error)
         except Exception:
@@ -106,11 +106,11 @@ def _plan_upload(settings: Settings, name: str, file: BinaryIO, request: ImportR
         ).import_id
 
 
-def _apply(settings: Settings, import_id: int, by: str, *, check: bool) -> None:
+def _apply(settings: Settings, import_id: int, by: str, *, again: bool) -> None:
     with database(settings) as engine:
         options = settings.transport_options()
         with Client(settings.require_broker_url(), patience=_PATIENCE, transport_options=options) as client:
-            run.apply(engine, import_id, client.bulk(), by=by, check=check)
+            run.apply(engine, import_id, client.bulk(), by=by, check=True, again=again)
             others: list[int] = []
             with suppress(BrokerAway):  # the rows of others wait on
                 others = run.take_up(engine, client.bulk(), by=by)

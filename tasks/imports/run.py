@@ -44,7 +44,8 @@ class NoOutcomes(EnrollmentError):
     def __init__(self, import_id: int, seconds: float) -> None:
         super().__init__(
             f"All of import {import_id} is sent, and no outcome came for {seconds:.0f} s. See that a worker runs "
-            f"(`enrollment doctor`), then say `enrollment import --apply {import_id}`: nothing is done twice."
+            f"(`enrollment doctor`), then say `enrollment import --apply {import_id}`: nothing is done twice. If the "
+            "broker has lost its queues, add `--again`: what has no outcome is sent once more."
         )
 
 
@@ -65,10 +66,13 @@ def apply(
     *,
     by: str,
     check: bool,
+    again: bool = False,
     tell: Tell = lambda *_: None,
     patience: float = PATIENCE,
 ) -> None:
     """Send what was planned; with `check`, only if it still would come out like that.
+
+    With `again`, what was sent and has no outcome is sent once more: the broker has lost it.
 
     Raises UnknownImport, Moved, InProgress.
 
@@ -81,6 +85,8 @@ def apply(
         imports.get(connection, import_id)  # there is one
         _lock(connection, import_id, patience)
         try:
+            if again and not is_settled(engine, import_id):
+                _go_back(connection, import_id)
             record = imports.get(connection, import_id)
             if record.state == "planned":
                 _begin(engine, connection, record, by, check=check)
@@ -180,6 +186,14 @@ def _settle(
             sleep(PAUSE)
     if imports.finish(connection, import_id, record.sent):
         imports.forget_entries(connection, import_id)
+
+
+def _go_back(connection: Connection, import_id: int) -> None:
+    """Have all rows sent once more after the last one up to which each has an outcome."""
+    record = imports.get(connection, import_id)
+    if record.state in ("sending", "sent"):
+        imports.enter(connection, import_id, "sending")
+        imports.keep_sent(connection, import_id, record.decided)
 
 
 def _begin(engine: Engine, connection: Connection, record: ImportRecord, by: str, *, check: bool) -> None:

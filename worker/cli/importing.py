@@ -54,6 +54,9 @@ def import_file(
     apply: Annotated[
         int | None, typer.Option("--apply", metavar="PLAN", help="Apply a plan, or go on with it.")
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="With --apply: send once more what has no outcome; the queues were lost.")
+    ] = False,
     watch: Annotated[
         Path | None,
         typer.Option("--watch", metavar="DIR", exists=True, file_okay=False, help="Import what is put there."),
@@ -137,9 +140,11 @@ def import_file(
         raise typer.BadParameter("say one of PATH, --apply PLAN and --watch DIR")
     if dry_run and path is None:
         raise typer.BadParameter("only a PATH can be planned without being done", param_hint="--dry-run")
+    if again and apply is None:
+        raise typer.BadParameter("say which import, with --apply", param_hint="--again")
     how = imports.How(tuple(report or ()), wait=wait, timeout=timeout, json=json)
     if apply is not None:
-        raise typer.Exit(imports.apply(apply, how))
+        raise typer.Exit(imports.apply(apply, how, again=again))
     limits = (max_drop_percent, max_drops, max_course_drop_percent, max_course_drops)
     request, as_dated = _request(
         name=name, issued_at=issued_at, full=full, scope=scope, limits=limits, mapped=map_, course_is=course_is, by=by

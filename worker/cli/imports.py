@@ -94,10 +94,10 @@ def run(
         return _finish(engine, begun.import_id, how, check=False)
 
 
-def apply(import_id: int, how: How) -> Exit:
+def apply(import_id: int, how: How, *, again: bool) -> Exit:
     """Apply a plan, or go on with an import."""
     with _engine() as engine:
-        return _finish(engine, import_id, how, check=True)
+        return _finish(engine, import_id, how, check=True, again=again)
 
 
 def undo(import_id: int, how: How, *, dry_run: bool) -> Exit:
@@ -204,16 +204,18 @@ def _leave(path: Path) -> None:
     note(f"{readable(path.name)} is left where it is: {what}.")
 
 
-def _finish(engine: Engine, import_id: int, how: How, *, check: bool) -> Exit:
-    record = _carry_out(engine, import_id, how, check=check, shown=not how.json)
+def _finish(engine: Engine, import_id: int, how: How, *, check: bool, again: bool = False) -> Exit:
+    record = _carry_out(engine, import_id, how, check=check, again=again, shown=not how.json)
     _report(engine, record, how.reports)
     _show(engine, record, how)
     return report.exit_code(record)
 
 
-def _carry_out(engine: Engine, import_id: int, how: How, *, check: bool, shown: bool) -> ImportRecord:
+def _carry_out(
+    engine: Engine, import_id: int, how: How, *, check: bool, shown: bool, again: bool = False
+) -> ImportRecord:
     with progress("sending", shown=shown) as tell, client_of_broker(patience=PATIENCE) as client:
-        running.apply(engine, import_id, client.bulk(), by=whoami(), check=check, tell=tell)
+        running.apply(engine, import_id, client.bulk(), by=whoami(), check=check, again=again, tell=tell)
         others = take_up_others(engine, client)
     if how.wait:
         with progress("waiting for outcomes", shown=shown) as tell:

@@ -79,13 +79,13 @@ async def show(request: Request, gateway: Held, import_id: int) -> Response:
 async def apply(
     request: Request,
     gateway: Held,
-    form: Posted,  # noqa: ARG001 - is checked
+    form: Posted,
     who: Who,
     import_id: int,
 ) -> Response:
     """Apply a plan, or go on with it."""
     await _record(gateway, import_id)
-    _work(request).begin(gateway.settings, import_id, who.source, check=True)
+    _work(request).begin(gateway.settings, import_id, who.source, again=text_of(form, "again") == "yes")
     return see(f"/admin/imports/{import_id}")
 
 

@@ -38,8 +38,8 @@ def send(
     return client.post("/admin/imports", data=form, files={"file": (name, content)})
 
 
-def push(client: httpx.Client, address: str, what: str) -> httpx.Response:
-    form = {"csrf": field(client.get(address).text, "csrf")}
+def push(client: httpx.Client, address: str, what: str, **more: str) -> httpx.Response:
+    form = {"csrf": field(client.get(address).text, "csrf"), **more}
     return client.post(f"{address}/{what}", data=form)
 
 
@@ -109,6 +109,17 @@ def test_rows_wait_for_users_that_come_in_another_file(admin: httpx.Client) -> N
     assert "1 wait until" in followed(admin, address)
     push(admin, address, "undo")  # planned, and no more than that
     assert "Look again" in admin.get(address).text
+
+
+def test_what_the_broker_lost_is_sent_again(admin: httpx.Client, backend: Backend, courses_of: Courses) -> None:
+    address = send(admin, f"{HEADER}\nsis5,sis103,student,active\n".encode()).headers["location"]
+    assert "Send again" not in admin.get(address).text
+    with backend.engine.begin() as connection:  # as if it was sent, and what was sent is gone
+        connection.execute(text("UPDATE imports SET state = 'sent', sent = 1"))
+    assert "Send again what has no outcome" in admin.get(address).text
+    push(admin, address, "apply", again="yes")
+    assert "1 enrolled" in followed(admin, address)
+    assert 103 in courses_of(5)
 
 
 def test_the_page_of_a_student_names_the_rows_that_wait(admin: httpx.Client) -> None:

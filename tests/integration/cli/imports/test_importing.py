@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from redis import Redis as Connection
 from sqlalchemy import Engine, text
 
@@ -208,6 +209,35 @@ def test_import_can_be_killed_anywhere_and_said_again(
     assert rows("count(*), count(DISTINCT student_id)", "commands") == [(40000, 40000)]
 
 
+@pytest.mark.parametrize("state", ["sending", "sent"])
+def test_what_the_broker_lost_is_sent_again_when_it_is_said(
+    state: str,
+    run: Run,
+    work: Callable[[], int],
+    rows: Rows,
+    load: Callable[[str], None],
+    *,
+    redis_client: Connection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("models.imports.PAGE", 1)
+    path = canvas(tmp_path, *(f"c10,s{n},student,,active" for n in (1, 2, 3)))
+    import_id = run("import", path, "--issued-at", OLDER, "--no-wait", "--json").json["id"]
+    redis_client.lpop(BULK_QUEUE)  # the last one that was sent
+    work()
+    stuck = run("import", "--apply", import_id, "--timeout", 0.1)
+    assert (stuck.code, work(), rows("state", "imports")) == (1, 0, [("sent",)])
+    assert "If the broker has lost its queues, add `--again`" in stuck.error
+    load(f"UPDATE imports SET state = '{state}'")
+    run("import", "--apply", import_id, "--again", "--no-wait")
+    assert work() == 1
+    for again in ((), ("--again",)):
+        done = run("import", "--apply", import_id, *again, "--json")
+        assert (done.json["state"], done.json["outcomes"]["enrolled"], work()) == ("done", 3, 0)
+    assert rows("DISTINCT issued_at::date::text", "student_courses") == [(OLDER[:10],)]
+
+
 def test_a_file_that_is_not_utf8_is_refused_whole_with_its_line(run: Run, rows: Rows, tmp_path: Path) -> None:
     path = tmp_path / "enrollments.csv"
     path.write_bytes(f"{HEADER}\nc10,s1,student,,active\nc10,Jos".encode() + b"\xe9,student,,active\n")
@@ -221,7 +251,7 @@ def test_what_is_said_wrongly_is_told_before_anything_is_read(run: Run, tmp_path
     path = canvas(tmp_path)
     for options in (
         *([], [path, "--apply", 1], ["--apply", 1, "--dry-run"], ["--watch", tmp_path, "--once", "--dry-run"]),
-        *([path, "--map", "active=unenroll"], [path, "--issued-at", "yesterday"]),
+        *([path, "--again"], [path, "--map", "active=unenroll"], [path, "--issued-at", "yesterday"]),
     ):
         assert run("import", *options).code == 2
     (tmp_path / "folder.csv").mkdir()
