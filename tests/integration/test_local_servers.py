@@ -113,8 +113,10 @@ def test_postgres_refuses_a_wrong_password(own_postgres: Postgres) -> None:
 def test_postgres_keeps_committed_rows_and_its_port(own_postgres: Postgres, end: Callable[[Server], None]) -> None:
     ask(own_postgres, "CREATE TABLE kept AS SELECT 1 AS id")
     before = (own_postgres.url, own_postgres.pid)
-    with psycopg.connect(own_postgres.url):  # a connection that is open does not hold it up
+    with psycopg.connect(own_postgres.url) as open_:  # does not hold it up
         end(own_postgres)
+        with pytest.raises(psycopg.OperationalError):
+            open_.execute("SELECT 1")
     assert not own_postgres.running
     own_postgres.start()
     assert (own_postgres.url, own_postgres.pid) == (before[0], own_postgres.pid)

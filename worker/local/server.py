@@ -91,9 +91,11 @@ class Server(ABC):
             self._child.stop()
 
     def kill(self) -> None:
-        """End it as `kill -9` does."""
+        """End it as `kill -9` does, and wait until the processes that it had started have noticed."""
         if self._child is not None:
             self._child.kill()
+            with _locked(self.folder):  # they have it, too
+                pass
 
     def __enter__(self) -> Self:
         return self.start()
