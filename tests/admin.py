@@ -184,7 +184,7 @@ def opened(chromium: Any, url: str, *, width: int = 1280, scheme: str = "light")
     """Open a window of someone who is not logged in. What the console complains of fails the test."""
     viewport = {"width": width, "height": 800}
     context = chromium.new_context(base_url=url, viewport=viewport, color_scheme=scheme, reduced_motion="reduce")
-    context.set_default_timeout(10_000)  # milliseconds
+    context.set_default_timeout(30_000)  # milliseconds
     page = context.new_page()
     complaints: list[str] = []
     page.on("console", lambda it: complaints.append(it.text) if it.type in ("error", "warning") else None)

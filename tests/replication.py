@@ -53,11 +53,13 @@ class Node(Postgres):
 
     def kill(self) -> None:
         """End it as `kill -9` does, and the processes that it has left: frozen ones would not notice."""
-        children = self._children() if self.running else []
+        if self.running:
+            children = self._children()
+            os.kill(self.pid, signal.SIGKILL)
+            for pid in children:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
         super().kill()
-        for pid in children:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)  # first: it starts no more processes

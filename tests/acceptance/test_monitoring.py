@@ -62,7 +62,7 @@ class Prometheus:
     def get(self, path: str, **parameters: str) -> Any:
         query = urllib.parse.urlencode(parameters)
         try:
-            with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=10) as answer:  # noqa: S310
+            with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=30) as answer:  # noqa: S310
                 return json.load(answer)["data"]
         except OSError as error:
             return {"result": [], "activeTargets": [], "error": str(error)}

@@ -61,7 +61,7 @@ def test_a_countdown_of_a_stock_celery_client_is_heeded_and_told(outside: Outsid
     client = Celery("somebody", broker=outside.stack.broker_url, set_as_current=False)
     with client.connection_for_write() as connection:
         said = {"course_ids": [101]}
-        sent = client.send_task(ENROLL, (student,), said, queue="enrollment", connection=connection, countdown=1.5)
+        sent = client.send_task(ENROLL, (student,), said, queue="enrollment", connection=connection, countdown=5)
     waiting = outside.event(str(sent.id))
     assert waiting["type"] == "enrollment.waiting.v1"
     assert outside.courses_of(student) == []
@@ -183,9 +183,9 @@ def test_flower_shows_the_true_state_of_each_command(outside: Outside) -> None:
     shown[broken] = ("FAILURE", "dead letter command_id_missing")
 
     def states() -> dict[str, tuple[str, str]]:
-        with urllib.request.urlopen(f"{outside.stack.flower_url}/api/tasks?limit=1000", timeout=5) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"{outside.stack.flower_url}/api/tasks?limit=1000", timeout=20) as answer:  # noqa: S310
             tasks = json.load(answer)
-        return {id_: (task["state"], (task["result"] or task["exception"]).strip("'")) for id_, task in tasks.items()}
+        return {id_: (it["state"], str(it["result"] or it["exception"]).strip("'")) for id_, it in tasks.items()}
 
     eventually(lambda: shown.items() <= states().items())
 

@@ -115,6 +115,12 @@ def load(engine: Engine) -> Callable[[str], None]:
 
 
 @pytest.fixture
+def at_leisure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the commands that need somebody's lock be singled out, however long a busy machine takes for it."""
+    monkeypatch.setattr("tasks.apply._SEARCH", 20.0)
+
+
+@pytest.fixture
 def nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `doctor` give up soon on workers: there is none."""
     monkeypatch.setattr("worker.checks.PING", 0.1)

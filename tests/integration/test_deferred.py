@@ -19,6 +19,8 @@ from tests.integration.locked import held, release_all
 from worker.publishing import Publisher
 from worker.service import Service
 
+pytestmark = pytest.mark.usefixtures("at_leisure")
+
 Rows = Callable[..., list[tuple[Any, ...]]]
 Events = Callable[[], list[dict[str, Any]]]
 

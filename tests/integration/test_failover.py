@@ -84,17 +84,21 @@ def in_recovery(connection: Connection) -> bool:
     return bool(connection.scalar(text("SELECT pg_is_in_recovery()")))
 
 
-def test_lookups_are_answered_by_a_standby_that_has_what_was_committed_before(pair: Pair, url: str) -> None:
+def test_lookups_are_answered_by_a_standby_that_has_what_was_committed_before(
+    pair: Pair, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     primary = make_engine(url, application_name="tests").execution_options(isolation_level="AUTOCOMMIT")
     standby = Standby.beside(primary, pair.standby.url_of("pair"), application_name="tests")
     with primary.connect() as writer:
         writer.execute(text("SET synchronous_commit = local"))  # so that the standby is behind
         writer.execute(text("CREATE TABLE written (number integer)"))
-        for number in range(30):
-            writer.execute(text("INSERT INTO written VALUES (:number)"), {"number": number})
-            with cast(Connection, standby.connect()) as reader:
-                assert in_recovery(reader)
-                assert reader.scalar(text("SELECT max(number) FROM written")) == number
+        with monkeypatch.context() as patient:
+            patient.setattr("models.standby.LAG", 20.0)
+            for number in range(30):
+                writer.execute(text("INSERT INTO written VALUES (:number)"), {"number": number})
+                with cast(Connection, standby.connect()) as reader:
+                    assert in_recovery(reader)
+                    assert reader.scalar(text("SELECT max(number) FROM written")) == number
         pair.standby.value("SELECT pg_wal_replay_pause()")
         writer.execute(text("DROP TABLE written"))
         assert standby.connect() is None
@@ -113,11 +117,13 @@ def test_lookups_are_answered_by_the_primary_where_the_standby_is_away(
     database = Database.connect(url, standbys=pair.standby.url_of("pair"))
     monkeypatch.setenv("ENROLLMENT_DATABASE_URL", url)
     monkeypatch.setenv("ENROLLMENT_READ_URL", url)
-    assert asyncio.run(database.lookup(in_recovery))
-    assert not asyncio.run(database(in_recovery))
-    with lookup() as connection:
-        assert in_recovery(connection)
-    assert "are answered by a standby" in str(list(_database(Settings.load())))
+    with monkeypatch.context() as patient:
+        patient.setattr("models.standby.LAG", 20.0)
+        assert asyncio.run(database.lookup(in_recovery))
+        assert not asyncio.run(database(in_recovery))
+        with lookup() as connection:
+            assert in_recovery(connection)
+        assert "are answered by a standby" in str(list(_database(Settings.load())))
     pair.standby.freeze()
     assert not asyncio.run(database.lookup(in_recovery))
     pair.standby.kill()
@@ -151,8 +157,7 @@ def test_a_commit_that_only_one_server_has_is_told_when_the_other_has_it_too(
     sent, signs = message(ENROLL, 99, [10]), list[None]()  # nobody, so that a repeat locks nothing
     done = handled(sent, keep_alive=lambda: signs.append(None))
     for way in ("pg_cancel_backend", "pg_terminate_backend", "pg_cancel_backend"):
-        eventually(lambda: pair.primary.value(HANGING))
-        assert pair.primary.value(END_THEM.format(way))
+        eventually(lambda: pair.primary.value(END_THEM.format(way)))  # noqa: B023 (called at once)
     eventually(lambda: pair.primary.value(HANGING))  # again: it is a repeat by now, and has nothing to write
     so_far = len(signs)
     eventually(lambda: len(signs) > so_far + 1)  # it keeps its claims, for as long as it takes

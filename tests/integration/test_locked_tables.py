@@ -14,6 +14,8 @@ from tests.integration.conftest import message
 from tests.integration.locked import held, release_all
 from worker.service import Service
 
+pytestmark = pytest.mark.usefixtures("at_leisure")
+
 Rows = Callable[..., list[tuple[Any, ...]]]
 Events = Callable[[], list[dict[str, Any]]]
 

@@ -21,6 +21,8 @@ from tests.integration.locked import held, release_all
 from worker.publishing import Publisher
 from worker.service import Service
 
+pytestmark = pytest.mark.usefixtures("at_leisure")
+
 Rows = Callable[..., list[tuple[Any, ...]]]
 Load = Callable[[str], None]
 Events = Callable[[], list[dict[str, Any]]]
@@ -74,7 +76,7 @@ def test_a_command_waits_for_its_student_and_courses_and_is_decided_when_all_are
 def test_when_the_wait_is_over_the_command_is_rejected_with_the_codes_of_today(
     service: Service, rows: Rows, events: Events
 ) -> None:
-    sent = message(ENROLL, 77, [99], wait_until=soon(1))
+    sent = message(ENROLL, 77, [99], wait_until=soon(4))
     assert service.handle([sent])[0].startswith("waiting")
     release_all(service)
     assert kinds(events, sent.task_id) == ["waiting", "rejected"]
@@ -95,7 +97,7 @@ def test_a_deployment_lets_the_commands_of_a_source_wait(
 def test_nothing_happens_before_its_time_and_then_the_later_date_wins_whatever_was_sent_first(
     service: Service, rows: Rows, events: Events
 ) -> None:
-    first, second = soon(2), soon(2.4)
+    first, second = soon(5), soon(5.4)
     later = message(UNENROLL, 1, [10, 11], effective_at=second)
     earlier = message(REPLACE, 1, [10, 12], effective_at=first)
     assert service.handle([later, earlier]) == [
@@ -118,7 +120,7 @@ def test_a_late_command_is_ordered_by_when_it_was_to_take_effect(service: Servic
 
 
 def test_an_eta_of_celery_is_when_the_command_takes_effect(service: Service, rows: Rows, events: Events) -> None:
-    at = soon(2)  # later than handling takes, and waited for
+    at = soon(5)  # later than handling takes, and waited for
     said = {"student_id": 1, "course_ids": [10]}
     bulk = {"commands": [{"command_id": str(uuid4()), "command": "enroll", "student_id": 2, "course_ids": [10]}]}
     sent = [

@@ -186,6 +186,7 @@ def test_a_dead_letter_is_corrected_and_replayed(
     assert courses_of(student) == [101]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
 def test_axe_finds_no_violation_on_any_page_and_nothing_is_cut_off(  # noqa: PLR0917 - all are fixtures
     chromium: Any,

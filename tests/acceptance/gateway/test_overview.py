@@ -33,7 +33,8 @@ def test_what_was_processed_is_shown_with_its_source_and_its_code(admin: httpx.C
         last = client.enroll(backend.new_student(), [999], source="overview-test")
         client.wait_for(last)
     old = (number(before, "applied"), number(before, "rejected"))
-    page = eventually(lambda: it if number(it := shown(admin), "rejected") > old[1] else "")
+    # An answer is kept for twenty times as long as it took.
+    page = eventually(lambda: it if number(it := shown(admin), "rejected") > old[1] else "", patience=90)
     assert number(page, "applied") > old[0]
     source = page.partition(">overview-test</a>")[2].partition("</tr>")[0]
     assert re.findall(r"<td[^>]*>([\d,]+)</td>", source) == ["2", "1"]

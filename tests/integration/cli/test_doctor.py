@@ -70,17 +70,19 @@ def test_doctor_tells_of_another_database_of_the_same_redis(run: Run, redis_url:
 
 def test_doctor_tells_a_worker_that_waits_from_none(run: Run, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.checks.BEAT", 2.0)
-    over = Event()
+    begun, over = Event(), Event()
 
     def beat() -> None:
         app = asking("test", redis_url)
         with app.connection_for_write() as connection, app.events.Dispatcher(connection, hostname="w1@h") as dispatcher:
             while not over.wait(0.2):
                 dispatcher.send("worker-heartbeat", **{REVISION: NEWEST})
+                begun.set()
 
     thread = Thread(target=beat)
     thread.start()
     try:
+        assert begun.wait(20)
         [found] = [line for line in run("doctor", "--json").json_lines if line["name"] == "workers"]
     finally:
         over.set()

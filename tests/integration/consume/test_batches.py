@@ -131,7 +131,7 @@ def test_nothing_a_producer_puts_beside_the_arguments_is_run(broker: Broker, sta
     time.sleep(0.5)
     assert broker.applied()[0] == sent[0]
     assert (len(broker.applied()), broker.dead_lettered()) == (2, [])
-    assert broker.at_rest()
+    eventually(broker.at_rest)
 
 
 def test_a_queue_can_be_left_and_joined_while_the_worker_runs(broker: Broker, start: Callable[..., Worker]) -> None:

@@ -88,7 +88,7 @@ def test_a_batch_that_raises_comes_again_then_one_by_one_and_ends_as_a_dead_lett
     good = broker.send(count=3)
     broker.redis.delete("fake:busy")
     for attempts in range(1, 5):
-        eventually(lambda: len(broker.keys_begun(bad)) == attempts)  # noqa: B023 (called at once)
+        eventually(lambda: len(broker.keys_begun(bad)) >= attempts)  # noqa: B023 (called at once)
         broker.expire()
     eventually(lambda: broker.dead_lettered() == ["too_many_deliveries"])
     eventually(broker.at_rest)

@@ -79,23 +79,23 @@ def test_the_same_idempotency_key_of_two_clients_is_two_commands(backend: Backen
 
 
 def test_a_client_that_asks_too_often_is_told_when_to_come_again(backend: Backend) -> None:
-    settings = backend.settings(gateway_keys=(READER, WRITER), gateway_rate=0.5)
+    settings = backend.settings(gateway_keys=(READER, WRITER), gateway_rate=0.05)
     with served(settings) as url, httpx.Client(base_url=url, timeout=20) as http:
         assert http.get("/students/1", headers=bearer(READER_KEY)).status_code == 200
         answer = http.get("/students/1", headers=bearer(READER_KEY))
         assert (answer.status_code, answer.json()["code"]) == (429, "too_many_requests")
-        assert int(answer.headers["retry-after"]) in (1, 2)
+        assert 0 < int(answer.headers["retry-after"]) <= 20
         assert http.get("/students/1", headers=bearer(WRITER_KEY)).status_code == 200
         assert [http.get("/students/1", headers=bearer("guess")).status_code for _ in range(2)] == [401, 429]
 
 
 def test_the_open_addresses_are_limited_too_and_by_themselves(backend: Backend) -> None:
-    settings = backend.settings(gateway_keys=(READER,), gateway_rate=0.5)
+    settings = backend.settings(gateway_keys=(READER,), gateway_rate=0.05)
     with served(settings) as url, httpx.Client(base_url=url, timeout=20) as http:
         answers = [http.get(path) for path in ("/healthz", "/readyz", "/openapi.json")]
         assert [answer.status_code for answer in answers] == [200, 429, 429]
         assert answers[1].headers["content-type"] == "application/problem+json"
-        assert int(answers[1].headers["retry-after"]) in (1, 2)
+        assert 0 < int(answers[1].headers["retry-after"]) <= 20
         assert [http.get("/students/1", headers=bearer("guess")).status_code for _ in range(2)] == [401, 429]
         assert http.get("/students/1", headers=bearer(READER_KEY)).status_code == 200
 

@@ -64,7 +64,7 @@ def test_a_command_that_became_a_dead_letter_says_so(http: httpx.Client, backend
 def test_waiting_for_a_command_finds_an_outcome_whose_event_never_came(http: httpx.Client, backend: Backend) -> None:
     asked = str(uuid4())
     with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(http.get, f"/commands/{asked}", headers={"Prefer": "wait=2"})
+        waiting = pool.submit(http.get, f"/commands/{asked}", headers={"Prefer": "wait=5"})
         eventually(lambda: "enrollment_gateway_waiters 1.0" in http.get("/metrics").text)
         with backend.engine.begin() as connection:
             statement = text("""

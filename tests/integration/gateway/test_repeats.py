@@ -146,14 +146,18 @@ def test_a_dead_letter_of_before_does_not_answer_for_a_command_that_is_sent_agai
     command_id = str(repeatable_id("local", "POST /students/{student_id}/courses", key))
     make_dead_letter(backend, command_id, "1 hour")
     make_dead_letter(backend, command_id, "1 second")
-    said = {"json": {"course_id": 101}, "headers": {"Idempotency-Key": key, "Prefer": "wait=1"}}
+
+    def post(wait: int) -> httpx.Response:
+        headers = {"Idempotency-Key": key, "Prefer": f"wait={wait}"}
+        return http.post(courses, json={"course_id": 101}, headers=headers)
+
     backend.worker.kill()
     try:
-        again = http.post(courses, **said)  # type: ignore[arg-type]
+        again = post(1)
         assert (again.status_code, again.json()["commands"][0]["command_id"]) == (202, command_id)
         assert http.get(again.headers["location"]).json()["outcome"] == "pending"
         with ThreadPoolExecutor() as pool:
-            waiting = pool.submit(http.post, courses, **said)  # type: ignore[arg-type]
+            waiting = pool.submit(post, 5)  # long enough for what follows; it looks when that is over
             with backend.client() as redis:
                 eventually(lambda: redis.llen("enrollment") == 2)
             make_dead_letter(backend, command_id)

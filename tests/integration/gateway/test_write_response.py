@@ -71,7 +71,7 @@ def test_an_outcome_is_found_although_its_event_never_came(http: httpx.Client, b
         redis.rename("enrollment.events", "kept") if redis.exists("enrollment.events") else None
         redis.set("enrollment.events", "not a stream")  # the worker's events stay in its outbox
         try:
-            answer = http.post(f"/students/{student}/courses", json={"course_id": 101}, headers={"Prefer": "wait=1"})
+            answer = http.post(f"/students/{student}/courses", json={"course_id": 101}, headers={"Prefer": "wait=5"})
         finally:
             redis.delete("enrollment.events")
     assert (answer.status_code, ids(answer)) == (200, [101])
@@ -105,10 +105,10 @@ def test_a_command_that_does_not_wait_any_more_cannot_be_withdrawn(http: httpx.C
 
 def test_a_write_may_take_effect_later(http: httpx.Client, backend: Backend) -> None:
     courses = f"/students/{backend.new_student()}/courses"
-    at = (datetime.now(UTC) + timedelta(seconds=1)).isoformat().replace("+00:00", "Z")
+    at = (datetime.now(UTC) + timedelta(seconds=4)).isoformat().replace("+00:00", "Z")
     answer = http.put(courses, json={"course_ids": [101], "effective_at": at})
     assert (answer.status_code, answer.json()["commands"][0]["until"]) == (202, at)
-    final = http.get(answer.headers["location"], headers={"Prefer": "wait=10"}).json()
+    final = http.get(answer.headers["location"], headers={"Prefer": "wait=15"}).json()
     assert (final["outcome"], final["issued_at"]) == ("applied", at)
 
 

@@ -84,7 +84,7 @@ def test_a_producer_goes_to_the_next_node_and_makes_a_queue_anew_that_was_delete
 def test_a_message_that_is_not_confirmed_is_an_error_that_names_each_node_and_no_password(
     rabbit: RabbitBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(broker_connection, "_ANSWER", 0.3)
+    monkeypatch.setattr(broker_connection, "_ANSWER", 3.0)
     client = Client(f"{rabbit.url};amqp://user:hunter2@127.0.0.1:1//", patience=0.5)
     sending = iter(lambda: client.enroll(1, [2]), None)  # the alarm is not heard at once
     next(sending)

@@ -78,7 +78,7 @@ def test_undo_withdraws_what_waits(
 
 
 def test_a_plain_file_says_when(imported: Import, service: Service, rows: Rows, tmp_path: Path) -> None:
-    soon = format_time(datetime.now(UTC) + timedelta(seconds=3))
+    soon = format_time(datetime.now(UTC) + timedelta(seconds=8))
     path = write(tmp_path / "rows.csv", "student,course,effective_at", f"1,10,{soon}", "2,10,soon", "3,10,")
     _, report = imported(path)
     assert told(report) == [("2", "waiting", ""), ("3", "rejected", "invalid_time"), ("4", "enrolled", "")]

@@ -8,11 +8,12 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tasks.imports.watch import POLL, QUIET
+from tasks.imports.watch import POLL
 from tests.eventually import eventually
 from tests.integration.cli.conftest import Run, start, write
 from tests.integration.cli.imports.conftest import HEADER, Import, Rows, canvas, pairs
@@ -36,7 +37,10 @@ def worker(variables: dict[str, str], service: Service) -> Iterator[None]:
 def test_two_watchers_import_each_file_once_and_put_the_report_beside_it(
     worker: None, variables: dict[str, str], rows: Rows, tmp_path: Path
 ) -> None:
-    watchers = [start(variables, "import", "--watch", str(tmp_path), stderr=subprocess.PIPE) for _ in range(2)]
+    logs = [tmp_path / ".1.log", tmp_path / ".2.log"]
+    with ExitStack() as files:
+        streams = [files.enter_context(log.open("w")) for log in logs]
+        watchers = [start(variables, "import", "--watch", str(tmp_path), stderr=stream) for stream in streams]
     try:
         for number in range(1, 5):
             part = write(tmp_path / f"{number}.csv.part", HEADER, f"c10,s{number},student,,active")
@@ -53,11 +57,14 @@ def test_two_watchers_import_each_file_once_and_put_the_report_beside_it(
             archive.writestr("terms.csv", "term_id,name\n")
         (tmp_path / "term.zip.part").rename(tmp_path / "term.zip")
         eventually(lambda: [*tmp_path.glob("*.[cz]??")] == [tmp_path / "pipe.csv"], 90)
-        time.sleep(QUIET + 2 * POLL)
+        eventually(lambda: all(log.read_text().count("is left where it is") >= 3 for log in logs))
+        time.sleep(2 * POLL)  # in which it is not said again
     finally:
         for watcher in watchers:
             watcher.terminate()
-        said = [str(watcher.communicate(timeout=30)[1]) for watcher in watchers]
+        for watcher in watchers:
+            watcher.wait(30)
+    said = [log.read_text() for log in logs]
     told = "".join(said)
     assert [watcher.returncode for watcher in watchers] == [0, 0]
     for name in ("users.xlsx", "folder", "pipe.csv"):
