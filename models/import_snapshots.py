@@ -104,6 +104,34 @@ _WITHHOLD: Final = text("""
     UPDATE import_rows SET planned = 'withheld', code = 'withheld', message = :reason
      WHERE import_id = :id AND asked = 'drop'
 """)
+# Who is not enrolled and not named is absent, and no command says so: one that comes late would find nothing newer.
+_LEAVE_OUT: Final = text("""
+      WITH lost AS MATERIALIZED (
+           SELECT number, student_id, course_id, issued_at FROM import_rows AS r
+            WHERE import_id = :id AND number > :after AND asked = 'enroll' AND planned IN ('enroll', 'unchanged')
+              AND NOT EXISTS (SELECT FROM commands WHERE command_id = r.command_id)),
+           newer AS MATERIALIZED (
+           SELECT i.id, scope.course_id, i.issued_at FROM imports AS own JOIN imports AS i ON i.id <> own.id
+             LEFT JOIN import_scopes AS scope ON i.scope = 'courses' AND scope.import_id = i.id
+            WHERE own.id = :id AND i.state <> 'planned' AND i.withheld IS NULL
+              AND i.issued_at > (SELECT min(issued_at) FROM lost)
+              AND (scope.course_id IS NOT NULL OR i.scope = 'source' AND i.source = own.source)
+              AND NOT EXISTS (SELECT FROM imports AS undo WHERE undo.undo_of = i.id AND undo.state <> 'planned')),
+           decided AS (
+           SELECT number, student_id, course_id, newer.id FROM lost JOIN newer USING (course_id)
+            WHERE newer.issued_at > lost.issued_at
+           UNION ALL
+           SELECT number, student_id, lost.course_id, newer.id FROM lost, newer
+            WHERE newer.course_id IS NULL AND newer.issued_at > lost.issued_at)
+    UPDATE import_rows AS r SET planned = 'superseded', code = 'superseded',
+           message = 'A newer snapshot does not have this student in this course.'
+      FROM decided AS by
+     WHERE r.import_id = :id AND r.number = by.number
+       AND NOT EXISTS (SELECT FROM import_rows AS named
+                        WHERE named.import_id = ANY(ARRAY(SELECT id FROM newer)) AND named.import_id = by.id
+                          AND named.student_id = by.student_id AND named.course_id = by.course_id
+                          AND named.code IS DISTINCT FROM 'not_student')
+""")
 _MORE_ABSENT: Final = f"SELECT EXISTS (SELECT FROM ({{pairs}}) AS e WHERE {_IS_ABSENT})"
 
 Scope = Literal["courses", "source"]
@@ -163,6 +191,11 @@ def asking(connection: Connection, import_id: int) -> int:
 def withhold(connection: Connection, import_id: int, reason: str) -> None:
     """Leave the absent enrolled, and say why in each of their rows."""
     connection.execute(_WITHHOLD, {"id": import_id, "reason": reason})
+
+
+def leave_out_absent(connection: Connection, import_id: int, after: int) -> bool:
+    """Leave out the enrollments after this row, without outcome, that a newer snapshot does not have; tell of any."""
+    return bool(connection.execute(_LEAVE_OUT, {"id": import_id, "after": after}).rowcount)
 
 
 def more_are_absent(connection: Connection, import_id: int, scope: Scope, issued_at: object) -> bool:

@@ -10,7 +10,6 @@ from sqlalchemy import Connection, text
 
 from enrollment.errors import EnrollmentError
 from models.arrays import quoted
-from models.import_snapshots import derived
 
 PAGE: Final = 5000  # rows in one round trip
 SENT: Final = "('enroll', 'unenroll', 'unchanged', 'withdraw')"  # what is planned of the rows that are sent
@@ -45,9 +44,17 @@ _DONE: Final = text("""
      WHERE id = :id AND state = 'sent' AND sent = :sent
 """)
 _CLOCK: Final = text("SELECT clock_timestamp()")
+# What retention has removed the record of would be rejected now, and told a second time.
 _TO_SEND: Final = text(f"""
-    SELECT number, asked, student_id, course_id, issued_at, effective_at, command_id, target FROM import_rows
-     WHERE import_id = :id AND number > :after AND planned IN {SENT} ORDER BY number LIMIT :limit
+    SELECT r.number, r.asked, r.student_id, r.course_id, r.issued_at, r.effective_at, r.command_id, r.target,
+           CASE WHEN CAST(:again AS boolean)
+                THEN EXISTS (SELECT FROM commands WHERE command_id = r.command_id)
+                  OR EXISTS (SELECT FROM dead_letters WHERE command_id = r.command_id)
+                  OR EXISTS (SELECT FROM retention WHERE forgotten_before
+                                    > greatest(i.created_at, coalesce(r.effective_at, r.issued_at)))
+                ELSE false END AS has_outcome
+      FROM import_rows AS r JOIN imports AS i ON i.id = r.import_id
+     WHERE r.import_id = :id AND r.number > :after AND r.planned IN {SENT} ORDER BY r.number LIMIT :limit
 """)
 _SENT_TO: Final = text("UPDATE imports SET sent = :number WHERE id = :id")
 _TOTAL: Final = text(f"""
@@ -63,7 +70,8 @@ _OUTCOMES: Final = text(f"""
            count(*) FILTER (WHERE k.superseded <> '{{}}') AS superseded,
            count(*) FILTER (WHERE k.outcome = 'rejected') AS rejected,
            count(*) FILTER (WHERE k.outcome = 'waiting') AS waiting,
-           count(*) FILTER (WHERE k.command = 'withdraw' AND k.outcome = 'applied') AS withdrawn,
+           count(*) FILTER (WHERE k.command = 'withdraw' AND k.outcome = 'applied' OR k.outcome = 'withdrawn')
+               AS withdrawn,
            count(*) FILTER (WHERE k.command_id IS NULL AND d.code IS NOT NULL) AS dead
       FROM (SELECT number, command_id FROM import_rows
              WHERE import_id = :id AND number > :after AND number <= :up_to AND planned IN {SENT}
@@ -82,43 +90,6 @@ _FORGET_PLANS: Final = text("""
 """)
 _FORGET: Final = text("DELETE FROM imports WHERE id = :id AND state <> 'sending'")
 _LOCK: Final = text("SELECT pg_try_advisory_lock(481516, CAST(:id AS int))")
-# Snapshots in force that are newer than row `r` and have decided about its pair, whether they name it or not.
-_NEWER_SNAPSHOT: Final = """
-    SELECT FROM imports AS newer
-     WHERE newer.id <> :of AND newer.state <> 'planned' AND newer.withheld IS NULL AND newer.issued_at > r.issued_at
-       AND NOT EXISTS (SELECT FROM imports AS undo WHERE undo.undo_of = newer.id AND undo.state <> 'planned')
-       AND CASE newer.scope
-           WHEN 'courses' THEN EXISTS (SELECT FROM import_scopes WHERE import_id = newer.id AND course_id = r.course_id)
-           WHEN 'source' THEN newer.source = (SELECT source FROM imports WHERE id = :of) END
-"""
-# What this import changed, and whether the pair is still its own. A file that came twice has the same commands.
-_UNDO: Final = text(f"""
-    INSERT INTO import_rows (import_id, number, file, line, student, course, student_id, course_id, asked, planned,
-                             issued_at, code, message, command_id, target)
-    SELECT :id, row_number() OVER (ORDER BY number), file, line, student, course, student_id, course_id, undo,
-           CASE WHEN ours THEN undo ELSE 'superseded' END, greatest(CAST(:issued_at AS timestamptz), since),
-           CASE WHEN NOT ours THEN 'superseded' END,
-           CASE WHEN NOT ours THEN 'Somebody else has decided about this student and course since.' END,
-           {derived("'undo:' || number")}, CASE WHEN undo = 'withdraw' THEN command_id END
-      FROM (SELECT r.number, r.file, r.line, r.student, r.course, r.student_id, r.course_id, r.command_id,
-                   CASE WHEN k.outcome = 'waiting' THEN 'withdraw' WHEN k.enrolled <> '{{}}' THEN 'unenroll'
-                        ELSE 'enroll' END AS undo,
-                   r.issued_at + interval '1 microsecond' AS since,
-                   CASE WHEN k.outcome = 'waiting' THEN true WHEN k.enrolled <> '{{}}' THEN e.student_id IS NOT NULL
-                        ELSE t.student_id IS NOT NULL AND NOT EXISTS ({_NEWER_SNAPSHOT})
-                         AND NOT coalesce((m.issued_at, m.command_id) > (t.issued_at, t.command_id), false) END AS ours
-              FROM import_rows AS r JOIN commands AS k ON k.command_id = r.command_id
-              LEFT JOIN student_courses AS e ON e.student_id = r.student_id AND e.course_id = r.course_id
-                                            AND e.command_id = r.command_id
-              LEFT JOIN tombstones AS t ON t.student_id = r.student_id AND t.course_id = r.course_id
-                                       AND t.command_id = r.command_id
-              LEFT JOIN replace_marks AS m ON m.student_id = r.student_id
-             WHERE r.import_id = :of AND r.planned IN {SENT}
-               AND NOT (r.planned = 'unchanged' AND EXISTS (
-                        SELECT FROM import_rows AS first WHERE first.student_id = r.student_id
-                           AND first.command_id = r.command_id AND first.import_id < r.import_id))
-               AND (k.enrolled <> '{{}}' OR k.unenrolled <> '{{}}' OR k.outcome = 'waiting')) AS changed
-""")
 
 
 class UnknownImport(EnrollmentError):
@@ -182,6 +153,7 @@ class Outgoing(NamedTuple):
     effective_at: datetime | None
     command_id: UUID
     target: UUID | None  # of a withdraw
+    has_outcome: bool  # where that was asked
 
 
 def create(
@@ -248,9 +220,9 @@ def lock(connection: Connection, import_id: int) -> bool:
     return bool(connection.execute(_LOCK, {"id": import_id}).scalar_one())
 
 
-def to_send(connection: Connection, import_id: int, after: int) -> list[Outgoing]:
-    """Return the next rows to send, in order."""
-    rows = connection.execute(_TO_SEND, {"id": import_id, "after": after, "limit": PAGE})
+def to_send(connection: Connection, import_id: int, after: int, *, again: bool) -> list[Outgoing]:
+    """Return the next rows to send, in order; with `again` each with whether it has its outcome."""
+    rows = connection.execute(_TO_SEND, {"id": import_id, "after": after, "limit": PAGE, "again": again})
     return list(map(Outgoing._make, rows))
 
 
@@ -273,11 +245,6 @@ def outcomes(connection: Connection, import_id: int, after: int, up_to: int) -> 
 def keep_decided(connection: Connection, import_id: int, number: int, outcomes: Mapping[str, int]) -> None:
     """Note that all rows up to this number have an outcome, and which."""
     connection.execute(_DECIDED, {"id": import_id, "number": number, "outcomes": json.dumps(outcomes)})
-
-
-def plan_undo(connection: Connection, import_id: int, *, of: int, issued_at: datetime, namespace: UUID) -> None:
-    """Plan what takes back the changes of an import that nobody has touched since."""
-    connection.execute(_UNDO, {"id": import_id, "of": of, "issued_at": issued_at, "namespace": namespace})
 
 
 def forget_entries(connection: Connection, import_id: int) -> None:

@@ -84,9 +84,9 @@ def apply(
     with engine.connect() as connection:
         imports.get(connection, import_id)  # there is one
         _lock(connection, import_id, patience)
+        connection.commit()  # the lock is the session's
         try:
-            if again and not is_settled(engine, import_id):
-                _go_back(connection, import_id)
+            again = again and _go_back(engine, connection, import_id)
             record = imports.get(connection, import_id)
             if record.state == "planned":
                 _begin(engine, connection, record, by, check=check)
@@ -94,7 +94,7 @@ def apply(
             elif record.state != "sending":
                 record = _look_again(connection, record, by)
             while record.state == "sending":
-                _send(connection, record, sender, tell)
+                _send(connection, record, sender, tell, again=again)
                 record = _look_again(connection, imports.get(connection, import_id), by)
         finally:
             connection.invalidate()  # the lock ends with the session
@@ -167,7 +167,7 @@ def _settle(
     import_id = record.id
     after, counted = record.decided, dict(record.outcomes)
     done = imports.count_sent(connection, import_id, after)
-    missing, since = -1, time.monotonic()
+    seen, since = (-1, -1), time.monotonic()
     while True:
         found = imports.outcomes(connection, import_id, after, record.sent)
         if found["number"] is None:
@@ -178,22 +178,27 @@ def _settle(
             counted = {name: counted.get(name, 0) + found[name] for name in _COUNTED}
             imports.keep_decided(connection, import_id, after, counted)
         connection.commit()
-        if found["missing"] != missing:
-            missing, since = found["missing"], time.monotonic()
+        if (now := (after, found["missing"])) != seen:
+            seen, since = now, time.monotonic()
         elif time.monotonic() - since > patience:
             raise NoOutcomes(import_id, patience)
-        if missing:
+        if found["missing"]:
             sleep(PAUSE)
     if imports.finish(connection, import_id, record.sent):
         imports.forget_entries(connection, import_id)
 
 
-def _go_back(connection: Connection, import_id: int) -> None:
-    """Have all rows sent once more after the last one up to which each has an outcome."""
-    record = imports.get(connection, import_id)
-    if record.state in ("sending", "sent"):
-        imports.enter(connection, import_id, "sending")
-        imports.keep_sent(connection, import_id, record.decided)
+def _go_back(engine: Engine, connection: Connection, import_id: int) -> bool:
+    """Have all rows sent once more after the last one up to which each has an outcome; tell whether any were sent."""
+    if is_settled(engine, import_id) or (record := imports.get(connection, import_id)).state not in ("sending", "sent"):
+        return False
+    planning.be_patient(connection)
+    imports.enter(connection, import_id, "sending")
+    imports.keep_sent(connection, import_id, record.decided)
+    if import_snapshots.leave_out_absent(connection, import_id, record.decided):
+        imports.keep_plan(connection, import_id, planning.counts(connection, import_id), record.withheld)
+    connection.commit()
+    return True
 
 
 def _begin(engine: Engine, connection: Connection, record: ImportRecord, by: str, *, check: bool) -> None:
@@ -256,12 +261,13 @@ def _look_again(connection: Connection, record: ImportRecord, by: str) -> Import
     return imports.get(connection, record.id)
 
 
-def _send(connection: Connection, record: ImportRecord, sender: Sender, tell: Tell) -> None:
+def _send(connection: Connection, record: ImportRecord, sender: Sender, tell: Tell, *, again: bool) -> None:
     after, done = record.sent, imports.count_sent(connection, record.id, record.sent)
-    while rows := imports.to_send(connection, record.id, after):
+    while rows := imports.to_send(connection, record.id, after, again=again):
         connection.commit()
         for row in rows:
-            sender.send(_command(row, record))
+            if not row.has_outcome:
+                sender.send(_command(row, record))
         sender.flush()
         after, done = rows[-1].number, done + len(rows)
         imports.keep_sent(connection, record.id, after)

@@ -5,7 +5,7 @@ from uuid import uuid5
 from sqlalchemy import Engine
 
 from enrollment.errors import EnrollmentError
-from models import imports, planning
+from models import import_undo, imports, planning
 from tasks.imports.plan import namespaces
 
 
@@ -39,7 +39,7 @@ def plan_undo(engine: Engine, import_id: int) -> int:
         )
         own, _ = namespaces(record.digest, record.source, record.options, record.issued_at)
         namespace = uuid5(own, f"undo of import {import_id}")  # a file may be imported and undone again
-        imports.plan_undo(connection, undo, of=import_id, issued_at=now, namespace=namespace)
+        import_undo.plan(connection, undo, of=import_id, issued_at=now, namespace=namespace)
         imports.keep_plan(connection, undo, planning.counts(connection, undo), None)
         connection.commit()
     return undo

@@ -55,7 +55,10 @@ def import_file(
         int | None, typer.Option("--apply", metavar="PLAN", help="Apply a plan, or go on with it.")
     ] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="With --apply: send once more what has no outcome; the queues were lost.")
+        bool,
+        typer.Option(
+            "--again", help="With --apply: send once more what has no outcome, if the broker lost its queues."
+        ),
     ] = False,
     watch: Annotated[
         Path | None,

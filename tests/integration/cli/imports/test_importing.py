@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from redis import Redis as Connection
 from sqlalchemy import Engine, text
 
@@ -207,35 +206,6 @@ def test_import_can_be_killed_anywhere_and_said_again(
     assert (done.code, len(report), {row["outcome"] for row in report}) == (0, 40000, {"enrolled"})
     assert len(rows("id", "imports")) == 1
     assert rows("count(*), count(DISTINCT student_id)", "commands") == [(40000, 40000)]
-
-
-@pytest.mark.parametrize("state", ["sending", "sent"])
-def test_what_the_broker_lost_is_sent_again_when_it_is_said(
-    state: str,
-    run: Run,
-    work: Callable[[], int],
-    rows: Rows,
-    load: Callable[[str], None],
-    *,
-    redis_client: Connection,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("models.imports.PAGE", 1)
-    path = canvas(tmp_path, *(f"c10,s{n},student,,active" for n in (1, 2, 3)))
-    import_id = run("import", path, "--issued-at", OLDER, "--no-wait", "--json").json["id"]
-    redis_client.lpop(BULK_QUEUE)  # the last one that was sent
-    work()
-    stuck = run("import", "--apply", import_id, "--timeout", 0.1)
-    assert (stuck.code, work(), rows("state", "imports")) == (1, 0, [("sent",)])
-    assert "If the broker has lost its queues, add `--again`" in stuck.error
-    load(f"UPDATE imports SET state = '{state}'")
-    run("import", "--apply", import_id, "--again", "--no-wait")
-    assert work() == 1
-    for again in ((), ("--again",)):
-        done = run("import", "--apply", import_id, *again, "--json")
-        assert (done.json["state"], done.json["outcomes"]["enrolled"], work()) == ("done", 3, 0)
-    assert rows("DISTINCT issued_at::date::text", "student_courses") == [(OLDER[:10],)]
 
 
 def test_a_file_that_is_not_utf8_is_refused_whole_with_its_line(run: Run, rows: Rows, tmp_path: Path) -> None:
